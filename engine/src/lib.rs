@@ -1,1 +1,53 @@
+//! An embedded vector-and-state storage engine.
+//!
+//! A [`Store`] keeps named records in collections. A record has a payload, and may have words and
+//! a place in an embedding space; the store turns words into such a place itself, with a model of
+//! the caller's choice. Records are found by key, in key order, or by meaning ([`Query`]).
+//!
+//! ```no_run
+//! use op_dbus_engine::{EmbedderConfig, Query, Record, Store, StoreConfig};
+//!
+//! # fn main() -> op_dbus_engine::Result<()> {
+//! let config = StoreConfig::new("notes").with_embedder(EmbedderConfig::new("all-MiniLM-L6-v2"));
+//! let store = Store::open(config)?;
+//! store.put("notes", &Record::new("tar").with_text("pack a directory into one file"))?;
+//! let answer = store.search(&Query::text("archive a folder"))?;
+//! assert_eq!(answer.hits[0].key, b"tar");
+//! store.close()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What holds
+//! - A write that returned is on the disk: one RocksDB batch in `@state`, its log synced. Nothing
+//!   else is needed to recover it.
+//! - What lies in `@cache` can be deleted at any time: embeddings of texts are computed again.
+//! - After a failed write the store is poisoned: reads go on, writes are refused until it is
+//!   opened again.
+//! - One process has a store open at a time; the lock is the kernel's and dies with the process.
+//!
+//! The engine is synchronous, prints nothing and knows no D-Bus. All of it is `Send + Sync`:
+//! share a store between threads by reference.
 
+mod cache;
+mod db;
+mod distance;
+mod embed;
+mod error;
+mod index;
+mod layout;
+mod os;
+mod query;
+mod record;
+mod store;
+
+pub use cache::{CacheStats, CachedEmbedding};
+pub use embed::{Embedder, EmbedderConfig, Embedding, KnownModel, Provider};
+pub use error::{Error, ErrorKind, Result};
+pub use op_dbus_formats::collection::{Metric, ModelFingerprint};
+pub use op_dbus_formats::record::Payload;
+pub use query::{Answer, Explain, Hit, LIMIT_MAX, Query};
+pub use record::Record;
+pub use store::{
+    CollectionInfo, CollectionOptions, CollectionStats, PutReport, Scan, Stats, Store, StoreConfig,
+};

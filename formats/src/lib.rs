@@ -1,1 +1,44 @@
+//! Bytes and text of Operation D-Bus, to values and back.
+//!
+//! This crate knows what stored and exchanged data looks like and nothing else:
+//! it does no I/O, reads no clock, holds no lock and has no unsafe code.
+//!
+//! # Conventions
+//! - Integers and floats are little-endian, and headers have no padding: each is
+//!   a `#[repr(C)]` struct whose size and offsets are asserted at compile time.
+//! - A *file* begins with a [`header::FileHeader`]: an 8-byte magic, the version
+//!   of the format and two checksums. A *value*, which lives under a key in a
+//!   family that already names its format, begins with a one-byte marker and a
+//!   one-byte version; its checksum is seeded with the 8-byte magic of its format,
+//!   so that a value of another format never passes for it.
+//! - A version belongs to one format, never to the crate. A change of layout is a
+//!   new version beside the old decoder.
+//! - Tag 0 is invalid everywhere: zeroed bytes are never a value. Reserved bytes
+//!   are zero and are checked.
+//! - A decoder is total: any bytes give a value or an error. It never panics, and
+//!   it allocates in proportion to the bytes given, never to a length read in them.
+//!   Encodings are canonical: what decodes encodes back to the same bytes.
+//! - `encode` and `decode` speak bytes; `parse` and `render` speak text.
+//!
+//! Layout tables stand in the documentation of the modules and nowhere else.
 
+#![forbid(unsafe_code)]
+
+pub mod change;
+pub mod collection;
+pub mod embedding;
+mod error;
+pub mod exchange;
+pub mod header;
+pub mod introspection;
+pub mod record;
+pub mod store_file;
+
+pub use change::{Change, Operation};
+pub use collection::{
+    CollectionId, CollectionName, CollectionNameError, CollectionSpec, Metric, ModelFingerprint,
+};
+pub use embedding::{EmbeddingKey, EncodedEmbedding, Encoding, Packing};
+pub use error::{FormatError, TextError};
+pub use record::{EmbeddingSource, Payload, Record};
+pub use store_file::StoreFile;

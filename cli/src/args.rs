@@ -1,0 +1,273 @@
+//! The command line as clap sees it. Nothing here is resolved or checked against the world.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::exit;
+
+/// Find D-Bus methods, packages and your own records by what they mean.
+#[derive(Debug, Parser)]
+#[command(
+    name = "op-dbus",
+    version,
+    max_term_width = 100,
+    after_help = exit::HELP,
+    arg_required_else_help = true,
+    subcommand_required = true
+)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Everywhere")]
+pub(crate) struct Global {
+    /// Directory of the store
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "OPDBUS_BTRFS_BASE_PATH",
+        hide_env_values = true,
+        default_value = "/var/lib/op-dbus"
+    )]
+    pub(crate) store: PathBuf,
+    /// Directory of the embedding model: model.onnx and tokenizer.json
+    ///
+    /// Without it, models/all-MiniLM-L6-v2 in the store is tried, then in the data directory
+    /// (~/.local/share/op-dbus), where `make setup` puts it.
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "OPDBUS_ML_MODEL_PATH",
+        hide_env_values = true
+    )]
+    pub(crate) model: Option<PathBuf>,
+    /// What runs the model: cpu, cuda or tensorrt
+    #[arg(
+        long,
+        global = true,
+        value_name = "PROVIDER",
+        env = "OPDBUS_ML_EXECUTION_PROVIDER",
+        hide_env_values = true,
+        default_value = "cpu"
+    )]
+    pub(crate) provider: String,
+    /// Threads that run the model; all CPUs unless told
+    #[arg(
+        long,
+        global = true,
+        value_name = "N",
+        env = "OPDBUS_ML_NUM_THREADS",
+        hide_env_values = true
+    )]
+    pub(crate) threads: Option<NonZeroUsize>,
+    /// What is logged to standard error
+    #[arg(
+        long,
+        global = true,
+        value_name = "LEVEL",
+        env = "OPDBUS_LOG_LEVEL",
+        hide_env_values = true,
+        default_value = "warn"
+    )]
+    pub(crate) log_level: LogLevel,
+    /// Write JSON: the answer on standard output, an error on standard error
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Index(Index),
+    Query(Query),
+    Cache {
+        #[command(subcommand)]
+        command: Cache,
+    },
+    Stats(Stats),
+}
+
+/// Read files into the store, so that they are found by meaning
+///
+/// Takes D-Bus introspection XML (a record for each method, property and signal, with its
+/// documentation), JSON lines, and plain text (a record for each line). Text that was embedded
+/// before is not computed again. What was indexed when you press Ctrl-C stays.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  op-dbus index /usr/share/dbus-1/interfaces
+  op-dbus index packages.jsonl --collection packages
+  apt-cache search . | op-dbus index - --collection packages
+
+A JSON line has a \"key\" and at least one of \"text\", \"vector\" and \"payload\":
+  {\"key\":\"tar\",\"text\":\"GNU version of the tar archiving utility\",\"payload\":{\"section\":\"utils\"}}")]
+pub(crate) struct Index {
+    /// Files, directories (walked for .xml, .jsonl, .ndjson and .txt), or - for standard input
+    #[arg(required = true, value_name = "FILE|DIR|-")]
+    pub(crate) sources: Vec<PathBuf>,
+    /// Collection to put the records in [default: dbus for XML, documents otherwise]
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) collection: Option<String>,
+    /// How to read the sources; told from the file name unless given, text for standard input
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<SourceFormat>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SourceFormat {
+    /// D-Bus introspection XML
+    Xml,
+    /// A JSON object on each line
+    Jsonl,
+    /// A text on each line
+    Text,
+}
+
+/// Find the records nearest in meaning to a text
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  op-dbus query \"restart the network\"
+  op-dbus query \"compress a directory\" -k 3 --collection packages
+  op-dbus query \"change the time zone\" --json | jq -r '.hits[].key'")]
+pub(crate) struct Query {
+    /// What you are looking for, in your own words
+    #[arg(value_name = "TEXT")]
+    pub(crate) text: String,
+    /// How many records to show at most
+    #[arg(short = 'k', long, value_name = "N", default_value_t = 10)]
+    pub(crate) limit: usize,
+    /// Collection to search; may be repeated [default: all]
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) collection: Vec<String>,
+    /// Leave out records that score less (-1 to 1)
+    #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
+    pub(crate) min_score: Option<f32>,
+    /// Compare with every vector (which this version always does)
+    #[arg(long)]
+    pub(crate) exact: bool,
+}
+
+/// The embedding cache, and records in exchange formats
+#[derive(Debug, Subcommand)]
+pub(crate) enum Cache {
+    /// Show how large the embedding cache is and how well it works
+    Stats,
+    Get(CacheGet),
+    Put(CachePut),
+    Import(CacheImport),
+    Export(CacheExport),
+    /// Remove cached embeddings of texts, which can be computed again
+    ///
+    /// Records and the vectors that callers gave stay.
+    Clear,
+}
+
+/// Show the embedding of a text, computing it if the cache has not got it
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  op-dbus cache get \"restart the network\" --json | jq .vector")]
+pub(crate) struct CacheGet {
+    /// The text
+    #[arg(value_name = "TEXT")]
+    pub(crate) text: String,
+}
+
+/// Put the embedding of a text into the cache: computed here, or elsewhere by the same model
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  op-dbus cache put \"restart the network\"
+  op-dbus cache put \"restart the network\" --vector vector.json")]
+pub(crate) struct CachePut {
+    /// The text
+    #[arg(value_name = "TEXT")]
+    pub(crate) text: String,
+    /// File with the embedding as a JSON array, or - for standard input; computed unless given
+    #[arg(long, value_name = "FILE|-")]
+    pub(crate) vector: Option<PathBuf>,
+}
+
+/// Read records from a file in an exchange format
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  op-dbus cache import records.jsonl --collection notes
+  op-dbus cache import vectors.npy --collection images
+  producer | op-dbus cache import - --collection notes --ack
+
+JSON lines have \"key\", and \"text\", \"vector\" or both, and may have a \"payload\". The rows of
+npy and fvecs files get their numbers, from 0, as keys.")]
+pub(crate) struct CacheImport {
+    /// The file, or - for standard input
+    #[arg(value_name = "FILE|-")]
+    pub(crate) source: PathBuf,
+    /// Collection to put the records in
+    #[arg(long, short, value_name = "NAME", default_value = "documents")]
+    pub(crate) collection: String,
+    /// How to read the source; told from the file name unless given, jsonl for standard input
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<ExchangeFormat>,
+    /// Print the key of each record, on a line of its own, once it is durable
+    #[arg(long)]
+    pub(crate) ack: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExchangeFormat {
+    /// A JSON object on each line
+    Jsonl,
+    /// NumPy array of shape [rows, dimensions]
+    Npy,
+    /// Rows of a count and that many f32
+    Fvecs,
+}
+
+/// Write the records of a collection as JSON lines, in key order
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  op-dbus cache export --collection notes > notes.jsonl")]
+pub(crate) struct CacheExport {
+    /// Collection to write
+    #[arg(long, short, value_name = "NAME", default_value = "documents")]
+    pub(crate) collection: String,
+    /// How to write it
+    #[arg(long, value_name = "FORMAT", default_value = "jsonl")]
+    pub(crate) format: ExportFormat,
+    /// File to write, which must not exist; standard output unless given
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// A JSON object on each line
+    Jsonl,
+}
+
+/// Show what the store holds and has done
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  op-dbus stats
+  watch -n 1 op-dbus stats")]
+pub(crate) struct Stats {}

@@ -1,0 +1,226 @@
+//! `op-dbus cache`: the embedding cache, and records in exchange formats.
+
+use std::fs::File;
+use std::io::{BufWriter, Read, Write};
+use std::path::Path;
+
+use op_dbus_engine::{CacheStats, Payload, Record, Store};
+use op_dbus_formats::exchange::jsonl::{self, ExchangeRecord};
+use serde_json::json;
+
+use super::ingest::{self, Ingest};
+use crate::args::{Cache, CacheExport, CacheGet, CacheImport, CachePut, ExportFormat};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::exit::Exit;
+use crate::input;
+use crate::output::{Output, bytes, grouped};
+
+/// A vector of the greatest length, written without care, is shorter.
+const VECTOR_FILE_BYTES_MAX: u64 = 4 << 20;
+
+pub(super) fn run(config: &Config, output: &Output, command: Cache) -> Result<Exit> {
+    match command {
+        Cache::Stats => stats(config, output),
+        Cache::Get(arguments) => get(config, output, &arguments),
+        Cache::Put(arguments) => put(config, output, &arguments),
+        Cache::Import(arguments) => import(config, output, &arguments),
+        Cache::Export(arguments) => export(config, output, &arguments),
+        Cache::Clear => clear(config, output),
+    }
+}
+
+fn stats(config: &Config, output: &Output) -> Result<Exit> {
+    let store = config.open()?;
+    let stats = store.cache_stats()?;
+    output.answer(&stats, |out| render_stats(out, "", &stats))?;
+    store.close()?;
+    Ok(Exit::Success)
+}
+
+/// Writes the figures of the cache, each on a line that begins with `indent`.
+pub(super) fn render_stats(
+    out: &mut dyn Write,
+    indent: &str,
+    stats: &CacheStats,
+) -> std::io::Result<()> {
+    let or_dash = |figure: Option<String>| figure.unwrap_or_else(|| "–".to_owned());
+    let hit_rate = or_dash(stats.hit_rate.map(|rate| format!("{:.1} %", rate * 100.0)));
+    let ratio = or_dash(stats.compression_ratio.map(|ratio| format!("{ratio:.2}x")));
+    writeln!(out, "{indent}embeddings       {}", grouped(stats.embeddings))?;
+    writeln!(out, "{indent}in memory        {}", bytes(stats.bytes_memory))?;
+    writeln!(out, "{indent}on disk          {}", bytes(stats.bytes_disk))?;
+    writeln!(out, "{indent}hits             {}", grouped(stats.hits))?;
+    writeln!(out, "{indent}misses           {}", grouped(stats.misses))?;
+    writeln!(out, "{indent}hit rate         {hit_rate}")?;
+    writeln!(out, "{indent}compression      {ratio}")?;
+    writeln!(out, "{indent}embed time saved {:.1} s", stats.embed_seconds_saved)
+}
+
+fn get(config: &Config, output: &Output, arguments: &CacheGet) -> Result<Exit> {
+    const SHOWN_COUNT: usize = 6;
+    let store = config.open_or_create()?;
+    let embedding = store.embed(&arguments.text)?;
+    let embedder = store.embedder()?;
+    let dimensions = embedding.vector.len();
+    let answer = json!({
+        "model": embedder.fingerprint().to_string(),
+        "dimensions": dimensions,
+        "vector": embedding.vector,
+        "hit": embedding.hit,
+    });
+    output.answer(&answer, |out| {
+        let shown = embedding.vector.iter().take(SHOWN_COUNT).map(|x| format!("{x:.4}"));
+        let shown = shown.collect::<Vec<_>>().join(", ");
+        writeln!(out, "model       {} ({})", embedder.name(), embedder.fingerprint())?;
+        writeln!(out, "dimensions  {dimensions}")?;
+        writeln!(out, "vector      [{shown}, …]  (--json shows all)")?;
+        writeln!(out, "from        {}", if embedding.hit { "the cache" } else { "the model" })
+    })?;
+    warn_of_truncation(output, u64::from(embedding.truncated));
+    store.close()?;
+    Ok(Exit::Success)
+}
+
+fn put(config: &Config, output: &Output, arguments: &CachePut) -> Result<Exit> {
+    let given = arguments.vector.as_deref().map(read_vector).transpose()?;
+    let store = config.open_or_create()?;
+    let computed = match given {
+        Some(vector) => {
+            store.put_embedding(&arguments.text, &vector)?;
+            false
+        }
+        None => {
+            let embedding = store.embed(&arguments.text)?;
+            warn_of_truncation(output, u64::from(embedding.truncated));
+            !embedding.hit
+        }
+    };
+    output.answer(&json!({ "stored": true, "computed": computed }), |out| {
+        writeln!(out, "{}", if computed { "computed and stored" } else { "stored" })
+    })?;
+    store.close()?;
+    Ok(Exit::Success)
+}
+
+fn read_vector(path: &Path) -> Result<Vec<f32>> {
+    let mut text = String::new();
+    let reader: Box<dyn Read> = if input::is_stdin(path) {
+        Box::new(std::io::stdin())
+    } else {
+        Box::new(File::open(path).map_err(|error| Error::io("open", path, error))?)
+    };
+    reader
+        .take(VECTOR_FILE_BYTES_MAX)
+        .read_to_string(&mut text)
+        .map_err(|error| Error::io("read", path, error))?;
+    serde_json::from_str(&text).map_err(|error| Error::input(path, &error))
+}
+
+fn import(config: &Config, output: &Output, arguments: &CacheImport) -> Result<Exit> {
+    let source = input::exchange(&arguments.source, arguments.format)?;
+    let store = config.open_or_create()?;
+    let mut ingest = Ingest::start(source.count);
+    let mut acknowledge = |records: &[Record]| -> Result<()> {
+        if !arguments.ack {
+            return Ok(());
+        }
+        let mut stdout = std::io::stdout().lock();
+        let mut write = || {
+            for record in records {
+                stdout.write_all(&record.key)?;
+                stdout.write_all(b"\n")?;
+            }
+            stdout.flush()
+        };
+        write().map_err(Error::stdout)
+    };
+    let result = ingest.run(&store, &arguments.collection, source.records, &mut acknowledge);
+    // With --ack, standard output belongs to the keys.
+    ingest::finish(store, output, ingest, result, arguments.ack)
+}
+
+fn export(config: &Config, output: &Output, arguments: &CacheExport) -> Result<Exit> {
+    let ExportFormat::Jsonl = arguments.format;
+    let store = config.open()?;
+    let written = match &arguments.output {
+        None => write_records(&store, arguments, &mut std::io::stdout().lock(), Error::stdout),
+        Some(path) => {
+            let failed = |error| Error::io("write", path, error);
+            let file = File::create_new(path).map_err(|error| Error::io("create", path, error))?;
+            let mut file = BufWriter::new(file);
+            let written = write_records(&store, arguments, &mut file, failed)?;
+            let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
+            file.sync_all().map_err(failed)?;
+            Ok(written)
+        }
+    }?;
+    store.close()?;
+    output.note(&format!("{} records written", grouped(written)));
+    Ok(Exit::Success)
+}
+
+fn write_records(
+    store: &Store,
+    arguments: &CacheExport,
+    out: &mut dyn Write,
+    failed: impl Fn(std::io::Error) -> Error,
+) -> Result<u64> {
+    let mut line = Vec::new();
+    let mut written = 0;
+    for record in store.scan(&arguments.collection, b"")? {
+        line.clear();
+        jsonl::render_line(&exchange_record(record?)?, &mut line);
+        out.write_all(&line).map_err(&failed)?;
+        written += 1;
+    }
+    out.flush().map_err(&failed)?;
+    Ok(written)
+}
+
+fn exchange_record(record: Record) -> Result<ExchangeRecord> {
+    let cannot = |what: &str, key: &[u8]| {
+        let key = String::from_utf8_lossy(key);
+        Error::from(op_dbus_engine::Error::new(
+            op_dbus_engine::ErrorKind::Unsupported,
+            format!("record {key} has {what}, which JSON lines cannot carry"),
+        ))
+    };
+    let payload = match record.payload {
+        Payload::None => None,
+        Payload::Json(json) => Some(json.into_owned()),
+        Payload::Bytes(_) => return Err(cannot("a payload of bytes", &record.key)),
+    };
+    let key = String::from_utf8(record.key)
+        .map_err(|error| cannot("a key that is not UTF-8", error.as_bytes()))?;
+    Ok(ExchangeRecord { key, text: record.text, vector: record.vector, payload })
+}
+
+fn clear(config: &Config, output: &Output) -> Result<Exit> {
+    let store = config.open()?;
+    let before = store.cache_stats()?;
+    store.clear_cache()?;
+    let after = store.cache_stats()?;
+    let freed_bytes = before.bytes_disk.saturating_sub(after.bytes_disk);
+    let answer = json!({ "removed": before.embeddings, "bytes_freed": freed_bytes });
+    output.answer(&answer, |out| {
+        writeln!(
+            out,
+            "removed {} embeddings, freed {}; records stay, and texts are embedded again when needed",
+            grouped(before.embeddings),
+            bytes(freed_bytes)
+        )
+    })?;
+    store.close()?;
+    Ok(Exit::Success)
+}
+
+/// Says that the model read only the beginning of some texts.
+pub(super) fn warn_of_truncation(output: &Output, texts_count: u64) {
+    if texts_count > 0 {
+        output.note(&format!(
+            "{} of the texts embedded now are longer than the model reads; their ends count for nothing",
+            grouped(texts_count)
+        ));
+    }
+}

@@ -1,0 +1,151 @@
+//! Putting many records: in batches, with progress, stoppable, nothing acknowledged lost.
+
+use std::time::Instant;
+
+use op_dbus_engine::{PutReport, Record, Store};
+use serde_json::json;
+
+use super::cache::warn_of_truncation;
+use crate::error::Result;
+use crate::exit::Exit;
+use crate::input::Read;
+use crate::interrupt;
+use crate::output::{Output, duration, grouped};
+use crate::progress::Progress;
+
+/// Enough texts that sorting them by length pays, few enough that Ctrl-C is answered soon.
+const BATCH_COUNT_MAX: usize = 256;
+const BATCH_BYTES_MAX: usize = 8 << 20;
+
+/// Records on their way into a store.
+pub(super) struct Ingest {
+    report: PutReport,
+    progress: Progress,
+    started: Instant,
+    interrupted: bool,
+}
+
+impl Ingest {
+    /// Starts the clock and, on a terminal, a progress bar for `total` records.
+    pub(super) fn start(total: Option<u64>) -> Self {
+        Self {
+            report: PutReport::default(),
+            progress: Progress::start(total),
+            started: Instant::now(),
+            interrupted: false,
+        }
+    }
+
+    /// Puts records until there are no more or the user presses Ctrl-C.
+    ///
+    /// `acknowledge` is given each batch once it is durable.
+    pub(super) fn run(
+        &mut self,
+        store: &Store,
+        collection: &str,
+        records: impl Iterator<Item = Result<Read>>,
+        acknowledge: &mut dyn FnMut(&[Record]) -> Result<()>,
+    ) -> Result<()> {
+        self.progress.say(collection);
+        let mut batch = Vec::new();
+        let mut batch_bytes = 0;
+        for read in records {
+            let (record, ends_batch) = match read {
+                Ok(Read { record, ends_batch }) => (record, ends_batch),
+                Err(error) => {
+                    // What was read before the mistake is good: keep it.
+                    self.put(store, collection, &mut batch, acknowledge)?;
+                    return Err(error);
+                }
+            };
+            batch_bytes += record_bytes(&record);
+            batch.push(record);
+            if ends_batch || batch.len() >= BATCH_COUNT_MAX || batch_bytes >= BATCH_BYTES_MAX {
+                self.put(store, collection, &mut batch, acknowledge)?;
+                batch_bytes = 0;
+            }
+            if interrupt::is_requested() {
+                self.interrupted = true;
+                break;
+            }
+        }
+        self.put(store, collection, &mut batch, acknowledge)
+    }
+
+    fn put(
+        &mut self,
+        store: &Store,
+        collection: &str,
+        batch: &mut Vec<Record>,
+        acknowledge: &mut dyn FnMut(&[Record]) -> Result<()>,
+    ) -> Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.report += store.put_batch(collection, batch)?;
+        acknowledge(batch)?;
+        self.progress.advance(batch.len() as u64);
+        batch.clear();
+        Ok(())
+    }
+
+    /// Whether the user pressed Ctrl-C.
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.interrupted
+    }
+}
+
+/// Says what was put, closes the store, and passes on what went wrong.
+pub(super) fn finish(
+    store: Store,
+    output: &Output,
+    ingest: Ingest,
+    result: Result<()>,
+    stdout_is_taken: bool,
+) -> Result<Exit> {
+    let Ingest { report, progress, started, interrupted } = ingest;
+    drop(progress);
+    let took = started.elapsed();
+    let text = summary(&report, duration(took));
+    if result.is_ok() && !stdout_is_taken {
+        let answer = json!({
+            "records": report.records,
+            "embedded": report.embedded,
+            "cached": report.cached,
+            "skipped": report.unchanged,
+            "seconds": took.as_secs_f64(),
+        });
+        output.answer(&answer, |out| writeln!(out, "{text}"))?;
+    } else {
+        output.note(&text);
+    }
+    warn_of_truncation(output, report.truncated);
+    store.close()?;
+    result?;
+    if interrupted {
+        output.note("interrupted: these records are stored; the same command goes on from there");
+        return Ok(Exit::Interrupted);
+    }
+    Ok(Exit::Success)
+}
+
+fn summary(report: &PutReport, took: String) -> String {
+    let texts = report.embedded + report.cached;
+    let hits = match texts {
+        0 => String::new(),
+        _ => format!(" ({:.0} % hits)", 100.0 * report.cached as f64 / texts as f64),
+    };
+    format!(
+        "{} records in {took}: {} texts embedded, {} from the cache{hits}; {} unchanged",
+        grouped(report.records),
+        grouped(report.embedded),
+        grouped(report.cached),
+        grouped(report.unchanged),
+    )
+}
+
+fn record_bytes(record: &Record) -> usize {
+    let text_bytes = record.text.as_ref().map_or(0, String::len);
+    let vector_bytes = record.vector.as_ref().map_or(0, |vector| size_of_val(&vector[..]));
+    record.key.len() + text_bytes + vector_bytes
+}

@@ -1,0 +1,113 @@
+//! `op-dbus query`: find by meaning.
+
+use std::io::Write;
+use std::time::Instant;
+
+use op_dbus_engine::{Answer, Explain, Hit, Payload, Query};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::args;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::exit::Exit;
+use crate::output::{Output, columns, duration, grouped, one_line};
+
+#[derive(Serialize)]
+struct AnswerJson {
+    hits: Vec<HitJson>,
+    took_us: u64,
+}
+
+#[derive(Serialize)]
+struct HitJson {
+    collection: String,
+    key: String,
+    score: f32,
+    text: Option<String>,
+    payload: Option<Box<RawValue>>,
+}
+
+pub(super) fn run(config: &Config, output: &Output, arguments: args::Query) -> Result<Exit> {
+    let mut query = Query::text(&arguments.text).limit(arguments.limit);
+    for collection in arguments.collection {
+        query = query.collection(collection);
+    }
+    if let Some(score) = arguments.min_score {
+        query = query.min_score(score);
+    }
+    let store = config.open()?;
+    let started = Instant::now();
+    let answer = store.search(&query)?;
+    let took = started.elapsed();
+    let found = if answer.hits.is_empty() { Exit::NothingFound } else { Exit::Success };
+    let Answer { hits, explain } = answer;
+    if output.is_json() {
+        let hits = hits.into_iter().map(hit_json).collect::<Result<_>>()?;
+        output.json(&AnswerJson { hits, took_us: took.as_micros() as u64 })?;
+    } else {
+        output.text(|out| render(out, &hits))?;
+        output.note(&summary(&explain, took));
+    }
+    store.close()?;
+    Ok(found)
+}
+
+fn render(out: &mut dyn Write, hits: &[Hit]) -> std::io::Result<()> {
+    /// A key may fill this share of the line; more would leave no room for the text.
+    const KEY_COLUMNS_MAX: usize = 44;
+    let keys: Vec<String> = hits.iter().map(|hit| display_key(&hit.key)).collect();
+    let width = keys.iter().map(|key| console::measure_text_width(key)).max().unwrap_or(0);
+    let width = width.min(KEY_COLUMNS_MAX);
+    for (hit, key) in hits.iter().zip(keys) {
+        let key = console::pad_str(&key, width, console::Alignment::Left, None).into_owned();
+        let key = if columns() == usize::MAX { key } else { one_line_padded(&key, width) };
+        let used = 7 + console::measure_text_width(&key) + 2;
+        let text = hit.text.as_deref().unwrap_or_default();
+        let text = one_line(text, columns().saturating_sub(used));
+        writeln!(out, "{:>6.3} {key}  {text}", hit.score)?;
+    }
+    Ok(())
+}
+
+fn one_line_padded(key: &str, width: usize) -> String {
+    console::pad_str(key, width, console::Alignment::Left, Some("…")).into_owned()
+}
+
+fn summary(explain: &Explain, took: std::time::Duration) -> String {
+    let embedding = match explain.embedding_hit {
+        Some(true) => "embedding cached".to_owned(),
+        Some(false) => format!("embedding {}", duration(explain.embed)),
+        None => "vector given".to_owned(),
+    };
+    format!(
+        "compared with {} vectors in {} (opening vectors {}, {embedding}, comparing {})",
+        grouped(explain.compared_count as u64),
+        duration(took),
+        duration(explain.load),
+        duration(explain.search),
+    )
+}
+
+fn hit_json(hit: Hit) -> Result<HitJson> {
+    let key = display_key(&hit.key);
+    let payload = match hit.payload {
+        Payload::None => None,
+        Payload::Json(json) => Some(RawValue::from_string(json.into_owned()).map_err(|error| {
+            Error::from(
+                op_dbus_engine::Error::new(
+                    op_dbus_engine::ErrorKind::Corrupt,
+                    format!("the payload of {key} is not JSON"),
+                )
+                .with_source(error),
+            )
+        })?),
+        // Only a program that links the engine can have put bytes; JSON has no place for them.
+        Payload::Bytes(_) => None,
+    };
+    Ok(HitJson { collection: hit.collection, key, score: hit.score, text: hit.text, payload })
+}
+
+fn display_key(key: &[u8]) -> String {
+    String::from_utf8_lossy(key).into_owned()
+}

@@ -1,0 +1,44 @@
+//! `op-dbus stats`: what the store holds and has done.
+
+use std::io::Write;
+
+use op_dbus_engine::Stats;
+
+use super::cache::render_stats;
+use crate::config::Config;
+use crate::error::Result;
+use crate::exit::Exit;
+use crate::output::{Output, bytes, grouped};
+
+pub(super) fn run(config: &Config, output: &Output) -> Result<Exit> {
+    let store = config.open()?;
+    let stats = store.stats()?;
+    output.answer(&stats, |out| render(out, &store.path().display().to_string(), &stats))?;
+    store.close()?;
+    Ok(Exit::Success)
+}
+
+fn render(out: &mut dyn Write, path: &str, stats: &Stats) -> std::io::Result<()> {
+    writeln!(out, "store            {path}")?;
+    writeln!(out, "sequence         {}", grouped(stats.sequence))?;
+    writeln!(out, "on disk          {}", bytes(stats.bytes_disk))?;
+    writeln!(out, "in memory        {}", bytes(stats.bytes_memory))?;
+    writeln!(out, "\ncollections")?;
+    let width = stats.collections.iter().map(|known| known.name.len()).max().unwrap_or(0);
+    for collection in &stats.collections {
+        let model = match &collection.model {
+            Some(model) => format!("model {}", &model[..8.min(model.len())]),
+            None => "vectors given".to_owned(),
+        };
+        writeln!(
+            out,
+            "  {:width$}  {:>11} records  {:>5} dimensions  {}  {model}",
+            collection.name,
+            grouped(collection.records),
+            collection.dimensions,
+            collection.metric,
+        )?;
+    }
+    writeln!(out, "\nembedding cache")?;
+    render_stats(out, "  ", &stats.cache)
+}

@@ -1,0 +1,97 @@
+//! From raw arguments and the environment to what commands use.
+
+use std::path::{Path, PathBuf};
+
+use clap::CommandFactory;
+use op_dbus_engine::{EmbedderConfig, Provider, Store, StoreConfig};
+
+use crate::args::{Arguments, Global, LogLevel};
+use crate::error::{Error, Result};
+
+const PREFIX: &str = "OPDBUS_";
+const MODEL: &str = "models/all-MiniLM-L6-v2";
+
+/// What the global options and variables come to.
+pub(crate) struct Config {
+    store: PathBuf,
+    embedder: EmbedderConfig,
+    log_level: tracing::Level,
+}
+
+impl Config {
+    pub(crate) fn resolve(global: &Global) -> Result<Self> {
+        refuse_unknown_variables()?;
+        let provider: Provider = global.provider.parse()?;
+        let model = global.model.clone().unwrap_or_else(|| find_model(&global.store));
+        let mut embedder = EmbedderConfig::new(model).with_provider(provider);
+        if let Some(threads) = global.threads {
+            embedder = embedder.with_threads_count(threads);
+        }
+        let log_level = match global.log_level {
+            LogLevel::Error => tracing::Level::ERROR,
+            LogLevel::Warn => tracing::Level::WARN,
+            LogLevel::Info => tracing::Level::INFO,
+            LogLevel::Debug => tracing::Level::DEBUG,
+            LogLevel::Trace => tracing::Level::TRACE,
+        };
+        Ok(Self { store: global.store.clone(), embedder, log_level })
+    }
+
+    /// Sends the log to standard error. A second call changes nothing.
+    pub(crate) fn start_log(&self) {
+        let _ = tracing_subscriber::fmt()
+            .with_max_level(self.log_level)
+            .with_writer(std::io::stderr)
+            .with_target(false)
+            .without_time()
+            .try_init();
+    }
+
+    /// Opens the store, making it if it is missing.
+    pub(crate) fn open_or_create(&self) -> Result<Store> {
+        let config = StoreConfig::new(&self.store).with_embedder(self.embedder.clone());
+        Ok(Store::open(config)?)
+    }
+
+    /// Opens the store, which must exist: asking must not create.
+    pub(crate) fn open(&self) -> Result<Store> {
+        let config = StoreConfig::new(&self.store).with_embedder(self.embedder.clone());
+        Ok(Store::open(config.existing())?)
+    }
+}
+
+/// A misspelt variable must not be silence.
+fn refuse_unknown_variables() -> Result<()> {
+    let command = Arguments::command();
+    let known: Vec<String> = command
+        .get_arguments()
+        .filter_map(|argument| Some(argument.get_env()?.to_string_lossy().into_owned()))
+        .collect();
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with(PREFIX) && !known.iter().any(|known| *known == name) {
+            return Err(Error::Usage {
+                problem: format!("the environment variable {name} means nothing here"),
+                remedy: Some(format!("unset it, or use one of {}", known.join(", "))),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The model's directory: the first place that has one, or the first place of all.
+fn find_model(store: &Path) -> PathBuf {
+    let in_store = store.join(MODEL);
+    let data_home = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).or_else(|| {
+        let home = PathBuf::from(std::env::var_os("HOME")?);
+        Some(home.join(".local/share"))
+    });
+    let installed = data_home.map(|data| data.join("op-dbus").join(MODEL));
+    let system = PathBuf::from("/usr/share/op-dbus").join(MODEL);
+    let fallback = installed.clone().unwrap_or_else(|| system.clone());
+    [Some(in_store), installed, Some(system)]
+        .into_iter()
+        .flatten()
+        .find(|candidate| candidate.join("model.onnx").exists())
+        .unwrap_or(fallback)
+}

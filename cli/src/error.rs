@@ -1,0 +1,88 @@
+//! What can go wrong in a command, and how it ends the program.
+
+use std::path::Path;
+
+use op_dbus_engine::ErrorKind;
+
+use crate::exit::Exit;
+
+/// The result of a command's step.
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a command stopped.
+#[derive(Debug)]
+pub(crate) enum Error {
+    /// Whoever reads standard output has gone: nothing more to say, and no failure.
+    BrokenPipe,
+    /// The command line or the environment is wrong.
+    Usage { problem: String, remedy: Option<String> },
+    /// The engine, or a file the command was given.
+    Engine(op_dbus_engine::Error),
+}
+
+impl Error {
+    pub(crate) fn usage(problem: impl Into<String>) -> Self {
+        Self::Usage { problem: problem.into(), remedy: None }
+    }
+
+    /// Bad content of a file that the user named.
+    pub(crate) fn input(path: &Path, problem: &dyn std::fmt::Display) -> Self {
+        Self::Engine(op_dbus_engine::Error::new(
+            ErrorKind::Invalid,
+            format!("{}: {problem}", path.display()),
+        ))
+    }
+
+    /// A failed system call on a file that the user named.
+    pub(crate) fn io(action: &str, path: &Path, error: std::io::Error) -> Self {
+        Self::Engine(op_dbus_engine::Error::io(action, path, error))
+    }
+
+    /// A failed write to standard output.
+    pub(crate) fn stdout(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            return Self::BrokenPipe;
+        }
+        Self::io("write to", Path::new("standard output"), error)
+    }
+
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::BrokenPipe => Exit::Success,
+            Self::Usage { .. } => Exit::Usage,
+            Self::Engine(error) => Exit::Failed(error.kind()),
+        }
+    }
+
+    pub(crate) fn remedy(&self) -> Option<&str> {
+        match self {
+            Self::BrokenPipe => None,
+            Self::Usage { remedy, .. } => remedy.as_deref(),
+            Self::Engine(error) => error.remedy(),
+        }
+    }
+
+    /// The error and its causes on one line.
+    pub(crate) fn message(&self) -> String {
+        match self {
+            Self::BrokenPipe => String::new(),
+            Self::Usage { problem, .. } => problem.clone(),
+            Self::Engine(error) => {
+                let mut message = error.to_string();
+                let mut source = std::error::Error::source(error);
+                while let Some(cause) = source {
+                    message.push_str(": ");
+                    message.push_str(&cause.to_string());
+                    source = cause.source();
+                }
+                message
+            }
+        }
+    }
+}
+
+impl From<op_dbus_engine::Error> for Error {
+    fn from(error: op_dbus_engine::Error) -> Self {
+        Self::Engine(error)
+    }
+}

@@ -1,0 +1,47 @@
+//! The command line of Operation D-Bus: a client of the engine's query API.
+//!
+//! [`run`] parses, resolves and dispatches; a verb is a file in `command`. Answers go to standard
+//! output, everything else (progress, notes, errors, the log) to standard error.
+
+mod args;
+mod command;
+mod config;
+mod error;
+pub mod exit;
+mod input;
+mod interrupt;
+mod output;
+mod progress;
+
+use std::ffi::OsString;
+
+use clap::Parser;
+
+use args::Arguments;
+use config::Config;
+use exit::Exit;
+use output::Output;
+
+/// Runs the program with these arguments, the first of which is its name.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are such errors too. A closed pipe is no reason to complain.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Success };
+        }
+    };
+    let output = Output::new(arguments.global.json);
+    let config = match Config::resolve(&arguments.global) {
+        Ok(config) => config,
+        Err(error) => return output.error(&error),
+    };
+    config.start_log();
+    let finished =
+        interrupt::install().and_then(|()| command::run(&config, &output, arguments.command));
+    match finished {
+        Ok(exit) => exit,
+        Err(error) => output.error(&error),
+    }
+}

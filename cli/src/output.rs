@@ -1,0 +1,145 @@
+//! What the user reads: text for people, JSON for programs.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use console::{Style, truncate_str};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::error::{Error, Result};
+use crate::exit::Exit;
+
+/// Where answers and errors go, and in which form.
+pub(crate) struct Output {
+    json: bool,
+}
+
+impl Output {
+    pub(crate) fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// Whether the user wants JSON.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Writes an answer: `value` as JSON, or what `text` writes.
+    pub(crate) fn answer(
+        &self,
+        value: &impl Serialize,
+        text: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+    ) -> Result<()> {
+        if self.json { self.json(value) } else { self.text(text) }
+    }
+
+    /// Writes an answer as a line of JSON.
+    pub(crate) fn json(&self, value: &impl Serialize) -> Result<()> {
+        self.text(|stdout| {
+            serde_json::to_writer(&mut *stdout, value)?;
+            writeln!(stdout)
+        })
+    }
+
+    /// Writes an answer for people.
+    pub(crate) fn text(
+        &self,
+        write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+    ) -> Result<()> {
+        let mut stdout = std::io::stdout().lock();
+        write(&mut stdout).and_then(|()| stdout.flush()).map_err(Error::stdout)
+    }
+
+    /// Writes something people like to know and programs do not need.
+    pub(crate) fn note(&self, text: &str) {
+        if !self.json {
+            let _ = writeln!(std::io::stderr(), "{text}");
+        }
+    }
+
+    /// Reports why the program stops, and says how it ends.
+    pub(crate) fn error(&self, error: &Error) -> Exit {
+        let exit = error.exit();
+        if exit == Exit::Success {
+            return exit;
+        }
+        let mut stderr = std::io::stderr().lock();
+        // With standard error gone there is nobody to tell.
+        let _ = if self.json {
+            let report = json!({ "error": {
+                "exit_code": exit.code(), "message": error.message(), "remedy": error.remedy(),
+            }});
+            writeln!(stderr, "{report}")
+        } else {
+            let label = Style::new().for_stderr().red().bold().apply_to("error:");
+            writeln!(stderr, "{label} {}", error.message()).and_then(|()| match error.remedy() {
+                Some(remedy) => {
+                    let label = Style::new().for_stderr().bold().apply_to("remedy:");
+                    writeln!(stderr, "{label} {remedy}")
+                }
+                None => Ok(()),
+            })
+        };
+        exit
+    }
+}
+
+/// Columns that a line may fill: those of the terminal, or any number in a pipe.
+pub(crate) fn columns() -> usize {
+    if std::io::stdout().is_terminal() {
+        usize::from(console::Term::stdout().size().1)
+    } else {
+        usize::MAX
+    }
+}
+
+/// The beginning of a text on one line of at most `columns`.
+pub(crate) fn one_line(text: &str, columns: usize) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    truncate_str(&line, columns, "…").into_owned()
+}
+
+/// A count with its thousands apart.
+pub(crate) fn grouped(count: u64) -> String {
+    indicatif::HumanCount(count).to_string()
+}
+
+/// A duration in the unit that shows three digits of it.
+pub(crate) fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64();
+    if seconds < 1e-3 {
+        format!("{:.0} µs", seconds * 1e6)
+    } else if seconds < 1.0 {
+        format!("{:.1} ms", seconds * 1e3)
+    } else if seconds < 100.0 {
+        format!("{seconds:.1} s")
+    } else {
+        format!("{:.0} min {:02.0} s", (seconds / 60.0).floor(), seconds % 60.0)
+    }
+}
+
+/// A size in binary units.
+pub(crate) fn bytes(count: u64) -> String {
+    indicatif::BinaryBytes(count).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_show_their_unit() {
+        let shown = |micros| duration(Duration::from_micros(micros));
+        assert_eq!(shown(12), "12 µs");
+        assert_eq!(shown(12_340), "12.3 ms");
+        assert_eq!(shown(1_234_000), "1.2 s");
+        assert_eq!(shown(125_000_000), "2 min 05 s");
+    }
+
+    #[test]
+    fn a_text_becomes_one_line() {
+        assert_eq!(one_line("a\n  b\tc", 80), "a b c");
+        assert_eq!(one_line("abcdef", 4), "abc…");
+    }
+}

@@ -1,0 +1,39 @@
+//! A bar with rate and time left on a terminal; nothing in a pipe.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Progress of long work, shown on standard error.
+pub(crate) struct Progress(ProgressBar);
+
+impl Progress {
+    /// Starts a bar for `total` steps, or one without an end if that is unknown.
+    pub(crate) fn start(total: Option<u64>) -> Self {
+        // indicatif draws only where standard error is a terminal.
+        let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
+        let template = match total {
+            Some(_) => "{msg} {wide_bar} {human_pos}/{human_len} {per_sec} {eta} left",
+            None => "{msg} {spinner} {human_pos} {per_sec}",
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Self(bar)
+    }
+
+    pub(crate) fn say(&self, doing: impl Into<String>) {
+        self.0.set_message(doing.into());
+    }
+
+    pub(crate) fn advance(&self, steps: u64) {
+        self.0.inc(steps);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}

@@ -1,0 +1,291 @@
+//! The embedding cache: (model fingerprint, text) → embedding, so that no text is computed twice.
+//!
+//! Keys are XXH3-128 under a seed that only this store knows, so that nobody can prepare two texts
+//! that share a key. Lookups count; the counters outlive the process when the store is closed
+//! properly and lose at most one process's share otherwise: they are statistics, not state.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use op_dbus_formats::collection::ModelFingerprint;
+use op_dbus_formats::embedding::{self, EmbeddingKey, EncodedEmbedding, Encoding, Packing};
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::db::cache::CacheDatabase;
+use crate::embed::{Embedder, KnownModel};
+use crate::error::{Error, ErrorKind, Result};
+use crate::os::file::allocated_bytes;
+
+const COUNTERS: &str = "counters";
+
+/// The embedding of one text, and where it came from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CachedEmbedding {
+    /// Shape: `[dimensions]`; unit length.
+    pub vector: Vec<f32>,
+    /// Whether the cache had it.
+    pub hit: bool,
+    /// Whether the model saw only the text's beginning. Known only when it was computed now.
+    pub truncated: bool,
+    pub(crate) key: EmbeddingKey,
+}
+
+/// Figures of the embedding cache, all measured.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CacheStats {
+    /// Embeddings stored.
+    pub embeddings: u64,
+    /// Memory held for them.
+    pub bytes_memory: u64,
+    /// Bytes the file system has allocated for them.
+    pub bytes_disk: u64,
+    /// Lookups that found their embedding.
+    pub hits: u64,
+    /// Lookups that did not.
+    pub misses: u64,
+    /// Hits by lookups; `None` when there were no lookups.
+    pub hit_rate: Option<f64>,
+    /// Bytes of the same embeddings as plain f32, by bytes on disk; `None` when there are none.
+    pub compression_ratio: Option<f64>,
+    /// Hits times the mean time that computing one embedding took here.
+    pub embed_seconds_saved: f64,
+}
+
+pub(crate) struct EmbeddingCache {
+    db: CacheDatabase,
+    seed: u64,
+    counters: Counters,
+}
+
+#[derive(Default)]
+struct Counters {
+    hits: AtomicU64,
+    misses: AtomicU64,
+    computed: AtomicU64,
+    compute_nanos: AtomicU64,
+}
+
+/// The counters as they lie in the database.
+#[derive(Default, Serialize, Deserialize)]
+struct SavedCounters {
+    hits: u64,
+    misses: u64,
+    computed: u64,
+    compute_nanos: u64,
+}
+
+impl EmbeddingCache {
+    pub(crate) fn open(path: &Path, seed: u64) -> Result<Self> {
+        let db = CacheDatabase::open(path)?;
+        let saved: SavedCounters = read_meta(&db, COUNTERS)?.unwrap_or_default();
+        let counters = Counters {
+            hits: saved.hits.into(),
+            misses: saved.misses.into(),
+            computed: saved.computed.into(),
+            compute_nanos: saved.compute_nanos.into(),
+        };
+        Ok(Self { db, seed, counters })
+    }
+
+    pub(crate) fn key(&self, model: ModelFingerprint, text: &str) -> EmbeddingKey {
+        let mut hasher = Xxh3::with_seed(self.seed);
+        hasher.update(&model.0);
+        hasher.update(text.as_bytes());
+        EmbeddingKey(hasher.digest128())
+    }
+
+    /// Returns the embeddings of `texts`, in their order, computing those that are missing.
+    ///
+    /// A text that occurs twice is computed once; the second counts as a hit.
+    pub(crate) fn get_or_embed(
+        &self,
+        embedder: &Embedder,
+        texts: &[&str],
+    ) -> Result<Vec<CachedEmbedding>> {
+        let model = embedder.fingerprint();
+        let keys: Vec<EmbeddingKey> = texts.iter().map(|text| self.key(model, text)).collect();
+        let mut found = self.vectors(&keys)?;
+        let mut missing: Vec<(EmbeddingKey, &str)> = keys
+            .iter()
+            .zip(texts)
+            .filter(|(key, _)| !found.contains_key(key))
+            .map(|(key, text)| (*key, *text))
+            .collect();
+        missing.sort_unstable_by_key(|(key, _)| *key);
+        missing.dedup_by_key(|(key, _)| *key);
+        let mut computed = self.compute(embedder, &missing)?;
+        Ok(keys
+            .into_iter()
+            .map(|key| {
+                // Only the first of equal texts takes the computed one and leaves it to the rest.
+                let embedding = match computed.remove(&key) {
+                    Some(embedding) => {
+                        found.insert(key, embedding.vector.clone());
+                        embedding
+                    }
+                    None => CachedEmbedding {
+                        vector: found[&key].clone(),
+                        hit: true,
+                        truncated: false,
+                        key,
+                    },
+                };
+                self.count(embedding.hit);
+                embedding
+            })
+            .collect())
+    }
+
+    fn compute(
+        &self,
+        embedder: &Embedder,
+        missing: &[(EmbeddingKey, &str)],
+    ) -> Result<HashMap<EmbeddingKey, CachedEmbedding>> {
+        if missing.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let texts: Vec<&str> = missing.iter().map(|(_, text)| *text).collect();
+        let started = Instant::now();
+        let embeddings = embedder.embed(&texts)?;
+        let nanos = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.counters.computed.fetch_add(missing.len() as u64, Ordering::Relaxed);
+        self.counters.compute_nanos.fetch_add(nanos, Ordering::Relaxed);
+        let computed: HashMap<_, _> = missing
+            .iter()
+            .zip(embeddings)
+            .map(|((key, _), embedding)| {
+                let (vector, truncated) = (embedding.vector, embedding.truncated);
+                (*key, CachedEmbedding { vector, hit: false, truncated, key: *key })
+            })
+            .collect();
+        self.put(computed.values().map(|embedding| (embedding.key, &embedding.vector[..])))?;
+        Ok(computed)
+    }
+
+    /// Stores embeddings. One that cannot be stored costs time later, nothing else.
+    fn put<'v>(&self, embeddings: impl Iterator<Item = (EmbeddingKey, &'v [f32])>) -> Result<()> {
+        let encoded: Vec<_> = embeddings
+            .map(|(key, vector)| {
+                embedding::encode(vector, Encoding::F32, Packing::Plain)
+                    .map(|encoded| (key, encoded))
+                    .map_err(|error| {
+                        Error::new(ErrorKind::Invalid, "an embedding cannot be stored")
+                            .with_source(error)
+                    })
+            })
+            .collect::<Result<_>>()?;
+        if let Err(error) = self.db.put_embeddings(encoded) {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::warn!(%error, cause, "embeddings are not kept and will be computed again");
+        }
+        Ok(())
+    }
+
+    /// Stores the embedding that a caller computed elsewhere with the same model.
+    pub(crate) fn put_text(&self, model: ModelFingerprint, text: &str, vector: &[f32]) -> Result<()> {
+        self.put(std::iter::once((self.key(model, text), vector)))
+    }
+
+    /// Reads the embeddings that are here; damaged ones count as missing.
+    pub(crate) fn vectors(&self, keys: &[EmbeddingKey]) -> Result<HashMap<EmbeddingKey, Vec<f32>>> {
+        let mut ascending = keys.to_vec();
+        ascending.sort_unstable();
+        ascending.dedup();
+        let values = self.db.embeddings(&ascending)?;
+        let decoded = ascending.into_iter().zip(values).filter_map(|(key, bytes)| {
+            let vector = self.decode(&bytes?)?;
+            Some((key, vector))
+        });
+        Ok(decoded.collect())
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Option<Vec<f32>> {
+        match EncodedEmbedding::parse(bytes).and_then(|embedding| embedding.to_vec()) {
+            Ok(vector) => Some(vector),
+            Err(error) => {
+                tracing::warn!(
+                    database = %self.db.path().display(),
+                    %error,
+                    "a cached embedding is damaged; computing it again"
+                );
+                None
+            }
+        }
+    }
+
+    fn count(&self, hit: bool) {
+        let counter = if hit { &self.counters.hits } else { &self.counters.misses };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn clear(&self) -> Result<()> {
+        self.db.clear_embeddings()
+    }
+
+    /// What an earlier open learned about the model in this directory.
+    pub(crate) fn known_model(&self, directory: &Path) -> Result<Option<KnownModel>> {
+        read_meta(&self.db, &model_meta(directory))
+    }
+
+    pub(crate) fn put_known_model(&self, directory: &Path, known: &KnownModel) -> Result<()> {
+        write_meta(&self.db, &model_meta(directory), known)
+    }
+
+    /// Saves the counters.
+    pub(crate) fn close(&self) -> Result<()> {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let saved = SavedCounters {
+            hits: load(&self.counters.hits),
+            misses: load(&self.counters.misses),
+            computed: load(&self.counters.computed),
+            compute_nanos: load(&self.counters.compute_nanos),
+        };
+        write_meta(&self.db, COUNTERS, &saved)
+    }
+
+    pub(crate) fn stats(&self) -> Result<CacheStats> {
+        let (mut embeddings, mut plain_bytes) = (0_u64, 0_u64);
+        self.db.for_each_embedding(|bytes| {
+            if let Ok(embedding) = EncodedEmbedding::parse(bytes) {
+                embeddings += 1;
+                plain_bytes += (embedding.dimensions() * size_of::<f32>()) as u64;
+            }
+        })?;
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (hits, misses) = (load(&self.counters.hits), load(&self.counters.misses));
+        let computed = load(&self.counters.computed);
+        let compute_seconds = load(&self.counters.compute_nanos) as f64 / 1e9;
+        let bytes_disk = allocated_bytes(self.db.path());
+        let ratio = |part: f64, whole: f64| (whole > 0.0 && part > 0.0).then(|| part / whole);
+        Ok(CacheStats {
+            embeddings,
+            bytes_memory: self.db.memory_bytes(),
+            bytes_disk,
+            hits,
+            misses,
+            hit_rate: (hits + misses > 0).then(|| hits as f64 / (hits + misses) as f64),
+            compression_ratio: ratio(plain_bytes as f64, bytes_disk as f64),
+            embed_seconds_saved: hits as f64 * ratio(compute_seconds, computed as f64).unwrap_or(0.0),
+        })
+    }
+}
+
+fn model_meta(directory: &Path) -> String {
+    format!("model {}", directory.display())
+}
+
+fn read_meta<T: serde::de::DeserializeOwned>(db: &CacheDatabase, name: &str) -> Result<Option<T>> {
+    let Some(bytes) = db.meta(name)? else { return Ok(None) };
+    Ok(serde_json::from_slice(&bytes)
+        .inspect_err(|error| tracing::warn!(name, %error, "a note in the cache is damaged"))
+        .ok())
+}
+
+fn write_meta<T: Serialize>(db: &CacheDatabase, name: &str, value: &T) -> Result<()> {
+    let bytes = serde_json::to_vec(value)
+        .map_err(|error| Error::new(ErrorKind::Invalid, name.to_owned()).with_source(error))?;
+    db.put_meta(name, &bytes)
+}

@@ -1,0 +1,115 @@
+//! What can be computed again: embeddings of texts, and what was learned about models.
+//!
+//! | family | key | value |
+//! |---|---|---|
+//! | `embeddings` | embedding key (u128 big-endian) | encoded embedding |
+//! | `meta` | name | JSON: counters, known models |
+//!
+//! Writes are not synced: a power cut may lose the newest, a killed process loses none. A
+//! database that cannot be read is set aside and replaced, because nothing in it is the only copy.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use op_dbus_formats::embedding::EmbeddingKey;
+use rocksdb::DBCompressionType::{Lz4, None as Uncompressed};
+
+use super::{Creation, Database, Family, Pinned, Sync};
+use crate::error::{Error, ErrorKind, Result};
+
+const META: Family = Family { name: "meta", compression: Lz4 };
+const EMBEDDINGS: Family = Family { name: "embeddings", compression: Uncompressed };
+const DEFAULT: Family = Family { name: "default", compression: Lz4 };
+const FAMILIES: [Family; 3] = [DEFAULT, META, EMBEDDINGS];
+
+/// The database in `@cache`.
+pub(crate) struct CacheDatabase {
+    db: Database,
+}
+
+impl CacheDatabase {
+    /// Opens the database, making it if it is missing and replacing it if it is damaged.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let db = match Database::open(path, &FAMILIES, Creation::Create) {
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                let aside = set_aside(path)?;
+                tracing::warn!(
+                    %error,
+                    set_aside = %aside.display(),
+                    "the embedding cache is damaged; starting an empty one"
+                );
+                Database::open(path, &FAMILIES, Creation::Create)?
+            }
+            opened => opened?,
+        };
+        Ok(Self { db })
+    }
+
+    /// Looks up embeddings by keys, which must ascend.
+    pub(crate) fn embeddings(&self, keys: &[EmbeddingKey]) -> Result<Vec<Option<Pinned<'_>>>> {
+        let keys: Vec<[u8; 16]> = keys.iter().map(|key| key.0.to_be_bytes()).collect();
+        self.db.get_ascending(EMBEDDINGS, &keys)
+    }
+
+    pub(crate) fn embedding(&self, key: EmbeddingKey) -> Result<Option<Pinned<'_>>> {
+        self.db.get(EMBEDDINGS, &key.0.to_be_bytes())
+    }
+
+    pub(crate) fn put_embeddings(
+        &self,
+        embeddings: impl IntoIterator<Item = (EmbeddingKey, Vec<u8>)>,
+    ) -> Result<()> {
+        let mut batch = self.db.batch();
+        for (key, embedding) in embeddings {
+            batch.put(EMBEDDINGS, &key.0.to_be_bytes(), &embedding);
+        }
+        self.db.write(batch, Sync::No)
+    }
+
+    /// Hands every encoded embedding to `read`.
+    pub(crate) fn for_each_embedding(&self, mut read: impl FnMut(&[u8])) -> Result<()> {
+        let mut iterator = self.db.iterate(EMBEDDINGS, b"");
+        while iterator.next_with(|_, embedding| read(embedding))?.is_some() {}
+        Ok(())
+    }
+
+    /// Removes all embeddings.
+    pub(crate) fn clear_embeddings(&self) -> Result<()> {
+        const KEYS_END: [u8; 17] = [u8::MAX; 17];
+        let mut batch = self.db.batch();
+        batch.remove_range(EMBEDDINGS, &[], &KEYS_END);
+        self.db.write(batch, Sync::No)?;
+        self.db.reclaim(EMBEDDINGS)
+    }
+
+    pub(crate) fn meta(&self, name: &str) -> Result<Option<Pinned<'_>>> {
+        self.db.get(META, name.as_bytes())
+    }
+
+    pub(crate) fn put_meta(&self, name: &str, value: &[u8]) -> Result<()> {
+        let mut batch = self.db.batch();
+        batch.put(META, name.as_bytes(), value);
+        self.db.write(batch, Sync::No)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.db.path()
+    }
+
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.db.memory_bytes(&FAMILIES)
+    }
+}
+
+/// Renames a damaged database, in place of an earlier damaged one.
+fn set_aside(path: &Path) -> Result<PathBuf> {
+    let aside = path.with_extension("damaged");
+    match fs::remove_dir_all(&aside) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::io("remove", &aside, error));
+        }
+        _ => {}
+    }
+    fs::rename(path, &aside).map_err(|error| Error::io("rename", path, error))?;
+    Ok(aside)
+}

@@ -1,0 +1,194 @@
+//! Group commit: callers that write at the same time share one batch and one sync.
+//!
+//! The first caller to find nobody leading leads: it takes every lot that waits, writes them as
+//! one batch, applies them to the indexes and wakes their owners. Sequences are dealt out when a
+//! lot joins the queue, and lots are committed in that order.
+//!
+//! After a failed write nothing is known about what reached the disk, so the queue is *poisoned*:
+//! every later write is refused until the store is opened again. (Rebello et al., "Can
+//! Applications Recover from fsync Failures?", USENIX ATC 2020.)
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::state::Mutation;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The most bytes one batch holds; RocksDB's own limit is 4 GiB.
+const BATCH_BYTES_MAX: usize = 1 << 30;
+
+/// Mutations that one caller wants committed together.
+struct Lot {
+    ticket: u64,
+    first_sequence: u64,
+    mutations: Vec<Mutation>,
+}
+
+/// Lots that one leader commits as one batch.
+struct Group {
+    last_ticket: u64,
+    first_sequence: u64,
+    mutations: Vec<Mutation>,
+}
+
+/// The queue of lots that wait to be committed.
+pub(crate) struct CommitQueue {
+    state: Mutex<State>,
+    committed: Condvar,
+}
+
+struct State {
+    waiting: VecDeque<Lot>,
+    next_sequence: u64,
+    next_ticket: u64,
+    /// Every lot with a smaller ticket has been committed.
+    committed_before: u64,
+    leading: bool,
+    poison: Option<Poison>,
+}
+
+#[derive(Clone)]
+struct Poison {
+    kind: ErrorKind,
+    cause: String,
+}
+
+impl CommitQueue {
+    pub(crate) fn new(last_sequence: u64) -> Self {
+        let state = State {
+            waiting: VecDeque::new(),
+            next_sequence: last_sequence + 1,
+            next_ticket: 0,
+            committed_before: 0,
+            leading: false,
+            poison: None,
+        };
+        Self { state: Mutex::new(state), committed: Condvar::new() }
+    }
+
+    /// Commits one caller's mutations and returns the sequence of the last.
+    ///
+    /// `write` makes a batch durable; `apply` then shows it to readers. Both run on the thread
+    /// of whichever caller leads, one batch at a time, in sequence order.
+    pub(crate) fn commit(
+        &self,
+        mutations: Vec<Mutation>,
+        write: impl Fn(&[Mutation], u64) -> Result<()>,
+        apply: impl Fn(&Mutation),
+    ) -> Result<u64> {
+        let mut state = self.lock();
+        if let Some(poison) = &state.poison {
+            return Err(refused(poison));
+        }
+        let (ticket, last_sequence) = state.join(mutations);
+        loop {
+            if state.committed_before > ticket {
+                return Ok(last_sequence);
+            }
+            if let Some(poison) = &state.poison {
+                return Err(failed(poison));
+            }
+            if state.leading {
+                state = self.committed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            state.leading = true;
+            let group = state.take_group().expect("a lot that is not committed waits");
+            drop(state);
+            let mut lead = Lead { queue: self, last_ticket: group.last_ticket, outcome: None };
+            let written = write(&group.mutations, group.first_sequence);
+            lead.outcome = Some(written.map(|()| group.mutations.iter().for_each(&apply)));
+            drop(lead);
+            state = self.lock();
+        }
+    }
+
+    /// The sequence of the last mutation that joined the queue.
+    pub(crate) fn last_sequence(&self) -> u64 {
+        self.lock().next_sequence - 1
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn join(&mut self, mutations: Vec<Mutation>) -> (u64, u64) {
+        let ticket = self.next_ticket;
+        let first_sequence = self.next_sequence;
+        self.next_ticket += 1;
+        self.next_sequence += mutations.len() as u64;
+        self.waiting.push_back(Lot { ticket, first_sequence, mutations });
+        (ticket, self.next_sequence - 1)
+    }
+
+    /// Takes the lots that wait, as many as fit one batch, as one group.
+    fn take_group(&mut self) -> Option<Group> {
+        let first = self.waiting.pop_front()?;
+        let mut batch_bytes = first.batch_bytes();
+        let mut group = Group {
+            last_ticket: first.ticket,
+            first_sequence: first.first_sequence,
+            mutations: first.mutations,
+        };
+        while let Some(lot) = self.waiting.front() {
+            batch_bytes += lot.batch_bytes();
+            if batch_bytes > BATCH_BYTES_MAX {
+                break;
+            }
+            let Some(lot) = self.waiting.pop_front() else { break };
+            group.last_ticket = lot.ticket;
+            group.mutations.extend(lot.mutations);
+        }
+        Some(group)
+    }
+}
+
+impl Lot {
+    fn batch_bytes(&self) -> usize {
+        self.mutations.iter().map(Mutation::batch_bytes).sum()
+    }
+}
+
+/// Ends a term of leading, also when `write` or `apply` panicked: nobody may wait forever.
+struct Lead<'a> {
+    queue: &'a CommitQueue,
+    last_ticket: u64,
+    outcome: Option<Result<()>>,
+}
+
+impl Drop for Lead<'_> {
+    fn drop(&mut self) {
+        let mut state = self.queue.lock();
+        state.leading = false;
+        match self.outcome.take() {
+            Some(Ok(())) => state.committed_before = self.last_ticket + 1,
+            Some(Err(error)) => {
+                let cause = std::error::Error::source(&error)
+                    .map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
+                state.poison = Some(Poison { kind: error.kind(), cause });
+            }
+            None => {
+                let cause = "a write panicked".to_owned();
+                state.poison = Some(Poison { kind: ErrorKind::Poisoned, cause });
+            }
+        }
+        self.queue.committed.notify_all();
+    }
+}
+
+/// For a caller whose own mutations were in the batch that failed.
+fn failed(poison: &Poison) -> Error {
+    Error::new(poison.kind, format!("the write was not acknowledged: {}", poison.cause))
+        .with_remedy("mend the cause, open the store again and repeat what was not acknowledged")
+}
+
+/// For a caller who comes after the failure.
+fn refused(poison: &Poison) -> Error {
+    Error::new(
+        ErrorKind::Poisoned,
+        format!("writes are refused since an earlier one failed: {}", poison.cause),
+    )
+    .with_remedy("mend the cause and open the store again; reads go on")
+}

@@ -1,0 +1,285 @@
+//! RocksDB behind our types: families, batches, durability.
+//!
+//! Two databases: [`state`] is the authority, [`cache`] holds what can be computed again. Neither
+//! knows what a record means.
+
+pub(crate) mod cache;
+pub(crate) mod commit;
+pub(crate) mod state;
+
+use std::path::{Path, PathBuf};
+
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
+    DBPinnableSlice, DBRawIterator, DBRecoveryMode, LogLevel, Options, ReadOptions, WriteBatch,
+    WriteOptions,
+};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// A column family: its name in the database and what its values look like.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Family {
+    name: &'static str,
+    compression: DBCompressionType,
+}
+
+/// Whether a missing database is made or refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Creation {
+    Create,
+    Refuse,
+}
+
+/// One RocksDB database with a fixed set of families.
+pub(crate) struct Database {
+    db: DB,
+    path: PathBuf,
+    block_cache: Cache,
+}
+
+/// What is read from a point lookup: bytes that stay pinned in RocksDB's memory while borrowed.
+pub(crate) type Pinned<'a> = DBPinnableSlice<'a>;
+
+const BLOCK_CACHE_BYTES: usize = 32 << 20;
+const WRITE_BUFFER_BYTES: usize = 16 << 20;
+const BLOOM_BITS_PER_KEY: f64 = 10.0;
+
+impl Database {
+    /// Opens the database at `path` with exactly these families.
+    pub(crate) fn open(path: &Path, families: &[Family], creation: Creation) -> Result<Self> {
+        let block_cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
+        let descriptors = families.iter().map(|family| {
+            ColumnFamilyDescriptor::new(family.name, family_options(*family, &block_cache))
+        });
+        let db = DB::open_cf_descriptors(&database_options(creation), path, descriptors)
+            .map_err(|error| rocksdb_error("open", path, error))?;
+        Ok(Self { db, path: path.to_owned(), block_cache })
+    }
+
+    fn handle(&self, family: Family) -> &ColumnFamily {
+        self.db.cf_handle(family.name).expect("open_cf_descriptors opened every family")
+    }
+
+    pub(crate) fn get(&self, family: Family, key: &[u8]) -> Result<Option<Pinned<'_>>> {
+        self.db.get_pinned_cf(self.handle(family), key).map_err(|error| self.error("read", error))
+    }
+
+    /// Looks up many keys, which must ascend: one pass over the files instead of one per key.
+    pub(crate) fn get_ascending<'k, K>(
+        &self,
+        family: Family,
+        keys: impl IntoIterator<Item = &'k K>,
+    ) -> Result<Vec<Option<Pinned<'_>>>>
+    where
+        K: AsRef<[u8]> + 'k,
+    {
+        self.db
+            .batched_multi_get_cf(self.handle(family), keys, true)
+            .into_iter()
+            .map(|value| value.map_err(|error| self.error("read", error)))
+            .collect()
+    }
+
+    /// Walks the keys of a family that start with `prefix`, in order, over one consistent view.
+    pub(crate) fn iterate(&self, family: Family, prefix: &[u8]) -> PrefixIterator<'_> {
+        let mut options = ReadOptions::default();
+        if let Some(end) = prefix_end(prefix) {
+            options.set_iterate_upper_bound(end);
+        }
+        let mut iterator = self.db.raw_iterator_cf_opt(self.handle(family), options);
+        iterator.seek(prefix);
+        PrefixIterator { database: self, iterator }
+    }
+
+    /// Returns the last key of a family.
+    pub(crate) fn last_key(&self, family: Family) -> Result<Option<Vec<u8>>> {
+        let mut iterator = self.db.raw_iterator_cf(self.handle(family));
+        iterator.seek_to_last();
+        iterator.status().map_err(|error| self.error("read", error))?;
+        Ok(iterator.key().map(<[u8]>::to_vec))
+    }
+
+    /// Writes a batch whole or not at all; with [`Sync::Yes`] it is durable when this returns.
+    pub(crate) fn write(&self, batch: Batch<'_>, sync: Sync) -> Result<()> {
+        let mut options = WriteOptions::default();
+        options.set_sync(sync == Sync::Yes);
+        self.db
+            .write_opt(batch.batch, &options)
+            .map_err(|error| self.error("write", error))
+    }
+
+    pub(crate) fn batch(&self) -> Batch<'_> {
+        Batch { database: self, batch: WriteBatch::default() }
+    }
+
+    /// Gives the space of removed entries back to the file system.
+    pub(crate) fn reclaim(&self, family: Family) -> Result<()> {
+        let handle = self.handle(family);
+        self.db.flush_cf(handle).map_err(|error| self.error("flush", error))?;
+        self.db.compact_range_cf(handle, None::<&[u8]>, None::<&[u8]>);
+        Ok(())
+    }
+
+    /// Bytes of memory the database holds for blocks and unflushed writes.
+    pub(crate) fn memory_bytes(&self, families: &[Family]) -> u64 {
+        let memtables: u64 = families
+            .iter()
+            .filter_map(|family| {
+                self.db
+                    .property_int_value_cf(
+                        self.handle(*family),
+                        rocksdb::properties::CUR_SIZE_ALL_MEM_TABLES,
+                    )
+                    .ok()
+                    .flatten()
+            })
+            .sum();
+        memtables + self.block_cache.get_usage() as u64
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn error(&self, action: &str, error: rocksdb::Error) -> Error {
+        rocksdb_error(action, &self.path, error)
+    }
+}
+
+/// Whether a write waits until it is on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sync {
+    Yes,
+    No,
+}
+
+/// Changes that take effect together.
+pub(crate) struct Batch<'a> {
+    database: &'a Database,
+    batch: WriteBatch,
+}
+
+impl Batch<'_> {
+    pub(crate) fn put(&mut self, family: Family, key: &[u8], value: &[u8]) {
+        self.batch.put_cf(self.database.handle(family), key, value);
+    }
+
+    pub(crate) fn remove(&mut self, family: Family, key: &[u8]) {
+        self.batch.delete_cf(self.database.handle(family), key);
+    }
+
+    pub(crate) fn remove_range(&mut self, family: Family, from: &[u8], to: &[u8]) {
+        self.batch.delete_range_cf(self.database.handle(family), from, to);
+    }
+}
+
+/// Keys and values under one prefix, in key order.
+pub(crate) struct PrefixIterator<'a> {
+    database: &'a Database,
+    iterator: DBRawIterator<'a>,
+}
+
+impl PrefixIterator<'_> {
+    /// Hands the next key and value to `read` and returns its answer; `None` at the end.
+    ///
+    /// A borrowing iterator: nothing is copied that `read` does not copy.
+    pub(crate) fn next_with<T>(&mut self, read: impl FnOnce(&[u8], &[u8]) -> T) -> Result<Option<T>> {
+        let answer = match self.iterator.item() {
+            Some((key, value)) => read(key, value),
+            None => {
+                self.iterator.status().map_err(|error| self.database.error("read", error))?;
+                return Ok(None);
+            }
+        };
+        self.iterator.next();
+        Ok(Some(answer))
+    }
+}
+
+/// The first key after all keys that start with `prefix`; `None` if there is none.
+fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.last_mut() {
+        if *last < u8::MAX {
+            *last += 1;
+            return Some(end);
+        }
+        end.pop();
+    }
+    None
+}
+
+fn database_options(creation: Creation) -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(creation == Creation::Create);
+    options.create_missing_column_families(creation == Creation::Create);
+    options.set_paranoid_checks(true);
+    // An unfinished record at the end of the log was never acknowledged and is dropped.
+    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    options.set_track_and_verify_wals_in_manifest(true);
+    options.set_atomic_flush(true);
+    options.set_max_background_jobs(2);
+    options.set_db_write_buffer_size(4 * WRITE_BUFFER_BYTES);
+    options.set_log_level(LogLevel::Warn);
+    options.set_keep_log_file_num(4);
+    options.set_max_log_file_size(1 << 20);
+    options.set_stats_dump_period_sec(0);
+    options.set_stats_persist_period_sec(0);
+    options
+}
+
+fn family_options(family: Family, block_cache: &Cache) -> Options {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(block_cache);
+    table.set_bloom_filter(BLOOM_BITS_PER_KEY, false);
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&table);
+    options.set_write_buffer_size(WRITE_BUFFER_BYTES);
+    options.set_compression_type(family.compression);
+    options
+}
+
+/// RocksDB's C interface reports only a status class and a text; the text tells a full disk.
+fn rocksdb_error(action: &str, path: &Path, error: rocksdb::Error) -> Error {
+    use rocksdb::ErrorKind as Rocks;
+    let text = error.as_ref();
+    let kind = match error.kind() {
+        Rocks::Corruption => ErrorKind::Corrupt,
+        Rocks::NotSupported => ErrorKind::Unsupported,
+        Rocks::IOError if is_no_room(text) => ErrorKind::Full,
+        Rocks::IOError if text.contains("ermission denied") => ErrorKind::Denied,
+        Rocks::IOError if text.contains("While lock file") => ErrorKind::Busy,
+        Rocks::InvalidArgument if text.contains("does not exist") => ErrorKind::Corrupt,
+        Rocks::Busy | Rocks::TimedOut | Rocks::TryAgain => ErrorKind::Busy,
+        _ => ErrorKind::Io,
+    };
+    let error_out =
+        Error::new(kind, format!("cannot {action} the database {}", path.display())).with_source(error);
+    match kind {
+        ErrorKind::Full => error_out.with_remedy(
+            "free space on this file system, or raise the file size limit (ulimit -f), and try again",
+        ),
+        ErrorKind::Corrupt => error_out.with_remedy("restore the store from a snapshot or an export"),
+        _ => error_out,
+    }
+}
+
+fn is_no_room(text: &str) -> bool {
+    ["No space left", "File too large", "quota exceeded"].iter().any(|sign| text.contains(sign))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_prefix_is_the_next_sibling() {
+        assert_eq!(prefix_end(b"ab"), Some(b"ac".to_vec()));
+        assert_eq!(prefix_end(&[1, 0xff]), Some(vec![2]));
+        assert_eq!(prefix_end(&[0xff, 0xff]), None);
+        assert_eq!(prefix_end(b""), None);
+    }
+}

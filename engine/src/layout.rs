@@ -1,0 +1,49 @@
+//! The names of a store's files and directories. Touches none of them.
+
+use std::path::{Path, PathBuf};
+
+/// Where everything of one store lies.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    base: PathBuf,
+}
+
+impl Layout {
+    pub(crate) fn new(base: impl Into<PathBuf>) -> Self {
+        Self { base: base.into() }
+    }
+
+    pub(crate) fn base(&self) -> &Path {
+        &self.base
+    }
+
+    /// Locked while the store is open.
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.base.join("LOCK")
+    }
+
+    /// The authority: what is here is the store.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.base.join("@state")
+    }
+
+    /// Where the authority is made before it takes its name, so that `@state` is whole or absent.
+    pub(crate) fn state_unfinished(&self) -> PathBuf {
+        self.base.join("@state.new")
+    }
+
+    /// Embeddings of texts: can be computed again.
+    pub(crate) fn cache(&self) -> PathBuf {
+        self.base.join("@cache")
+    }
+}
+
+/// The file in `@state` that names the store and the version of its formats.
+pub(crate) fn store_file(state: &Path) -> PathBuf {
+    state.join("STORE")
+}
+
+/// The RocksDB directory of `@state` or `@cache`.
+pub(crate) fn database(subvolume: &Path) -> PathBuf {
+    subvolume.join("db")
+}

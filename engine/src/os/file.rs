@@ -1,0 +1,154 @@
+//! Files and directories: durable creation, exclusive locks, allocated size.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Reads a small file whole, refusing one longer than `limit_bytes`.
+pub(crate) fn read_bounded(path: &Path, limit_bytes: u64) -> Result<Vec<u8>> {
+    let file = File::open(path).map_err(|error| Error::io("open", path, error))?;
+    let mut bytes = Vec::new();
+    file.take(limit_bytes + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Error::io("read", path, error))?;
+    if bytes.len() as u64 > limit_bytes {
+        return Err(Error::new(
+            ErrorKind::Invalid,
+            format!("{} is longer than {limit_bytes} bytes", path.display()),
+        ));
+    }
+    Ok(bytes)
+}
+
+/// Creates a file with these bytes and makes them durable.
+///
+/// The name itself is durable only after [`sync_directory`] on its parent.
+pub(crate) fn create_synced(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = File::create_new(path).map_err(|error| Error::io("create", path, error))?;
+    file.write_all(bytes).map_err(|error| Error::io("write", path, error))?;
+    file.sync_all().map_err(|error| Error::io("sync", path, error))
+}
+
+/// Makes the names in a directory durable.
+pub(crate) fn sync_directory(path: &Path) -> Result<()> {
+    File::open(path)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|error| Error::io("sync directory", path, error))
+}
+
+/// Creates a directory and its parents, if missing.
+pub(crate) fn create_directories(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(|error| Error::io("create directory", path, error))
+}
+
+/// Sums the bytes that the file system has allocated below a directory.
+///
+/// A file that vanishes while we look (compaction deletes files at any time) counts as nothing.
+pub(crate) fn allocated_bytes(directory: &Path) -> u64 {
+    const SECTOR_BYTES: u64 = 512;
+    let Ok(entries) = fs::read_dir(directory) else { return 0 };
+    entries
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let metadata = entry.metadata().ok()?;
+            Some(if metadata.is_dir() {
+                allocated_bytes(&entry.path())
+            } else {
+                metadata.blocks() * SECTOR_BYTES
+            })
+        })
+        .sum()
+}
+
+/// An exclusive lock on a file, held until dropped or until the process dies.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the lock at `path` and writes this process's id into the file.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`] with the holder's process id if another process holds it.
+    pub(crate) fn acquire(path: &Path) -> Result<Self> {
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(|error| Error::io("open", path, error))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(held(path, &mut file)),
+            Err(error) => return Err(Error::io("lock", path, error.into())),
+        }
+        // What stands in the file is a courtesy to whoever finds it locked: the lock is the
+        // kernel's. A full disk must therefore not keep a store from being opened.
+        let write_holder = |file: &mut File| -> std::io::Result<()> {
+            file.set_len(0)?;
+            file.rewind()?;
+            writeln!(file, "{}", std::process::id())
+        };
+        if let Err(error) = write_holder(&mut file) {
+            tracing::debug!(path = %path.display(), %error, "cannot note the lock's holder");
+        }
+        Ok(Self { _file: file })
+    }
+}
+
+fn held(path: &Path, file: &mut File) -> Error {
+    let mut holder = String::new();
+    // The holder's name is a courtesy; the lock is the fact.
+    let _ = file.take(32).read_to_string(&mut holder);
+    let holder = holder.trim();
+    let directory = path.parent().unwrap_or(path).display();
+    let who = match process_name(holder) {
+        Some(name) => format!("process {holder} ({name})"),
+        None if holder.is_empty() => "another process".to_owned(),
+        None => format!("process {holder}"),
+    };
+    Error::new(ErrorKind::Busy, format!("the store at {directory} is in use by {who}"))
+        .with_remedy("wait for it to end, or use another store with --store DIR")
+}
+
+fn process_name(pid: &str) -> Option<String> {
+    let pid: u32 = pid.parse().ok()?;
+    let comm = PathBuf::from(format!("/proc/{pid}/comm"));
+    Some(fs::read_to_string(comm).ok()?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_lock_names_the_holder() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("LOCK");
+        let first = Lock::acquire(&path).unwrap();
+        let error = Lock::acquire(&path).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Busy);
+        assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
+        drop(first);
+        Lock::acquire(&path).unwrap();
+    }
+
+    #[test]
+    fn reading_is_bounded() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x");
+        create_synced(&path, b"12345").unwrap();
+        assert_eq!(read_bounded(&path, 5).unwrap(), b"12345");
+        assert_eq!(read_bounded(&path, 4).unwrap_err().kind(), ErrorKind::Invalid);
+        let missing = read_bounded(&directory.path().join("y"), 4).unwrap_err();
+        assert_eq!(missing.kind(), ErrorKind::NotFound);
+    }
+}

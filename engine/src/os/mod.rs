@@ -1,0 +1,3 @@
+//! System calls behind safe types. No policy, no formats.
+
+pub(crate) mod file;

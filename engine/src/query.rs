@@ -1,0 +1,135 @@
+//! What clients ask and what they are told. Execution is the store's.
+
+use std::time::Duration;
+
+use op_dbus_formats::record::Payload;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// The most hits one query may ask for.
+pub const LIMIT_MAX: usize = 10_000;
+
+/// A search for the records nearest to a text or a vector.
+///
+/// ```
+/// use op_dbus_engine::Query;
+/// let query = Query::text("restart the network").collection("dbus").limit(3);
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Query {
+    pub(crate) target: Target,
+    pub(crate) collections: Vec<String>,
+    pub(crate) limit: usize,
+    pub(crate) min_score: Option<f32>,
+}
+
+/// What a query is near to.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Target {
+    Text(String),
+    Vector(Vec<f32>),
+}
+
+impl Query {
+    const LIMIT_DEFAULT: usize = 10;
+
+    /// Searches by meaning: the text is embedded by the store's model.
+    #[must_use]
+    pub fn text(text: impl Into<String>) -> Self {
+        Self::new(Target::Text(text.into()))
+    }
+
+    /// Searches by a vector of the collections' own embedding space.
+    ///
+    /// Shape: `[dimensions]` of the collections searched.
+    #[must_use]
+    pub fn vector(vector: impl Into<Vec<f32>>) -> Self {
+        Self::new(Target::Vector(vector.into()))
+    }
+
+    fn new(target: Target) -> Self {
+        Self { target, collections: Vec::new(), limit: Self::LIMIT_DEFAULT, min_score: None }
+    }
+
+    /// Adds a collection to search; without any, all that the target fits are searched.
+    #[must_use]
+    pub fn collection(mut self, name: impl Into<String>) -> Self {
+        self.collections.push(name.into());
+        self
+    }
+
+    /// Sets how many hits come back at most; 10 unless told.
+    #[must_use]
+    pub fn limit(mut self, limit: usize) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Leaves out hits that score less.
+    #[must_use]
+    pub fn min_score(mut self, score: f32) -> Self {
+        self.min_score = Some(score);
+        self
+    }
+
+    pub(crate) fn validate(&self) -> Result<()> {
+        let invalid = |text: String| Err(Error::new(ErrorKind::Invalid, text));
+        if !(1..=LIMIT_MAX).contains(&self.limit) {
+            return invalid(format!("the limit {} is not between 1 and {LIMIT_MAX}", self.limit));
+        }
+        if self.min_score.is_some_and(|score| !score.is_finite()) {
+            return invalid("the least score is not a finite number".to_owned());
+        }
+        match &self.target {
+            Target::Text(text) if text.trim().is_empty() => {
+                invalid("the query text is empty".to_owned())
+            }
+            Target::Vector(vector) => match vector.iter().position(|x| !x.is_finite()) {
+                Some(index) => invalid(format!("the query vector's element {index} is not finite")),
+                None => Ok(()),
+            },
+            Target::Text(_) => Ok(()),
+        }
+    }
+}
+
+/// What a search found, and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// The nearest records, best first.
+    pub hits: Vec<Hit>,
+    /// How they were found.
+    pub explain: Explain,
+}
+
+/// One record that a search found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hit {
+    /// The collection it lies in.
+    pub collection: String,
+    /// Its key.
+    pub key: Vec<u8>,
+    /// How near it is; greater is nearer. See [`Metric`](crate::Metric) for the unit.
+    pub score: f32,
+    /// Its text, if it has one.
+    pub text: Option<String>,
+    /// Its payload.
+    pub payload: Payload<'static>,
+}
+
+/// How a search was done and what it cost.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Explain {
+    /// Vectors compared with the query.
+    pub compared_count: usize,
+    /// Whether the query text's embedding came from the cache; `None` for a vector.
+    pub embedding_hit: Option<bool>,
+    /// Time to get the query's embedding.
+    pub embed: Duration,
+    /// Time to bring the collections' vectors into memory, if they were not.
+    pub load: Duration,
+    /// Time to find the nearest.
+    pub search: Duration,
+    /// Time to read the records found.
+    pub fetch: Duration,
+}

@@ -1,0 +1,100 @@
+//! A record as callers give and get it, and what makes one acceptable.
+
+use op_dbus_formats::record::{
+    KEY_LEN_MAX_BYTES, PAYLOAD_LEN_MAX_BYTES, Payload, TEXT_LEN_MAX_BYTES,
+};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// A named thing in a collection: data, words, and where it lies in the embedding space.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// Its name in the collection: 1 to 4,096 bytes.
+    pub key: Vec<u8>,
+    /// Its words. Without a vector, the store's model turns them into one.
+    pub text: Option<String>,
+    /// The caller's own embedding, kept exactly. Shape: `[dimensions]` of the collection.
+    pub vector: Option<Vec<f32>>,
+    /// Whatever the caller wants back with it.
+    pub payload: Payload<'static>,
+}
+
+impl Record {
+    /// Creates a record with a key and nothing else.
+    #[must_use]
+    pub fn new(key: impl Into<Vec<u8>>) -> Self {
+        Self { key: key.into(), text: None, vector: None, payload: Payload::None }
+    }
+
+    /// Sets the words.
+    #[must_use]
+    pub fn with_text(mut self, text: impl Into<String>) -> Self {
+        self.text = Some(text.into());
+        self
+    }
+
+    /// Sets the caller's embedding.
+    #[must_use]
+    pub fn with_vector(mut self, vector: impl Into<Vec<f32>>) -> Self {
+        self.vector = Some(vector.into());
+        self
+    }
+
+    /// Sets the payload.
+    #[must_use]
+    pub fn with_payload(mut self, payload: Payload<'static>) -> Self {
+        self.payload = payload;
+        self
+    }
+
+    /// The key as a person reads it.
+    pub(crate) fn display_key(&self) -> String {
+        String::from_utf8_lossy(&self.key).into_owned()
+    }
+
+    /// Refuses what no collection can hold.
+    pub(crate) fn validate(&self) -> Result<()> {
+        validate_key(&self.key)?;
+        let invalid = |text: String| {
+            Err(Error::new(ErrorKind::Invalid, format!("record {}: {text}", self.display_key())))
+        };
+        if let Some(text) = &self.text
+            && text.len() > TEXT_LEN_MAX_BYTES
+        {
+            let len = text.len();
+            return invalid(format!("the text has {len} bytes, more than {TEXT_LEN_MAX_BYTES}"));
+        }
+        if let Some(vector) = &self.vector
+            && let Some(index) = vector.iter().position(|x| !x.is_finite())
+        {
+            return invalid(format!("element {index} of the vector is not a finite number"));
+        }
+        let payload_bytes = match &self.payload {
+            Payload::None => 0,
+            Payload::Bytes(bytes) => bytes.len(),
+            Payload::Json(json) => {
+                if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(json) {
+                    return invalid(format!("the payload is not JSON: {error}"));
+                }
+                json.len()
+            }
+        };
+        if payload_bytes > PAYLOAD_LEN_MAX_BYTES {
+            return invalid(format!(
+                "the payload has {payload_bytes} bytes, more than {PAYLOAD_LEN_MAX_BYTES}"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Refuses keys that are empty or too long.
+pub(crate) fn validate_key(key: &[u8]) -> Result<()> {
+    if (1..=KEY_LEN_MAX_BYTES).contains(&key.len()) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Invalid,
+        format!("a key of {} bytes: it must have 1 to {KEY_LEN_MAX_BYTES}", key.len()),
+    ))
+}

@@ -1,0 +1,207 @@
+//! Collections: which embedding space a record's vector belongs to, and who may add to it.
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use op_dbus_formats::FormatError;
+use op_dbus_formats::collection::{
+    CollectionId, CollectionName, CollectionSpec, Metric, ModelFingerprint,
+};
+use op_dbus_formats::embedding::{EncodedEmbedding, Encoding};
+
+use super::Store;
+use super::open::unix_ms;
+use crate::embed::Embedder;
+use crate::error::{Error, ErrorKind, Result};
+use crate::index::exact::ExactIndex;
+
+/// A collection of an opened store.
+pub(super) struct Collection {
+    pub(super) name: CollectionName,
+    pub(super) spec: CollectionSpec,
+    /// The collection's vectors; `None` until the first search.
+    index: RwLock<Option<ExactIndex>>,
+}
+
+/// The embedding space of a new collection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CollectionOptions {
+    /// Vectors come from the store's model: cosine similarity, the model's dimensions.
+    OfModel,
+    /// Vectors are given by callers.
+    Given {
+        /// Elements of every vector.
+        dimensions: u32,
+        /// How nearness is measured.
+        metric: Metric,
+    },
+}
+
+/// What a collection is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CollectionInfo {
+    /// Its name.
+    pub name: String,
+    /// Elements of every vector.
+    pub dimensions: u32,
+    /// How nearness is measured.
+    pub metric: Metric,
+    /// The model that its texts are embedded by; `None` if callers give the vectors.
+    pub model: Option<ModelFingerprint>,
+    /// When it was created, in milliseconds since 1970-01-01 UTC.
+    pub created_unix_ms: u64,
+}
+
+impl Collection {
+    pub(super) fn new(name: CollectionName, spec: CollectionSpec) -> Self {
+        Self { name, spec, index: RwLock::new(None) }
+    }
+
+    pub(super) fn index(&self) -> RwLockReadGuard<'_, Option<ExactIndex>> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn index_mut(&self) -> RwLockWriteGuard<'_, Option<ExactIndex>> {
+        self.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn info(&self) -> CollectionInfo {
+        CollectionInfo {
+            name: self.name.to_string(),
+            dimensions: self.spec.dimensions,
+            metric: self.spec.metric,
+            model: self.spec.model,
+            created_unix_ms: self.spec.created_unix_ms,
+        }
+    }
+
+    /// Refuses a vector of another length.
+    pub(super) fn check_dimensions(&self, what: &str, found: usize) -> Result<()> {
+        if found == self.spec.dimensions as usize {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Invalid,
+            format!(
+                "{what} has {found} elements; collection {} has {} dimensions",
+                self.name, self.spec.dimensions
+            ),
+        )
+        .with_remedy("use vectors of the collection's own model, or another collection"))
+    }
+
+    /// Refuses a model that did not make this collection's embedding space.
+    pub(super) fn check_model(&self, embedder: &Embedder) -> Result<()> {
+        let name = &self.name;
+        match self.spec.model {
+            Some(model) if model == embedder.fingerprint() => Ok(()),
+            Some(model) => Err(Error::new(
+                ErrorKind::Invalid,
+                format!(
+                    "collection {name} was embedded by model {model}; the model {} is {}",
+                    embedder.name(),
+                    embedder.fingerprint()
+                ),
+            )
+            .with_remedy("use the model it was made with, or index into another collection")),
+            None => Err(Error::new(
+                ErrorKind::Invalid,
+                format!("collection {name} holds vectors given by callers, of no known model"),
+            )
+            .with_remedy("give a vector instead of a text, or use another collection")),
+        }
+    }
+}
+
+impl Store {
+    /// Creates a collection.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if the name breaks the rule for names or is taken by a collection of
+    /// another embedding space.
+    pub fn create_collection(&self, name: &str, options: CollectionOptions) -> Result<()> {
+        self.collection_or_create(name, || Ok(options)).and_then(|collection| {
+            let wanted = self.spec(collection.spec.id, options)?;
+            let same = wanted.dimensions == collection.spec.dimensions
+                && wanted.metric == collection.spec.metric
+                && wanted.model == collection.spec.model;
+            if same {
+                return Ok(());
+            }
+            Err(Error::new(
+                ErrorKind::Invalid,
+                format!("collection {name} exists with another embedding space"),
+            ))
+        })
+    }
+
+    /// Lists the collections by name.
+    #[must_use]
+    pub fn collections(&self) -> Vec<CollectionInfo> {
+        self.all_collections().iter().map(|collection| collection.info()).collect()
+    }
+
+    pub(super) fn all_collections(&self) -> Vec<Arc<Collection>> {
+        let collections = self.collections.read().unwrap_or_else(PoisonError::into_inner);
+        collections.values().cloned().collect()
+    }
+
+    pub(super) fn find_collection(&self, name: &str) -> Option<Arc<Collection>> {
+        let collections = self.collections.read().unwrap_or_else(PoisonError::into_inner);
+        collections.get(name).cloned()
+    }
+
+    pub(super) fn collection(&self, name: &str) -> Result<Arc<Collection>> {
+        self.find_collection(name).ok_or_else(|| {
+            let names: Vec<_> =
+                self.all_collections().iter().map(|known| known.name.to_string()).collect();
+            let remedy = if names.is_empty() {
+                "the store is empty: put something into it first".to_owned()
+            } else {
+                format!("there are: {}", names.join(", "))
+            };
+            Error::new(ErrorKind::NotFound, format!("there is no collection {name}"))
+                .with_remedy(remedy)
+        })
+    }
+
+    /// Finds a collection, or creates it with what `options` says, durably.
+    pub(super) fn collection_or_create(
+        &self,
+        name: &str,
+        options: impl FnOnce() -> Result<CollectionOptions>,
+    ) -> Result<Arc<Collection>> {
+        if let Some(collection) = self.find_collection(name) {
+            return Ok(collection);
+        }
+        let options = options()?;
+        let mut collections = self.collections.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(collection) = collections.get(name) {
+            return Ok(Arc::clone(collection));
+        }
+        let valid_name: CollectionName = name.parse().map_err(|error| {
+            Error::new(ErrorKind::Invalid, format!("{error}"))
+        })?;
+        let id = collections.values().map(|known| known.spec.id.0 + 1).max().unwrap_or(1);
+        let spec = self.spec(CollectionId(id), options)?;
+        self.state.put_collection(&valid_name, &spec)?;
+        let collection = Arc::new(Collection::new(valid_name, spec));
+        collections.insert(name.to_owned(), Arc::clone(&collection));
+        Ok(collection)
+    }
+
+    fn spec(&self, id: CollectionId, options: CollectionOptions) -> Result<CollectionSpec> {
+        let (dimensions, metric, model) = match options {
+            CollectionOptions::OfModel => {
+                let embedder = self.embedder()?;
+                (embedder.dimensions()?, Metric::Cosine, Some(embedder.fingerprint()))
+            }
+            CollectionOptions::Given { dimensions, metric } => (dimensions, metric, None),
+        };
+        let created_unix_ms = unix_ms();
+        Ok(CollectionSpec { id, dimensions, metric, encoding: Encoding::F32, model, created_unix_ms })
+    }
+}
+
+pub(super) fn decode_vector(bytes: &[u8]) -> Result<Vec<f32>, FormatError> {
+    Ok(EncodedEmbedding::parse(bytes)?.to_vec())
+}

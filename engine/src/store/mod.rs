@@ -1,0 +1,257 @@
+//! The story: open, put, get, remove, scan, embed, search, close. Detail lives below.
+//!
+//! A record with text refers to its embedding through the embedding cache; a vector that a caller
+//! gave lies beside the record in the authority. A collection's vectors are brought into memory by
+//! the first search and kept up to date by every commit after that.
+
+mod collection;
+mod open;
+mod search;
+mod stats;
+mod write;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use op_dbus_formats::record::{self as format, EmbeddingSource};
+
+use crate::cache::{CachedEmbedding, EmbeddingCache};
+use crate::db::commit::CommitQueue;
+use crate::db::state::{Records, StateDatabase};
+use crate::embed::{Embedder, EmbedderConfig};
+use crate::error::{Error, ErrorKind, Result};
+use crate::layout::Layout;
+use crate::os::file::Lock;
+use crate::record::{Record, validate_key};
+
+use collection::Collection;
+pub use collection::{CollectionInfo, CollectionOptions};
+pub use stats::{CollectionStats, Stats};
+pub use write::PutReport;
+
+/// How to open a store.
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    base: PathBuf,
+    embedder: Option<EmbedderConfig>,
+    create: bool,
+}
+
+impl StoreConfig {
+    /// Names the directory of the store, which is made if it is missing.
+    #[must_use]
+    pub fn new(base: impl Into<PathBuf>) -> Self {
+        Self { base: base.into(), embedder: None, create: true }
+    }
+
+    /// Sets the model that turns text into vectors. It is loaded when first needed.
+    #[must_use]
+    pub fn with_embedder(mut self, embedder: EmbedderConfig) -> Self {
+        self.embedder = Some(embedder);
+        self
+    }
+
+    /// Refuses a store that does not exist instead of making it.
+    #[must_use]
+    pub fn existing(mut self) -> Self {
+        self.create = false;
+        self
+    }
+}
+
+/// An opened store.
+pub struct Store {
+    layout: Layout,
+    state: StateDatabase,
+    cache: EmbeddingCache,
+    commits: CommitQueue,
+    collections: RwLock<BTreeMap<String, Arc<Collection>>>,
+    embedder_config: Option<EmbedderConfig>,
+    embedder: Mutex<Option<Arc<Embedder>>>,
+    // Last, so that the databases are closed before somebody else may open them.
+    _lock: Lock,
+}
+
+impl Store {
+    /// Opens a store, which replays what a crash left in its log.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`] if another process has it open, [`ErrorKind::NotFound`] if it is missing
+    /// and must exist, [`ErrorKind::Unsupported`] if a newer version wrote it,
+    /// [`ErrorKind::Corrupt`] if `@state` is damaged.
+    pub fn open(config: StoreConfig) -> Result<Self> {
+        open::open(config)
+    }
+
+    /// The directory of the store.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.layout.base()
+    }
+
+    /// Reads the record with this key.
+    ///
+    /// The vector of a record is part of it only if a caller gave it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is no such collection, [`ErrorKind::Corrupt`] if the record
+    /// is damaged.
+    pub fn get(&self, collection: &str, key: &[u8]) -> Result<Option<Record>> {
+        validate_key(key)?;
+        let collection = self.collection(collection)?;
+        self.state
+            .record(collection.spec.id, key)?
+            .map(|bytes| self.decode(&collection, key, &bytes))
+            .transpose()
+    }
+
+    /// Walks the records whose keys start with `prefix`, in key order, as they are now.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is no such collection.
+    pub fn scan(&self, collection: &str, prefix: &[u8]) -> Result<Scan<'_>> {
+        let collection = self.collection(collection)?;
+        let records = self.state.records(collection.spec.id, prefix);
+        Ok(Scan { store: self, collection, records })
+    }
+
+    /// Returns the embedding of a text by the store's model, from the cache if it is there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] if no model is configured or it cannot be loaded.
+    pub fn embed(&self, text: &str) -> Result<CachedEmbedding> {
+        let embedder = self.embedder()?;
+        let mut embeddings = self.cache.get_or_embed(&embedder, &[text])?;
+        Ok(embeddings.remove(0))
+    }
+
+    /// Stores the embedding of a text that was computed elsewhere by the same model.
+    ///
+    /// Shape: `vector` is `[dimensions]` of the model.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if the length differs or an element is not finite.
+    pub fn put_embedding(&self, text: &str, vector: &[f32]) -> Result<()> {
+        let embedder = self.embedder()?;
+        let dimensions = embedder.dimensions()?;
+        if vector.len() != dimensions as usize {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!(
+                    "the vector has {} elements; the model {} makes {dimensions}",
+                    vector.len(),
+                    embedder.name()
+                ),
+            ));
+        }
+        self.cache.put_text(embedder.fingerprint(), text, vector)
+    }
+
+    /// Removes every cached embedding; records and callers' vectors stay.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] or [`ErrorKind::Full`] if the disk refuses.
+    pub fn clear_cache(&self) -> Result<()> {
+        self.cache.clear()
+    }
+
+    /// The store's model, opened when first asked for.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] if none is configured; those of [`Embedder::open`].
+    pub fn embedder(&self) -> Result<Arc<Embedder>> {
+        let mut embedder = lock(&self.embedder);
+        if let Some(embedder) = &*embedder {
+            return Ok(Arc::clone(embedder));
+        }
+        let config = self.embedder_config.as_ref().ok_or_else(|| {
+            Error::new(ErrorKind::Unavailable, "no embedding model is configured")
+                .with_remedy("open the store with a model directory")
+        })?;
+        let known = self.cache.known_model(config.model_dir())?;
+        let opened = Arc::new(Embedder::open(config, known.clone())?);
+        if known != Some(opened.known()) {
+            self.cache.put_known_model(config.model_dir(), &opened.known())?;
+        }
+        *embedder = Some(Arc::clone(&opened));
+        Ok(opened)
+    }
+
+    /// Closes the store and keeps its counters.
+    ///
+    /// Nothing acknowledged depends on this; a store that is only dropped loses statistics.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Full`] or [`ErrorKind::Io`] if the counters cannot be written.
+    pub fn close(self) -> Result<()> {
+        self.cache.close()
+    }
+
+    fn decode(&self, collection: &Collection, key: &[u8], bytes: &[u8]) -> Result<Record> {
+        let record = format::Record::decode(bytes)
+            .map_err(|error| self.damaged(collection, "record", key, error))?;
+        let vector = match record.embedding {
+            EmbeddingSource::None | EmbeddingSource::Cached(_) => None,
+            EmbeddingSource::Given => self
+                .state
+                .vector(collection.spec.id, key)?
+                .map(|bytes| collection::decode_vector(&bytes))
+                .transpose()
+                .map_err(|error| self.damaged(collection, "vector", key, error))?,
+        };
+        Ok(Record {
+            key: key.to_vec(),
+            text: record.text.map(Into::into),
+            vector,
+            payload: record.payload.into_owned(),
+        })
+    }
+
+    fn damaged(
+        &self,
+        collection: &Collection,
+        what: &str,
+        key: &[u8],
+        error: op_dbus_formats::FormatError,
+    ) -> Error {
+        let (key, name) = (String::from_utf8_lossy(key), &collection.name);
+        let path = self.state.path().display();
+        Error::new(
+            ErrorKind::Corrupt,
+            format!("the {what} of key {key} in collection {name} is damaged in {path}"),
+        )
+        .with_source(error)
+        .with_remedy("write the record again, or restore the store from an export")
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("path", &self.path()).finish_non_exhaustive()
+    }
+}
+
+/// Records of a collection in key order. Made by [`Store::scan`].
+pub struct Scan<'a> {
+    store: &'a Store,
+    collection: Arc<Collection>,
+    records: Records<'a>,
+}
+
+impl Iterator for Scan<'_> {
+    type Item = Result<Record>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (store, collection) = (self.store, &self.collection);
+        self.records
+            .next_with(|key, bytes| store.decode(collection, key, bytes))
+            .transpose()
+            .map(Result::flatten)
+    }
+}
+
+/// Locks; what a panicking thread left behind is whole, because nothing here is half-changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

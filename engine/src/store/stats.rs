@@ -1,0 +1,81 @@
+//! What a store holds and has done, as measured now.
+
+use serde::Serialize;
+
+use super::Store;
+use crate::cache::CacheStats;
+use crate::error::Result;
+use crate::os::file::allocated_bytes;
+
+/// Figures of an opened store.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Stats {
+    /// The sequence of the last committed mutation.
+    pub sequence: u64,
+    /// The collections, by name.
+    pub collections: Vec<CollectionStats>,
+    /// Memory that the databases and the vectors in memory hold.
+    pub bytes_memory: u64,
+    /// Bytes the file system has allocated below the store's directory.
+    pub bytes_disk: u64,
+    /// The embedding cache.
+    pub cache: CacheStats,
+}
+
+/// Figures of one collection.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CollectionStats {
+    /// Its name.
+    pub name: String,
+    /// Records in it.
+    pub records: u64,
+    /// Elements of every vector.
+    pub dimensions: u32,
+    /// How nearness is measured.
+    pub metric: &'static str,
+    /// Fingerprint of the model its texts are embedded by; `None` if callers give the vectors.
+    pub model: Option<String>,
+}
+
+impl Store {
+    /// Measures the store. Reads every key, so it takes time in proportion to the store.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) or [`ErrorKind::Io`](crate::ErrorKind::Io)
+    /// if the databases cannot be read.
+    pub fn stats(&self) -> Result<Stats> {
+        let mut collections = Vec::new();
+        let mut vectors_bytes = 0;
+        for collection in self.all_collections() {
+            let mut records = 0;
+            let mut walk = self.state.records(collection.spec.id, b"");
+            while walk.next_with(|_, _| ())?.is_some() {
+                records += 1;
+            }
+            vectors_bytes += collection.index().as_ref().map_or(0, |index| index.memory_bytes());
+            collections.push(CollectionStats {
+                name: collection.name.to_string(),
+                records,
+                dimensions: collection.spec.dimensions,
+                metric: collection.spec.metric.name(),
+                model: collection.spec.model.map(|model| model.to_string()),
+            });
+        }
+        let cache = self.cache.stats()?;
+        Ok(Stats {
+            sequence: self.commits.last_sequence(),
+            collections,
+            bytes_memory: self.state.memory_bytes() + cache.bytes_memory + vectors_bytes as u64,
+            bytes_disk: allocated_bytes(self.layout.base()),
+            cache,
+        })
+    }
+
+    /// Measures the embedding cache.
+    ///
+    /// # Errors
+    /// As [`Store::stats`].
+    pub fn cache_stats(&self) -> Result<CacheStats> {
+        self.cache.stats()
+    }
+}

@@ -1,0 +1,254 @@
+//! Putting and removing: validate, embed, encode, commit.
+
+use op_dbus_formats::embedding::{self, Encoding, Packing};
+use op_dbus_formats::record::{self as format, EmbeddingSource};
+
+use super::Store;
+use super::collection::{Collection, CollectionOptions};
+use crate::cache::CachedEmbedding;
+use crate::db::state::{Action, Mutation};
+use crate::error::{Error, ErrorKind, Result};
+use crate::index::exact::ExactIndex;
+use crate::record::{Record, validate_key};
+
+/// The most bytes one call may write; RocksDB takes a batch whole.
+const PUT_BYTES_MAX: usize = 256 << 20;
+
+/// What a put did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PutReport {
+    /// Records given.
+    pub records: u64,
+    /// Texts whose embedding was computed.
+    pub embedded: u64,
+    /// Texts whose embedding was in the cache.
+    pub cached: u64,
+    /// Records that were stored already, the same in every byte, and were not written again.
+    pub unchanged: u64,
+    /// Texts of which the model saw only the beginning, among those embedded now.
+    pub truncated: u64,
+}
+
+impl std::ops::AddAssign for PutReport {
+    fn add_assign(&mut self, more: Self) {
+        self.records += more.records;
+        self.embedded += more.embedded;
+        self.cached += more.cached;
+        self.unchanged += more.unchanged;
+        self.truncated += more.truncated;
+    }
+}
+
+impl Store {
+    /// Writes one record and returns when it is durable.
+    ///
+    /// # Errors
+    /// See [`Store::put_batch`].
+    pub fn put(&self, collection: &str, record: &Record) -> Result<PutReport> {
+        self.put_batch(collection, std::slice::from_ref(record))
+    }
+
+    /// Writes records, all or none, and returns when they are durable.
+    ///
+    /// A collection that does not exist is created: for vectors of the first record's length if it
+    /// has one, for the store's model otherwise. Of records with equal keys the last counts.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if a record does not fit the collection, [`ErrorKind::Unavailable`]
+    /// if a text has to be embedded and there is no model, [`ErrorKind::Full`] if the disk is full
+    /// and [`ErrorKind::Poisoned`] after an earlier failed write. Nothing is written then.
+    pub fn put_batch(&self, collection: &str, records: &[Record]) -> Result<PutReport> {
+        let Some(first) = records.first() else { return Ok(PutReport::default()) };
+        records.iter().try_for_each(Record::validate)?;
+        let collection = self.collection_or_create(collection, || options_for(first))?;
+        let embeddings = self.embed_records(&collection, records)?;
+        let mut report = PutReport { records: records.len() as u64, ..PutReport::default() };
+        let mut mutations = Vec::with_capacity(records.len());
+        let mut embeddings = embeddings.into_iter();
+        for record in records {
+            let embedding = if needs_embedding(record) { embeddings.next() } else { None };
+            if let Some(embedding) = &embedding {
+                report.cached += u64::from(embedding.hit);
+                report.embedded += u64::from(!embedding.hit);
+                report.truncated += u64::from(embedding.truncated);
+            }
+            mutations.push(encode(&collection, record, embedding)?);
+        }
+        keep_last_of_equal_keys(&mut mutations);
+        let distinct = mutations.len();
+        self.drop_unchanged(&mut mutations)?;
+        report.unchanged = (distinct - mutations.len()) as u64;
+        self.commit(&collection, mutations)?;
+        Ok(report)
+    }
+
+    /// Removes a record durably; says whether there was one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is no such collection; those of a failed write.
+    pub fn remove(&self, collection: &str, key: &[u8]) -> Result<bool> {
+        validate_key(key)?;
+        let collection = self.collection(collection)?;
+        if self.state.record(collection.spec.id, key)?.is_none() {
+            return Ok(false);
+        }
+        let mutation =
+            Mutation { collection: collection.spec.id, key: key.to_vec(), action: Action::Remove };
+        self.commit(&collection, vec![mutation])?;
+        Ok(true)
+    }
+
+    /// Embeds the texts that need it, in the order of their records.
+    fn embed_records(
+        &self,
+        collection: &Collection,
+        records: &[Record],
+    ) -> Result<Vec<CachedEmbedding>> {
+        for record in records {
+            if let Some(vector) = &record.vector {
+                collection.check_dimensions(
+                    &format!("the vector of record {}", record.display_key()),
+                    vector.len(),
+                )?;
+            }
+        }
+        let texts: Vec<&str> = records
+            .iter()
+            .filter(|record| needs_embedding(record))
+            .filter_map(|record| record.text.as_deref())
+            .collect();
+        if texts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let embedder = self.embedder()?;
+        collection.check_model(&embedder)?;
+        self.cache.get_or_embed(&embedder, &texts)
+    }
+
+    fn drop_unchanged(&self, mutations: &mut Vec<Mutation>) -> Result<()> {
+        let mut error = None;
+        mutations.retain(|mutation| match self.is_stored(mutation) {
+            Ok(stored) => !stored,
+            Err(found) => {
+                error.get_or_insert(found);
+                true
+            }
+        });
+        error.map_or(Ok(()), Err)
+    }
+
+    fn is_stored(&self, mutation: &Mutation) -> Result<bool> {
+        let Action::Put { record, given_vector, .. } = &mutation.action else { return Ok(false) };
+        let (collection, key) = (mutation.collection, &mutation.key);
+        if self.state.record(collection, key)?.as_deref() != Some(&record[..]) {
+            return Ok(false);
+        }
+        match given_vector {
+            None => Ok(true),
+            Some(vector) => Ok(self.state.vector(collection, key)?.as_deref() == Some(&vector[..])),
+        }
+    }
+
+    fn commit(&self, collection: &Collection, mutations: Vec<Mutation>) -> Result<()> {
+        if mutations.is_empty() {
+            return Ok(());
+        }
+        let batch_bytes: usize = mutations.iter().map(Mutation::batch_bytes).sum();
+        if batch_bytes > PUT_BYTES_MAX {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!("{batch_bytes} bytes in one write; the most is {PUT_BYTES_MAX}"),
+            )
+            .with_remedy("write fewer records at a time"));
+        }
+        debug_assert!(mutations.iter().all(|mutation| mutation.collection == collection.spec.id));
+        self.commits.commit(
+            mutations,
+            |mutations, first_sequence| self.state.commit(mutations, first_sequence),
+            |mutation| self.index_mutation(mutation),
+        )?;
+        Ok(())
+    }
+
+    /// Shows a committed mutation to searches, if the collection's vectors are in memory.
+    fn index_mutation(&self, mutation: &Mutation) {
+        let collections = self.all_collections();
+        let Some(collection) =
+            collections.iter().find(|collection| collection.spec.id == mutation.collection)
+        else {
+            return;
+        };
+        if let Some(index) = &mut *collection.index_mut() {
+            apply(index, mutation);
+        }
+    }
+}
+
+fn apply(index: &mut ExactIndex, mutation: &Mutation) {
+    match &mutation.action {
+        Action::Put { indexed: Some(vector), .. } => index.insert(&mutation.key, vector),
+        Action::Put { indexed: None, .. } | Action::Remove => {
+            index.remove(&mutation.key);
+        }
+    }
+}
+
+fn needs_embedding(record: &Record) -> bool {
+    record.text.is_some() && record.vector.is_none()
+}
+
+fn options_for(first: &Record) -> Result<CollectionOptions> {
+    Ok(match &first.vector {
+        Some(vector) => CollectionOptions::Given {
+            dimensions: u32::try_from(vector.len()).map_err(|_| {
+                Error::new(ErrorKind::Invalid, format!("a vector of {} elements", vector.len()))
+            })?,
+            metric: op_dbus_formats::collection::Metric::Cosine,
+        },
+        None => CollectionOptions::OfModel,
+    })
+}
+
+fn encode(
+    collection: &Collection,
+    record: &Record,
+    embedding: Option<CachedEmbedding>,
+) -> Result<Mutation> {
+    let unfit = |error: op_dbus_formats::FormatError| {
+        Error::new(ErrorKind::Invalid, format!("record {} cannot be stored", record.display_key()))
+            .with_source(error)
+    };
+    let given_vector = record
+        .vector
+        .as_deref()
+        .map(|vector| embedding::encode(vector, Encoding::F32, Packing::Plain))
+        .transpose()
+        .map_err(unfit)?;
+    let source = match (&given_vector, &embedding) {
+        (Some(_), _) => EmbeddingSource::Given,
+        (None, Some(embedding)) => EmbeddingSource::Cached(embedding.key),
+        (None, None) => EmbeddingSource::None,
+    };
+    let encoded = format::Record {
+        payload: record.payload.clone(),
+        text: record.text.as_deref().map(Into::into),
+        embedding: source,
+        expires_at_unix_ms: None,
+    }
+    .encode()
+    .map_err(unfit)?;
+    let indexed = record.vector.clone().or(embedding.map(|embedding| embedding.vector));
+    Ok(Mutation {
+        collection: collection.spec.id,
+        key: record.key.clone(),
+        action: Action::Put { record: encoded, given_vector, indexed },
+    })
+}
+
+/// Keeps one mutation a key, the last, so that a report can compare each with what is stored.
+fn keep_last_of_equal_keys(mutations: &mut Vec<Mutation>) {
+    let mut seen = std::collections::HashSet::new();
+    mutations.reverse();
+    mutations.retain(|mutation| seen.insert(mutation.key.clone()));
+    mutations.reverse();
+}

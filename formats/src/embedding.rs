@@ -1,0 +1,591 @@
+//! An embedding as it is stored.
+//!
+//! | offset | size | field | |
+//! |---|---|---|---|
+//! | 0 | 1 | marker | `E` |
+//! | 1 | 1 | version | 1 |
+//! | 2 | 1 | encoding | 1 f32, 2 f16, 3 i8 |
+//! | 3 | 1 | packing | 1 plain, 2 planes |
+//! | 4 | 4 | dimensions | 1 to 65536 |
+//! | 8 | 8 | checksum | of a value ([`crate::header`]), magic `opdbEMBD` |
+//! | 16 | 4 | scale | f32, only with i8 |
+//! | | | elements | to the end |
+//!
+//! Plain elements are `dimensions` numbers of 4, 2 or 1 bytes. An i8 code from -127
+//! to 127 stands for code times scale. Planes are laid out as [`planes`] says.
+
+use std::fmt;
+use std::mem::{offset_of, size_of};
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::FormatError;
+use crate::header::{Magic, check, check_limit, check_value_start, too_short, value_checksum};
+
+mod planes;
+
+/// Most dimensions that a vector may have.
+pub const DIMENSIONS_MAX: usize = 65_536;
+
+const MAGIC: Magic = Magic(*b"opdbEMBD");
+const MARKER: u8 = b'E';
+const VERSION: u8 = 1;
+const HEADER_LEN_BYTES: usize = size_of::<RawEmbedding>();
+const SCALE_LEN_BYTES: usize = size_of::<f32>();
+const CODE_MAX: f32 = 127.0;
+
+/// Elements converted at once: a vector of them fits on the stack.
+const BLOCK_LEN: usize = 64;
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct RawEmbedding {
+    marker: u8,
+    version: u8,
+    encoding: u8,
+    packing: u8,
+    dimensions: U32,
+    checksum: U64,
+}
+
+const _: () = {
+    assert!(size_of::<RawEmbedding>() == 16);
+    assert!(offset_of!(RawEmbedding, encoding) == 2);
+    assert!(offset_of!(RawEmbedding, packing) == 3);
+    assert!(offset_of!(RawEmbedding, dimensions) == 4);
+    assert!(offset_of!(RawEmbedding, checksum) == 8);
+};
+
+/// Key of the embedding of one text by one model in the embedding cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EmbeddingKey(pub u128);
+
+impl fmt::Display for EmbeddingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// How the numbers of a vector are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Encoding {
+    /// 32-bit floats: every bit comes back.
+    F32 = 1,
+    /// 16-bit floats: 11 significant bits, nothing above 65504.
+    F16 = 2,
+    /// 8-bit codes times one scale for the vector, its largest magnitude / 127.
+    I8 = 3,
+}
+
+impl Encoding {
+    /// The name that people read and write.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::I8 => "i8",
+        }
+    }
+
+    /// Length of one number.
+    #[must_use]
+    pub const fn element_len_bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 => 2,
+            Self::I8 => 1,
+        }
+    }
+
+    const fn scale_len_bytes(self) -> usize {
+        match self {
+            Self::F32 | Self::F16 => 0,
+            Self::I8 => SCALE_LEN_BYTES,
+        }
+    }
+}
+
+impl TryFrom<u8> for Encoding {
+    type Error = FormatError;
+
+    fn try_from(tag: u8) -> Result<Self, FormatError> {
+        match tag {
+            1 => Ok(Self::F32),
+            2 => Ok(Self::F16),
+            3 => Ok(Self::I8),
+            found => Err(FormatError::UnknownTag { what: "encoding", found }),
+        }
+    }
+}
+
+/// How the bytes of the numbers are arranged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Packing {
+    /// Number after number.
+    Plain = 1,
+    /// Byte planes, compressed: smaller, slower to read.
+    Planes = 2,
+}
+
+impl Packing {
+    /// The name that people read and write.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Planes => "planes",
+        }
+    }
+}
+
+impl TryFrom<u8> for Packing {
+    type Error = FormatError;
+
+    fn try_from(tag: u8) -> Result<Self, FormatError> {
+        match tag {
+            1 => Ok(Self::Plain),
+            2 => Ok(Self::Planes),
+            found => Err(FormatError::UnknownTag { what: "packing", found }),
+        }
+    }
+}
+
+/// Returns the bytes of `vector`.
+///
+/// [`Packing::Planes`] is a wish: if planes do not save a sixteenth of the elements,
+/// the vector is stored plain and says so.
+///
+/// Shapes: `vector` is `[dimensions]`, 1 to [`DIMENSIONS_MAX`].
+///
+/// # Errors
+/// [`FormatError::Empty`], [`FormatError::TooLarge`], [`FormatError::NotFinite`], or
+/// [`FormatError::NotRepresentable`] for a number above the largest of
+/// [`Encoding::F16`].
+pub fn encode(
+    vector: &[f32],
+    encoding: Encoding,
+    packing: Packing,
+) -> Result<Vec<u8>, FormatError> {
+    check_dimensions(vector.len())?;
+    check_finite(vector)?;
+    let plain_len = vector.len() * encoding.element_len_bytes();
+    let elements_at = HEADER_LEN_BYTES + encoding.scale_len_bytes();
+    let mut bytes = Vec::with_capacity(elements_at + plain_len);
+    bytes.resize(HEADER_LEN_BYTES, 0);
+    push_elements(vector, encoding, &mut bytes)?;
+    let mut packing_used = Packing::Plain;
+    if packing == Packing::Planes {
+        let elements = &bytes[elements_at..];
+        if let Some(packed) = planes::pack(elements, encoding.element_len_bytes()) {
+            bytes.truncate(elements_at);
+            bytes.extend_from_slice(&packed);
+            packing_used = Packing::Planes;
+        }
+    }
+    let mut raw = RawEmbedding {
+        marker: MARKER,
+        version: VERSION,
+        encoding: encoding as u8,
+        packing: packing_used as u8,
+        dimensions: (vector.len() as u32).into(),
+        checksum: 0.into(),
+    };
+    raw.checksum = raw.checksum_with(&bytes[HEADER_LEN_BYTES..]).into();
+    bytes[..HEADER_LEN_BYTES].copy_from_slice(raw.as_bytes());
+    Ok(bytes)
+}
+
+/// A stored embedding, checked and not yet decoded.
+#[derive(Clone, Copy, Debug)]
+pub struct EncodedEmbedding<'a> {
+    encoding: Encoding,
+    packing: Packing,
+    dimensions: usize,
+    /// Of the codes, with [`Encoding::I8`]; otherwise 1.
+    scale: f32,
+    elements: &'a [u8],
+}
+
+impl<'a> EncodedEmbedding<'a> {
+    /// Checks the bytes of an embedding.
+    ///
+    /// # Errors
+    /// Says what is wrong with the bytes. What only shows in decoding, damage inside
+    /// a compressed plane and numbers that are not finite, is left to the decoding.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, FormatError> {
+        let (raw, body) = RawEmbedding::ref_from_prefix(bytes)
+            .map_err(|_| too_short(HEADER_LEN_BYTES, bytes))?;
+        check_value_start("marker of an embedding", (MARKER, raw.marker), raw.version, VERSION)?;
+        check(raw.checksum.get(), raw.checksum_with(body))?;
+        let encoding = Encoding::try_from(raw.encoding)?;
+        let packing = Packing::try_from(raw.packing)?;
+        let dimensions = raw.dimensions.get() as usize;
+        check_dimensions(dimensions)?;
+        let (scale, elements) = match encoding {
+            Encoding::F32 | Encoding::F16 => (1.0, body),
+            Encoding::I8 => {
+                let (scale, codes) = body
+                    .split_first_chunk::<SCALE_LEN_BYTES>()
+                    .ok_or_else(|| too_short(HEADER_LEN_BYTES + SCALE_LEN_BYTES, bytes))?;
+                (check_scale(f32::from_le_bytes(*scale))?, codes)
+            }
+        };
+        match packing {
+            Packing::Plain => {
+                check_len(elements, dimensions * encoding.element_len_bytes())?;
+            }
+            Packing::Planes => {
+                planes::check(elements, dimensions, encoding.element_len_bytes())?;
+            }
+        }
+        Ok(Self { encoding, packing, dimensions, scale, elements })
+    }
+
+    /// Length of the vector.
+    #[must_use]
+    pub fn dimensions(&self) -> usize {
+        self.dimensions
+    }
+
+    /// How the numbers are stored.
+    #[must_use]
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    /// How their bytes are arranged.
+    #[must_use]
+    pub fn packing(&self) -> Packing {
+        self.packing
+    }
+
+    /// Decodes into a vector of the caller.
+    ///
+    /// Shapes: `vector` is `[dimensions]`. After an error its contents are unspecified.
+    ///
+    /// # Errors
+    /// [`FormatError::Mismatch`] if `vector` has another length; otherwise the bytes
+    /// were not made by [`encode`].
+    pub fn decode_into(&self, vector: &mut [f32]) -> Result<(), FormatError> {
+        if vector.len() != self.dimensions {
+            return Err(FormatError::Mismatch {
+                what: "number of dimensions",
+                expected: vector.len() as u64,
+                found: self.dimensions as u64,
+            });
+        }
+        match self.packing {
+            Packing::Plain => self.decode_elements(self.elements, vector),
+            Packing::Planes => {
+                let element_len = self.encoding.element_len_bytes();
+                let elements = planes::unpack(self.elements, self.dimensions, element_len)?;
+                self.decode_elements(&elements, vector)
+            }
+        }
+    }
+
+    /// Decodes into a new vector.
+    ///
+    /// # Errors
+    /// As [`decode_into`](Self::decode_into), without a mismatch.
+    pub fn to_vec(&self) -> Result<Vec<f32>, FormatError> {
+        let mut vector = vec![0.0; self.dimensions];
+        self.decode_into(&mut vector)?;
+        Ok(vector)
+    }
+
+    fn decode_elements(&self, elements: &[u8], vector: &mut [f32]) -> Result<(), FormatError> {
+        match self.encoding {
+            Encoding::F32 => {
+                for (number, bytes) in vector.iter_mut().zip(elements.as_chunks().0) {
+                    *number = f32::from_le_bytes(*bytes);
+                }
+                check_finite(vector)
+            }
+            Encoding::F16 => {
+                decode_f16(elements, vector);
+                check_finite(vector)
+            }
+            Encoding::I8 => {
+                // The one code without an opposite is never written. The scale has
+                // been checked, so that no product is infinite.
+                let lowest = i8::MIN as u8;
+                if elements.contains(&lowest) {
+                    return Err(FormatError::UnknownTag { what: "i8 code", found: lowest });
+                }
+                for (number, code) in vector.iter_mut().zip(elements) {
+                    *number = f32::from(*code as i8) * self.scale;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl RawEmbedding {
+    fn checksum_with(&self, body: &[u8]) -> u64 {
+        value_checksum(MAGIC, &self.as_bytes()[..offset_of!(Self, checksum)], body)
+    }
+}
+
+/// Appends the scale, if there is one, and the plain elements.
+fn push_elements(
+    vector: &[f32],
+    encoding: Encoding,
+    bytes: &mut Vec<u8>,
+) -> Result<(), FormatError> {
+    match encoding {
+        Encoding::F32 => bytes.extend(vector.iter().flat_map(|number| number.to_le_bytes())),
+        Encoding::F16 => {
+            for (block_index, block) in vector.chunks(BLOCK_LEN).enumerate() {
+                let mut halves = [f16::ZERO; BLOCK_LEN];
+                let halves = &mut halves[..block.len()];
+                halves.convert_from_f32_slice(block);
+                if let Some(index) = halves.iter().position(|half| !half.is_finite()) {
+                    let index = (block_index * BLOCK_LEN + index) as u64;
+                    return Err(FormatError::NotRepresentable { index, encoding: "f16" });
+                }
+                bytes.extend(halves.iter().flat_map(|half| half.to_le_bytes()));
+            }
+        }
+        Encoding::I8 => {
+            let scale = scale_of(vector);
+            bytes.extend_from_slice(&scale.to_le_bytes());
+            bytes.extend(vector.iter().map(|&number| code_of(number, scale) as u8));
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn decode_f16(elements: &[u8], vector: &mut [f32]) {
+    let (pairs, _) = elements.as_chunks::<2>();
+    for (numbers, pairs) in vector.chunks_mut(BLOCK_LEN).zip(pairs.chunks(BLOCK_LEN)) {
+        let mut halves = [f16::ZERO; BLOCK_LEN];
+        let halves = &mut halves[..pairs.len()];
+        for (half, pair) in halves.iter_mut().zip(pairs) {
+            *half = f16::from_le_bytes(*pair);
+        }
+        halves.convert_to_f32_slice(numbers);
+    }
+}
+
+/// Returns the scale that maps the largest magnitude of `vector` to the largest code.
+fn scale_of(vector: &[f32]) -> f32 {
+    let largest = vector.iter().fold(0.0_f32, |largest, number| largest.max(number.abs()));
+    let scale = largest / CODE_MAX;
+    // Rounding may have gone up, and the largest code must not become infinite.
+    if (scale * CODE_MAX).is_finite() { scale } else { scale.next_down() }
+}
+
+/// Rounds to the nearest code, halves away from zero.
+fn code_of(number: f32, scale: f32) -> i8 {
+    // A vector of zeros, or of numbers so small that the scale vanishes.
+    if scale == 0.0 {
+        return 0;
+    }
+    // A cast saturates. Adding a half and cutting is vector code on every processor;
+    // `round` is a call on those without SSE 4.1.
+    let scaled = (number / scale).clamp(-CODE_MAX, CODE_MAX);
+    (scaled + 0.5_f32.copysign(scaled)) as i8
+}
+
+/// Checks that a vector may have so many dimensions.
+pub(crate) fn check_dimensions(dimensions: usize) -> Result<(), FormatError> {
+    if dimensions == 0 {
+        return Err(FormatError::Empty { what: "vector" });
+    }
+    check_limit("number of dimensions", dimensions, DIMENSIONS_MAX)
+}
+
+/// Checks that every number of `vector` is finite.
+pub(crate) fn check_finite(vector: &[f32]) -> Result<(), FormatError> {
+    match vector.iter().position(|number| !number.is_finite()) {
+        Some(index) => Err(FormatError::NotFinite { index: index as u64 }),
+        None => Ok(()),
+    }
+}
+
+fn check_scale(scale: f32) -> Result<f32, FormatError> {
+    if scale.is_sign_negative() || !(scale * CODE_MAX).is_finite() {
+        return Err(FormatError::InvalidScale { found_bits: scale.to_bits() });
+    }
+    Ok(scale)
+}
+
+fn check_len(elements: &[u8], expected: usize) -> Result<(), FormatError> {
+    if elements.len() != expected {
+        return Err(FormatError::Mismatch {
+            what: "length of the elements in bytes",
+            expected: expected as u64,
+            found: elements.len() as u64,
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENCODINGS: [Encoding; 3] = [Encoding::F32, Encoding::F16, Encoding::I8];
+
+    fn altered(bytes: &[u8], change: impl FnOnce(&mut RawEmbedding, &mut Vec<u8>)) -> Vec<u8> {
+        let (head, body) = bytes.split_at(HEADER_LEN_BYTES);
+        let mut raw = RawEmbedding::read_from_bytes(head).unwrap();
+        let mut body = body.to_vec();
+        change(&mut raw, &mut body);
+        raw.checksum = raw.checksum_with(&body).into();
+        [raw.as_bytes(), &body].concat()
+    }
+
+    fn smooth(dimensions: usize) -> Vec<f32> {
+        (0..dimensions).map(|index| 0.05 * ((index * index) as f32).sin()).collect()
+    }
+
+    #[test]
+    fn f32_keeps_every_bit() {
+        let vector =
+            [0.0, -0.0, 1.0e-45, f32::MIN_POSITIVE, f32::MAX, f32::MIN, std::f32::consts::PI];
+        for packing in [Packing::Plain, Packing::Planes] {
+            let bytes = encode(&vector, Encoding::F32, packing).unwrap();
+            let decoded = EncodedEmbedding::parse(&bytes).unwrap().to_vec().unwrap();
+            let bits = |vector: &[f32]| vector.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&decoded), bits(&vector));
+        }
+    }
+
+    #[test]
+    fn planes_are_kept_only_where_they_are_smaller() {
+        let vector = smooth(384);
+        let plain = encode(&vector, Encoding::F32, Packing::Plain).unwrap();
+        let packed = encode(&vector, Encoding::F32, Packing::Planes).unwrap();
+        let parsed = EncodedEmbedding::parse(&packed).unwrap();
+        assert_eq!(parsed.packing(), Packing::Planes);
+        assert!(packed.len() <= plain.len() - plain.len() / 16, "{}", packed.len());
+        assert_eq!(parsed.to_vec().unwrap(), vector);
+        // Three numbers are shorter than any compressed frame.
+        let short = encode(&vector[..3], Encoding::F32, Packing::Planes).unwrap();
+        assert_eq!(EncodedEmbedding::parse(&short).unwrap().packing(), Packing::Plain);
+    }
+
+    #[test]
+    fn what_is_lost_is_bounded() {
+        let vector = smooth(1000);
+        let largest = vector.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+        for packing in [Packing::Plain, Packing::Planes] {
+            let decode = |encoding| {
+                let bytes = encode(&vector, encoding, packing).unwrap();
+                EncodedEmbedding::parse(&bytes).unwrap().to_vec().unwrap()
+            };
+            for (half, number) in decode(Encoding::F16).iter().zip(&vector) {
+                // Half a unit in the last of 11 places, or of the smallest subnormal.
+                let bound = (number.abs() * 2.0_f32.powi(-11)).max(2.0_f32.powi(-25));
+                assert!((half - number).abs() <= bound, "{half} {number}");
+            }
+            for (coded, number) in decode(Encoding::I8).iter().zip(&vector) {
+                assert!((coded - number).abs() <= largest / 127.0 * 0.500_001);
+            }
+        }
+    }
+
+    #[test]
+    fn extreme_vectors_become_codes_and_come_back_finite() {
+        for vector in [[0.0, 0.0], [1.0e-45, 0.0], [f32::MAX, f32::MIN], [f32::MAX, 1.0e-45]] {
+            let bytes = encode(&vector, Encoding::I8, Packing::Plain).unwrap();
+            let decoded = EncodedEmbedding::parse(&bytes).unwrap().to_vec().unwrap();
+            for (coded, number) in decoded.iter().zip(vector) {
+                assert!(coded.is_finite());
+                // A scale below the normal numbers has few bits or none.
+                let bound = (vector[0] / 127.0).max(f32::MIN_POSITIVE);
+                assert!((coded - number).abs() <= bound, "{coded} {number}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_vector_is_refused() {
+        for encoding in ENCODINGS {
+            let refuse = |vector: &[f32]| encode(vector, encoding, Packing::Plain).unwrap_err();
+            assert_eq!(refuse(&[]), FormatError::Empty { what: "vector" });
+            assert_eq!(refuse(&[0.0, f32::NAN]), FormatError::NotFinite { index: 1 });
+            assert_eq!(refuse(&[f32::NEG_INFINITY]), FormatError::NotFinite { index: 0 });
+            assert!(matches!(
+                refuse(&vec![0.0; DIMENSIONS_MAX + 1]),
+                FormatError::TooLarge { found: 65_537, limit: 65_536, .. }
+            ));
+            assert!(encode(&vec![0.0; DIMENSIONS_MAX], encoding, Packing::Planes).is_ok());
+        }
+        let mut large = vec![0.0; 70];
+        large[69] = 65_520.0;
+        assert_eq!(
+            encode(&large, Encoding::F16, Packing::Plain),
+            Err(FormatError::NotRepresentable { index: 69, encoding: "f16" })
+        );
+        large[69] = 65_504.0;
+        assert!(encode(&large, Encoding::F16, Packing::Plain).is_ok());
+    }
+
+    #[test]
+    fn a_wrong_field_is_named_even_when_the_checksum_is_right() {
+        let plain = encode(&smooth(8), Encoding::F32, Packing::Plain).unwrap();
+        let error = |bytes: Vec<u8>| match EncodedEmbedding::parse(&bytes) {
+            Ok(parsed) => parsed.to_vec().unwrap_err(),
+            Err(error) => error,
+        };
+        for found in [0, 4, 255] {
+            assert_eq!(
+                error(altered(&plain, |raw, _| raw.encoding = found)),
+                FormatError::UnknownTag { what: "encoding", found }
+            );
+        }
+        for found in [0, 3] {
+            assert_eq!(
+                error(altered(&plain, |raw, _| raw.packing = found)),
+                FormatError::UnknownTag { what: "packing", found }
+            );
+        }
+        assert_eq!(
+            error(altered(&plain, |raw, _| raw.dimensions = 9.into())),
+            FormatError::Mismatch {
+                what: "length of the elements in bytes",
+                expected: 36,
+                found: 32
+            }
+        );
+        assert_eq!(
+            error(altered(&plain, |_, body| body[4..8].copy_from_slice(&[0, 0, 0xC0, 0x7F]))),
+            FormatError::NotFinite { index: 1 }
+        );
+        let coded = encode(&smooth(8), Encoding::I8, Packing::Plain).unwrap();
+        assert_eq!(
+            error(altered(&coded, |_, body| body[11] = 0x80)),
+            FormatError::UnknownTag { what: "i8 code", found: 0x80 }
+        );
+        for scale in [f32::NAN, f32::INFINITY, -1.0, -0.0, f32::MAX] {
+            assert_eq!(
+                error(altered(&coded, |_, body| body[..4].copy_from_slice(&scale.to_le_bytes()))),
+                FormatError::InvalidScale { found_bits: scale.to_bits() }
+            );
+        }
+        assert_eq!(
+            error(altered(&coded, |_, body| body.truncate(3))),
+            FormatError::TooShort { needed: 20, given: 19 }
+        );
+    }
+
+    #[test]
+    fn a_vector_of_another_length_is_not_filled() {
+        let bytes = encode(&[1.0, 2.0], Encoding::F32, Packing::Plain).unwrap();
+        let parsed = EncodedEmbedding::parse(&bytes).unwrap();
+        assert_eq!(
+            parsed.decode_into(&mut [0.0; 3]),
+            Err(FormatError::Mismatch { what: "number of dimensions", expected: 3, found: 2 })
+        );
+    }
+}

@@ -1,0 +1,1 @@
+//! D-Bus introspection XML, with its documentation.
