@@ -3,7 +3,7 @@
 # Why one place for all of it: RocksDB is 20 minutes of C++ on two cores, compiled anew for every
 # cargo profile, target directory and compiler setting. So every target here uses the same: the
 # release profile, the whole workspace, a target directory outside the clone, ccache if it is
-# there. To use cargo by hand with the same settings: eval "$$(make -s env)".
+# there. To use cargo by hand with the same settings: eval "$(make -s env)".
 #
 # Everything that is downloaded or built lies outside the clone, in two directories:
 #   $(DATA)    ONNX Runtime and the model
@@ -34,7 +34,7 @@ help: ## list the targets
 .PHONY: setup
 setup: ## install what is missing: system packages, ONNX Runtime, the embedding model
 	@.ci/system-packages
-	@python3 -B engine/model/install.py
+	@engine/model/install.py
 
 .PHONY: build
 build: ## compile everything; prints where op-dbus is
@@ -42,14 +42,21 @@ build: ## compile everything; prints where op-dbus is
 	@echo $(OP_DBUS)
 
 .PHONY: test
-test: ## run all tests
+test: ## run all tests; those of the model need `make setup` first
 	@$(CARGO) test $(EVERYTHING)
 
-.PHONY: lint
-lint: ## check formatting, lints and documentation
+.PHONY: lint format clippy doc
+lint: format clippy doc ## check formatting, lints and documentation
+
+format:
 	@cargo fmt --all --check
+
+clippy:
 	@$(CARGO) clippy $(EVERYTHING) --all-targets -- -D warnings
-	@$(COMPILERS); RUSTDOCFLAGS="-D warnings" cargo doc $(EVERYTHING) --no-deps
+
+doc: export RUSTDOCFLAGS = -D warnings
+doc:
+	@$(CARGO) doc $(EVERYTHING) --no-deps
 
 .PHONY: run
 run: ## set up, build, index D-Bus interfaces and 6,000 packages, ask three questions

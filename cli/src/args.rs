@@ -17,7 +17,7 @@ use crate::exit;
     arg_required_else_help = true,
     subcommand_required = true
 )]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) global: Global,
     #[command(subcommand)]

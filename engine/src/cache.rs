@@ -17,7 +17,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::db::cache::CacheDatabase;
 use crate::embed::{Embedder, KnownModel};
 use crate::error::{Error, ErrorKind, Result};
-use crate::os::file::allocated_bytes;
+use crate::os::file::used_bytes;
 
 const COUNTERS: &str = "counters";
 
@@ -40,7 +40,7 @@ pub struct CacheStats {
     pub embeddings: u64,
     /// Memory held for them.
     pub bytes_memory: u64,
-    /// Bytes the file system has allocated for them.
+    /// Bytes on disk that they use.
     pub bytes_disk: u64,
     /// Lookups that found their embedding.
     pub hits: u64,
@@ -75,6 +75,14 @@ struct SavedCounters {
     misses: u64,
     computed: u64,
     compute_nanos: u64,
+}
+
+/// A [`KnownModel`] as it lies in the database.
+#[derive(Serialize, Deserialize)]
+struct SavedModel {
+    files_identity: u128,
+    fingerprint: [u8; 16],
+    dimensions: Option<u32>,
 }
 
 impl EmbeddingCache {
@@ -227,11 +235,21 @@ impl EmbeddingCache {
 
     /// What an earlier open learned about the model in this directory.
     pub(crate) fn known_model(&self, directory: &Path) -> Result<Option<KnownModel>> {
-        read_meta(&self.db, &model_meta(directory))
+        let saved: Option<SavedModel> = read_meta(&self.db, &model_meta(directory))?;
+        Ok(saved.map(|saved| KnownModel {
+            files_identity: saved.files_identity,
+            fingerprint: ModelFingerprint(saved.fingerprint),
+            dimensions: saved.dimensions,
+        }))
     }
 
     pub(crate) fn put_known_model(&self, directory: &Path, known: &KnownModel) -> Result<()> {
-        write_meta(&self.db, &model_meta(directory), known)
+        let saved = SavedModel {
+            files_identity: known.files_identity,
+            fingerprint: known.fingerprint.0,
+            dimensions: known.dimensions,
+        };
+        write_meta(&self.db, &model_meta(directory), &saved)
     }
 
     /// Saves the counters.
@@ -258,7 +276,7 @@ impl EmbeddingCache {
         let (hits, misses) = (load(&self.counters.hits), load(&self.counters.misses));
         let computed = load(&self.counters.computed);
         let compute_seconds = load(&self.counters.compute_nanos) as f64 / 1e9;
-        let bytes_disk = allocated_bytes(self.db.path());
+        let bytes_disk = used_bytes(self.db.path());
         let ratio = |part: f64, whole: f64| (whole > 0.0 && part > 0.0).then(|| part / whole);
         Ok(CacheStats {
             embeddings,

@@ -31,7 +31,7 @@
 
 mod cache;
 mod db;
-mod distance;
+pub mod distance;
 mod embed;
 mod error;
 mod index;

@@ -1,1 +1,12 @@
+//! What the tests of Operation D-Bus share, and nothing of what they test.
+//!
+//! Everything here panics with the reason where something is missing: a test that cannot be run
+//! fails, and says what to do about it.
 
+#[cfg(feature = "engine")]
+pub mod crash;
+pub mod model;
+pub mod program;
+pub mod random;
+pub mod reference;
+pub mod scratch;

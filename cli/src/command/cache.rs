@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 
-use op_dbus_engine::{CacheStats, Payload, Record, Store};
+use op_dbus_engine::{CacheStats, Record, Store};
 use op_dbus_formats::exchange::jsonl::{self, ExchangeRecord};
 use serde_json::json;
 
@@ -170,7 +170,7 @@ fn write_records(
     let mut written = 0;
     for record in store.scan(&arguments.collection, b"")? {
         line.clear();
-        jsonl::render_line(&exchange_record(record?)?, &mut line);
+        render(record?, &mut line)?;
         out.write_all(&line).map_err(&failed)?;
         written += 1;
     }
@@ -178,22 +178,21 @@ fn write_records(
     Ok(written)
 }
 
-fn exchange_record(record: Record) -> Result<ExchangeRecord> {
-    let cannot = |what: &str, key: &[u8]| {
-        let key = String::from_utf8_lossy(key);
-        Error::from(op_dbus_engine::Error::new(
-            op_dbus_engine::ErrorKind::Unsupported,
-            format!("record {key} has {what}, which JSON lines cannot carry"),
-        ))
+fn render(record: Record, line: &mut Vec<u8>) -> Result<()> {
+    let exchanged = ExchangeRecord {
+        key: record.key.into(),
+        text: record.text.map(Into::into),
+        vector: record.vector,
+        payload: record.payload,
+        expires_at_unix_ms: None,
     };
-    let payload = match record.payload {
-        Payload::None => None,
-        Payload::Json(json) => Some(json.into_owned()),
-        Payload::Bytes(_) => return Err(cannot("a payload of bytes", &record.key)),
-    };
-    let key = String::from_utf8(record.key)
-        .map_err(|error| cannot("a key that is not UTF-8", error.as_bytes()))?;
-    Ok(ExchangeRecord { key, text: record.text, vector: record.vector, payload })
+    jsonl::render_line(&exchanged, line).map_err(|error| {
+        let key = String::from_utf8_lossy(&exchanged.key);
+        let kind = op_dbus_engine::ErrorKind::Unsupported;
+        op_dbus_engine::Error::new(kind, format!("record {key} cannot be written as JSON"))
+            .with_source(error)
+            .into()
+    })
 }
 
 fn clear(config: &Config, output: &Output) -> Result<Exit> {

@@ -51,10 +51,6 @@ impl CacheDatabase {
         self.db.get_ascending(EMBEDDINGS, &keys)
     }
 
-    pub(crate) fn embedding(&self, key: EmbeddingKey) -> Result<Option<Pinned<'_>>> {
-        self.db.get(EMBEDDINGS, &key.0.to_be_bytes())
-    }
-
     pub(crate) fn put_embeddings(
         &self,
         embeddings: impl IntoIterator<Item = (EmbeddingKey, Vec<u8>)>,

@@ -123,7 +123,11 @@ impl StateDatabase {
 
     pub(crate) fn put_collection(&self, name: &CollectionName, spec: &CollectionSpec) -> Result<()> {
         let mut batch = self.db.batch();
-        batch.put(COLLECTIONS, name.as_str().as_bytes(), &spec.encode());
+        let spec = spec.encode().map_err(|error| {
+            Error::new(ErrorKind::Invalid, format!("collection {name} cannot be created"))
+                .with_source(error)
+        })?;
+        batch.put(COLLECTIONS, name.as_str().as_bytes(), &spec);
         self.db.write(batch, Sync::Yes)
     }
 
@@ -139,7 +143,7 @@ impl StateDatabase {
     fn collection(&self, name: &[u8], spec: &[u8]) -> Result<(CollectionName, CollectionSpec)> {
         let name = std::str::from_utf8(name)
             .ok()
-            .and_then(|name| CollectionName::new(name).ok())
+            .and_then(|name| name.parse::<CollectionName>().ok())
             .ok_or_else(|| self.corrupt("the name of a collection"))?;
         let spec = CollectionSpec::decode(spec)
             .map_err(|error| self.corrupt(&format!("collection {name}")).with_source(error))?;
@@ -157,11 +161,6 @@ impl StateDatabase {
     /// Walks the records of a collection whose keys start with `prefix`.
     pub(crate) fn records(&self, id: CollectionId, prefix: &[u8]) -> Records<'_> {
         Records(self.db.iterate(RECORDS, &record_key(id, prefix)))
-    }
-
-    /// Walks the vectors that callers gave in a collection.
-    pub(crate) fn vectors(&self, id: CollectionId) -> Records<'_> {
-        Records(self.db.iterate(VECTORS, &record_key(id, b"")))
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -118,12 +118,14 @@ pub(crate) mod tests {
         (0..=130).chain([384, 768, 4096])
     }
 
-    /// Gives the terms that a kernel adds up, in double precision.
-    fn terms(a: &[f32], b: &[f32], term: fn(f64, f64) -> f64) -> Vec<f64> {
+    fn terms(a: &[f32], b: &[f32], term: Term) -> Vec<f64> {
         a.iter().zip(b).map(|(&x, &y)| term(x.into(), y.into())).collect()
     }
 
-    fn pairs(kernels: &Kernels) -> [(Pair, Rows, fn(f64, f64) -> f64); 2] {
+    type Term = fn(f64, f64) -> f64;
+
+    /// The kernels of each distance, with the term that they add up.
+    fn pairs(kernels: &Kernels) -> [(Pair, Rows, Term); 2] {
         [
             (kernels.dot, kernels.dot_rows, |x, y| x * y),
             (kernels.squared_euclidean, kernels.squared_euclidean_rows, |x, y| (x - y) * (x - y)),
@@ -194,7 +196,7 @@ pub(crate) mod tests {
             |call: &dyn Fn()| std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).is_err();
         for kernels in available() {
             for (pair, rows, _) in pairs(kernels) {
-                assert!(refuses(&|| drop(pair(&[1.0; 40], &[1.0; 41]))), "{}", kernels.name);
+                assert!(refuses(&|| _ = pair(&[1.0; 40], &[1.0; 41])), "{}", kernels.name);
                 assert!(refuses(&|| rows(&[1.0; 8], &[1.0; 17], &mut [0.0; 2])));
                 assert!(refuses(&|| rows(&[1.0; 8], &[1.0; 15], &mut [0.0; 2])));
             }

@@ -25,6 +25,9 @@ const PREFIX_BYTES_PER_TOKEN: usize = 16;
 /// How much further each next look goes, so that all looks together cost little more
 /// than the last.
 const PREFIX_GROWTH: usize = 4;
+/// Bytes of text looked at per token at most. Only what is no language has fewer
+/// tokens: an endless word, or blanks.
+const TEXT_BYTES_PER_TOKEN_MAX: usize = 1024;
 
 /// A text as the model sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,21 +99,25 @@ impl Tokenizer {
     /// enough. There is no length that is always enough: a word beyond the tokenizer's
     /// limit is one token however long it is, and blanks are none. A prefix is enough
     /// once the tokens kept end before its last word, since only that word can be an
-    /// effect of the cut.
+    /// effect of the cut. At the last prefix the text ends, as if the limit were reached.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] if the tokenizer refuses the text.
     pub(super) fn tokenize(&self, text: &str) -> Result<Tokens> {
+        let len_bytes_max = self.text_tokens_max.saturating_mul(TEXT_BYTES_PER_TOKEN_MAX);
+        let looked_at = &text[..text.floor_char_boundary(len_bytes_max)];
         let mut prefix_len_bytes = self.text_tokens_max.saturating_mul(PREFIX_BYTES_PER_TOKEN);
-        while prefix_len_bytes < text.len() {
-            let prefix = &text[..text.floor_char_boundary(prefix_len_bytes)];
+        while prefix_len_bytes < looked_at.len() {
+            let prefix = &looked_at[..looked_at.floor_char_boundary(prefix_len_bytes)];
             let encoding = self.inner.encode(prefix, false).map_err(refused)?;
             if ends_before_last_word(&encoding, self.text_tokens_max) {
                 return self.finish(encoding);
             }
             prefix_len_bytes = prefix_len_bytes.saturating_mul(PREFIX_GROWTH);
         }
-        self.finish(self.inner.encode_fast(text, false).map_err(refused)?)
+        let mut tokens = self.finish(self.inner.encode_fast(looked_at, false).map_err(refused)?)?;
+        tokens.truncated |= looked_at.len() < text.len();
+        Ok(tokens)
     }
 
     fn finish(&self, mut encoding: Encoding) -> Result<Tokens> {
@@ -123,7 +130,7 @@ impl Tokenizer {
     }
 }
 
-/// Says whether the first `count` tokens end before the last word does begin.
+/// Says whether the first `count` tokens, at least one, end before the last word begins.
 fn ends_before_last_word(encoding: &Encoding, count: usize) -> bool {
     let words = encoding.get_word_ids();
     match (words.get(count - 1), words.last()) {
@@ -220,7 +227,7 @@ pub(super) mod tests {
         let endless_word = format!("{} disk net disk net", "a".repeat(5000));
         let no_blanks = "磁盘é\u{301}".repeat(700);
         let accents = format!("dis{}k network {}", "\u{301}".repeat(900), "disk ".repeat(900));
-        for max_tokens in 3..12 {
+        for max_tokens in 9..18 {
             let tokenizer = tokenizer(max_tokens);
             for text in [&words, &blanks, &endless_word, &no_blanks, &accents] {
                 for start in (0..40).filter(|&start| text.is_char_boundary(start)) {
@@ -229,6 +236,18 @@ pub(super) mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_text_without_end_ends_at_the_last_prefix() {
+        let tokenizer = tokenizer(3);
+        let blanks = " ".repeat(TEXT_BYTES_PER_TOKEN_MAX - 4);
+        let inside = tokenizer.tokenize(&format!("{blanks}disk")).unwrap();
+        assert_eq!(inside, Tokens { ids: vec![1, 4, 2], truncated: false });
+        let outside = tokenizer.tokenize(&format!("{blanks} disk")).unwrap();
+        assert!(outside.truncated);
+        let beyond = tokenizer.tokenize(&format!("{blanks}    disk")).unwrap();
+        assert_eq!(beyond, Tokens { ids: vec![1, 2], truncated: true });
     }
 
     #[test]

@@ -8,7 +8,7 @@
 mod exact;
 mod rows;
 
-pub use exact::ExactIndex;
+pub(crate) use exact::ExactIndex;
 
 use op_dbus_formats::collection::Metric;
 use std::cmp::Ordering;
@@ -19,19 +19,19 @@ use std::sync::Arc;
 ///
 /// It is called for a vector only when that is near enough to enter the answer,
 /// from several threads, in no promised order: it must depend on the key alone.
-pub type Filter<'a> = &'a (dyn Fn(&[u8]) -> bool + Sync);
+pub(crate) type Filter<'a> = &'a (dyn Fn(&[u8]) -> bool + Sync);
 
 /// One vector of an answer.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Scored {
+pub(crate) struct Scored {
     /// The vector's key.
-    pub key: Arc<[u8]>,
+    pub(crate) key: Arc<[u8]>,
     /// What answers are ordered by; larger is nearer under every metric.
     ///
     /// Units: the cosine of the angle, in −1 to 1; the dot product; the negative
     /// squared Euclidean distance, in the space's own unit squared. Infinite
     /// where the value is beyond `f32`.
-    pub nearness: f32,
+    pub(crate) nearness: f32,
 }
 
 impl Scored {
@@ -43,8 +43,7 @@ impl Scored {
     /// [`Self::nearness`].
     ///
     /// Source: the scoring of `l2_norm` vectors in Apache Lucene.
-    #[must_use]
-    pub fn score(&self, metric: Metric) -> f32 {
+    pub(crate) fn score(&self, metric: Metric) -> f32 {
         match metric {
             Metric::Cosine | Metric::Dot => self.nearness,
             Metric::Euclidean => 1.0 / (1.0 - self.nearness),

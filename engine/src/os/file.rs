@@ -47,10 +47,11 @@ pub(crate) fn create_directories(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(|error| Error::io("create directory", path, error))
 }
 
-/// Sums the bytes that the file system has allocated below a directory.
+/// Sums the bytes on disk that the files below a directory use.
 ///
-/// A file that vanishes while we look (compaction deletes files at any time) counts as nothing.
-pub(crate) fn allocated_bytes(directory: &Path) -> u64 {
+/// A compressed or sparse file uses fewer than its length, and of a file that is allocated in
+/// advance, as RocksDB's logs are, only its length is used. A file that vanishes while we look (compaction deletes files at any time) counts as nothing.
+pub(crate) fn used_bytes(directory: &Path) -> u64 {
     const SECTOR_BYTES: u64 = 512;
     let Ok(entries) = fs::read_dir(directory) else { return 0 };
     entries
@@ -58,9 +59,9 @@ pub(crate) fn allocated_bytes(directory: &Path) -> u64 {
             let entry = entry.ok()?;
             let metadata = entry.metadata().ok()?;
             Some(if metadata.is_dir() {
-                allocated_bytes(&entry.path())
+                used_bytes(&entry.path())
             } else {
-                metadata.blocks() * SECTOR_BYTES
+                metadata.len().min(metadata.blocks() * SECTOR_BYTES)
             })
         })
         .sum()

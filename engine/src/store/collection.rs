@@ -1,5 +1,6 @@
 //! Collections: which embedding space a record's vector belongs to, and who may add to it.
 
+use std::num::NonZeroUsize;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use op_dbus_formats::FormatError;
@@ -12,7 +13,7 @@ use super::Store;
 use super::open::unix_ms;
 use crate::embed::Embedder;
 use crate::error::{Error, ErrorKind, Result};
-use crate::index::exact::ExactIndex;
+use crate::index::ExactIndex;
 
 /// A collection of an opened store.
 pub(super) struct Collection {
@@ -62,6 +63,14 @@ impl Collection {
 
     pub(super) fn index_mut(&self) -> RwLockWriteGuard<'_, Option<ExactIndex>> {
         self.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes an index for the vectors of this collection, without any.
+    pub(super) fn new_index(&self) -> Result<ExactIndex> {
+        let dimensions = NonZeroUsize::new(self.spec.dimensions as usize).ok_or_else(|| {
+            Error::new(ErrorKind::Corrupt, format!("collection {} has no dimensions", self.name))
+        })?;
+        Ok(ExactIndex::new(dimensions, self.spec.metric))
     }
 
     pub(super) fn info(&self) -> CollectionInfo {
@@ -203,5 +212,5 @@ impl Store {
 }
 
 pub(super) fn decode_vector(bytes: &[u8]) -> Result<Vec<f32>, FormatError> {
-    Ok(EncodedEmbedding::parse(bytes)?.to_vec())
+    EncodedEmbedding::parse(bytes)?.to_vec()
 }

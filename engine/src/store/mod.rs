@@ -169,10 +169,10 @@ impl Store {
             Error::new(ErrorKind::Unavailable, "no embedding model is configured")
                 .with_remedy("open the store with a model directory")
         })?;
-        let known = self.cache.known_model(config.model_dir())?;
-        let opened = Arc::new(Embedder::open(config, known.clone())?);
+        let known = self.cache.known_model(&config.model_dir)?;
+        let opened = Arc::new(Embedder::open(config, known)?);
         if known != Some(opened.known()) {
-            self.cache.put_known_model(config.model_dir(), &opened.known())?;
+            self.cache.put_known_model(&config.model_dir, &opened.known())?;
         }
         *embedder = Some(Arc::clone(&opened));
         Ok(opened)

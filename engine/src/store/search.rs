@@ -1,5 +1,6 @@
 //! Searching: embed the query, compare, merge, fetch the records found.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,11 +10,18 @@ use op_dbus_formats::record::{self as format, EmbeddingSource};
 use super::collection::{Collection, decode_vector};
 use super::Store;
 use crate::error::{Error, ErrorKind, Result};
-use crate::index::exact::{ExactIndex, Scored};
+use crate::index::ExactIndex;
 use crate::query::{Answer, Explain, Hit, Query, Target};
 
 /// Texts whose lost embeddings are computed between two notes in the log.
 const RECOMPUTE_BATCH_COUNT: usize = 256;
+
+/// A record that a search of one collection found.
+struct Found {
+    collection: Arc<Collection>,
+    key: Arc<[u8]>,
+    score: f32,
+}
 
 /// Where a record's vector is.
 enum Place {
@@ -51,7 +59,8 @@ impl Store {
             search: Duration::ZERO,
             fetch: Duration::ZERO,
         };
-        let mut nearest: Vec<(Arc<Collection>, Scored)> = Vec::new();
+        let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let mut found: Vec<Found> = Vec::new();
         for collection in collections {
             let started = Instant::now();
             self.load_index(&collection)?;
@@ -59,16 +68,20 @@ impl Store {
             let started = Instant::now();
             if let Some(index) = &*collection.index() {
                 explain.compared_count += index.len();
-                let scored = index.search(&vector, query.limit);
-                nearest.extend(scored.into_iter().map(|hit| (Arc::clone(&collection), hit)));
+                let scored = index.search(&vector, query.limit, None, threads)?;
+                found.extend(scored.into_iter().map(|scored| Found {
+                    collection: Arc::clone(&collection),
+                    score: scored.score(collection.spec.metric),
+                    key: scored.key,
+                }));
             }
             explain.search += started.elapsed();
         }
-        keep_best(&mut nearest, query);
+        keep_best(&mut found, query);
         let started = Instant::now();
-        let hits = nearest
+        let hits = found
             .into_iter()
-            .filter_map(|(collection, scored)| self.hit(&collection, scored).transpose())
+            .filter_map(|found| self.hit(&found).transpose())
             .collect::<Result<_>>()?;
         explain.fetch = started.elapsed();
         Ok(Answer { hits, explain })
@@ -131,7 +144,7 @@ impl Store {
             return Ok(());
         }
         let places = self.places(collection)?;
-        let mut index = ExactIndex::new(collection.spec.dimensions as usize, collection.spec.metric);
+        let mut index = collection.new_index()?;
         let keys: Vec<EmbeddingKey> = places
             .iter()
             .filter_map(|(_, place)| match place {
@@ -143,10 +156,12 @@ impl Store {
         let mut lost = Vec::new();
         for (key, place) in places {
             match place {
-                Place::Given(vector) => index.insert(&key, &vector),
+                Place::Given(vector) => {
+                    index.insert(&key, &vector)?;
+                }
                 Place::Cached(embedding) => match cached.get(&embedding) {
                     Some(vector) if vector.len() == collection.spec.dimensions as usize => {
-                        index.insert(&key, vector);
+                        index.insert(&key, vector)?;
                     }
                     _ => lost.push(key),
                 },
@@ -209,39 +224,38 @@ impl Store {
             let only_texts: Vec<&str> = texts.iter().map(|(_, text)| &text[..]).collect();
             let embeddings = self.cache.get_or_embed(&embedder, &only_texts)?;
             for ((key, _), embedding) in texts.iter().zip(embeddings) {
-                index.insert(key, &embedding.vector);
+                index.insert(key, &embedding.vector)?;
             }
         }
         Ok(())
     }
 
     /// Reads a record found; `None` if it was removed meanwhile.
-    fn hit(&self, collection: &Collection, scored: Scored) -> Result<Option<Hit>> {
-        let Some(bytes) = self.state.record(collection.spec.id, &scored.key)? else {
-            return Ok(None);
-        };
+    fn hit(&self, found: &Found) -> Result<Option<Hit>> {
+        let Found { collection, key, score } = found;
+        let Some(bytes) = self.state.record(collection.spec.id, key)? else { return Ok(None) };
         let record = format::Record::decode(&bytes)
-            .map_err(|error| self.damaged(collection, "record", &scored.key, error))?;
+            .map_err(|error| self.damaged(collection, "record", key, error))?;
         Ok(Some(Hit {
             collection: collection.name.to_string(),
+            key: key.to_vec(),
+            score: *score,
             text: record.text.map(Into::into),
             payload: record.payload.into_owned(),
-            score: scored.score,
-            key: scored.key,
         }))
     }
 }
 
 /// Best first; equal scores by collection and key, so that an answer can be repeated.
-fn keep_best(nearest: &mut Vec<(Arc<Collection>, Scored)>, query: &Query) {
+fn keep_best(found: &mut Vec<Found>, query: &Query) {
     if let Some(least) = query.min_score {
-        nearest.retain(|(_, scored)| scored.score >= least);
+        found.retain(|found| found.score >= least);
     }
-    nearest.sort_by(|(a_collection, a), (b_collection, b)| {
+    found.sort_by(|a, b| {
         b.score
             .total_cmp(&a.score)
-            .then_with(|| a_collection.name.cmp(&b_collection.name))
+            .then_with(|| a.collection.name.cmp(&b.collection.name))
             .then_with(|| a.key.cmp(&b.key))
     });
-    nearest.truncate(query.limit);
+    found.truncate(query.limit);
 }

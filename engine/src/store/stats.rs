@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::Store;
 use crate::cache::CacheStats;
 use crate::error::Result;
-use crate::os::file::allocated_bytes;
+use crate::os::file::used_bytes;
 
 /// Figures of an opened store.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -16,7 +16,7 @@ pub struct Stats {
     pub collections: Vec<CollectionStats>,
     /// Memory that the databases and the vectors in memory hold.
     pub bytes_memory: u64,
-    /// Bytes the file system has allocated below the store's directory.
+    /// Bytes on disk that the store's files use.
     pub bytes_disk: u64,
     /// The embedding cache.
     pub cache: CacheStats,
@@ -66,7 +66,7 @@ impl Store {
             sequence: self.commits.last_sequence(),
             collections,
             bytes_memory: self.state.memory_bytes() + cache.bytes_memory + vectors_bytes as u64,
-            bytes_disk: allocated_bytes(self.layout.base()),
+            bytes_disk: used_bytes(self.layout.base()),
             cache,
         })
     }

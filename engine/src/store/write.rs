@@ -8,7 +8,7 @@ use super::collection::{Collection, CollectionOptions};
 use crate::cache::CachedEmbedding;
 use crate::db::state::{Action, Mutation};
 use crate::error::{Error, ErrorKind, Result};
-use crate::index::exact::ExactIndex;
+use crate::index::ExactIndex;
 use crate::record::{Record, validate_key};
 
 /// The most bytes one call may write; RocksDB takes a batch whole.
@@ -178,19 +178,27 @@ impl Store {
         else {
             return;
         };
-        if let Some(index) = &mut *collection.index_mut() {
-            apply(index, mutation);
+        let mut loaded = collection.index_mut();
+        if let Some(index) = &mut *loaded
+            && let Err(error) = apply(index, mutation)
+        {
+            // The record is safe; what is in memory is made anew by the next search.
+            tracing::warn!(collection = %collection.name, %error, "reading the vectors again");
+            *loaded = None;
         }
     }
 }
 
-fn apply(index: &mut ExactIndex, mutation: &Mutation) {
+fn apply(index: &mut ExactIndex, mutation: &Mutation) -> Result<()> {
     match &mutation.action {
-        Action::Put { indexed: Some(vector), .. } => index.insert(&mutation.key, vector),
+        Action::Put { indexed: Some(vector), .. } => {
+            index.insert(&mutation.key, vector)?;
+        }
         Action::Put { indexed: None, .. } | Action::Remove => {
             index.remove(&mutation.key);
         }
     }
+    Ok(())
 }
 
 fn needs_embedding(record: &Record) -> bool {

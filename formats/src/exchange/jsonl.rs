@@ -519,7 +519,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_located() {
         let cases = [
-            (r#"{"key":"a","key":"b"}"#, 17, "twice"),
+            (r#"{"key":"a","key":"b"}"#, 16, "twice"),
             (r#"{"text":"a"}"#, 13, "no key"),
             (r#"{"key":"a"}"#, 12, "no text, no vector and no payload"),
             (r#"{"key":"","text":"a"}"#, 8, "key is empty"),

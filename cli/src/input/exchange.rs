@@ -1,0 +1,175 @@
+//! Exchange formats: JSON lines, and the rows of npy and fvecs files.
+
+use std::fs::File;
+use std::io::{BufReader, ErrorKind as IoErrorKind, Read as _, Stdin};
+use std::path::{Path, PathBuf};
+
+use op_dbus_engine::{Error as EngineError, ErrorKind, Record};
+use op_dbus_formats::exchange::npy::{NpyError, NpyHeader};
+use op_dbus_formats::exchange::{fvecs, jsonl};
+
+use super::lines::{Line, Lines};
+use super::{DOCUMENTS_COLLECTION, Read, Source, is_stdin};
+use crate::args::ExchangeFormat;
+use crate::error::{Error, Result};
+
+/// The header of an npy file is far shorter; what is longer is something else.
+const NPY_HEADER_LEN_MAX_BYTES: usize = 1 << 20;
+
+/// Opens a source in the format given, or the one its name tells.
+pub(crate) fn open(path: &Path, format: Option<ExchangeFormat>) -> Result<Source> {
+    match format.unwrap_or_else(|| format_by_name(path)) {
+        ExchangeFormat::Jsonl => open_jsonl(path),
+        ExchangeFormat::Npy => open_npy(path),
+        ExchangeFormat::Fvecs => open_fvecs(path),
+    }
+}
+
+fn format_by_name(path: &Path) -> ExchangeFormat {
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("npy") => ExchangeFormat::Npy,
+        Some("fvecs") => ExchangeFormat::Fvecs,
+        _ => ExchangeFormat::Jsonl,
+    }
+}
+
+fn source(count: Option<u64>, records: impl Iterator<Item = Result<Read>> + 'static) -> Source {
+    Source { records: Box::new(records), count, default_collection: DOCUMENTS_COLLECTION }
+}
+
+fn open_jsonl(path: &Path) -> Result<Source> {
+    let count = Lines::count(path);
+    let lines = Lines::open(path, jsonl::LINE_LEN_MAX_BYTES)?;
+    let name = lines.name().to_owned();
+    let records = lines.filter_map(move |line| {
+        let line = match line {
+            Ok(line) if line.bytes.trim_ascii().is_empty() => return None,
+            line => line,
+        };
+        Some(line.and_then(|line| parse_line(&name, &line)))
+    });
+    Ok(source(count, records))
+}
+
+fn parse_line(name: &Path, line: &Line) -> Result<Read> {
+    let parsed = jsonl::parse_line(&line.bytes, line.number)
+        .map_err(|error| Error::input(name, &error))?;
+    if parsed.expires_at_unix_ms.is_some() {
+        let (path, number) = (name.display(), line.number);
+        return Err(EngineError::new(
+            ErrorKind::Unsupported,
+            format!("{path}: line {number}: this version cannot let a record expire"),
+        )
+        .with_remedy("leave expires_at_unix_ms out")
+        .into());
+    }
+    let record = Record {
+        key: parsed.key.into_owned(),
+        text: parsed.text.map(Into::into),
+        vector: parsed.vector,
+        payload: parsed.payload.into_owned(),
+    };
+    Ok(Read { record, ends_batch: line.is_last_at_hand })
+}
+
+/// Bytes of a file or of standard input.
+enum Bytes {
+    File(BufReader<File>),
+    Stdin(BufReader<Stdin>),
+}
+
+impl Bytes {
+    fn open(path: &Path) -> Result<Self> {
+        if is_stdin(path) {
+            return Ok(Self::Stdin(BufReader::new(std::io::stdin())));
+        }
+        let file = File::open(path).map_err(|error| Error::io("open", path, error))?;
+        Ok(Self::File(BufReader::new(file)))
+    }
+
+    /// Appends up to `wanted` bytes to `bytes`; fewer only at the end of the input.
+    fn read_up_to(&mut self, path: &Path, wanted: usize, bytes: &mut Vec<u8>) -> Result<()> {
+        let read = match self {
+            Self::File(reader) => reader.by_ref().take(wanted as u64).read_to_end(bytes),
+            Self::Stdin(reader) => reader.by_ref().take(wanted as u64).read_to_end(bytes),
+        };
+        match read {
+            Err(error) if error.kind() != IoErrorKind::Interrupted => {
+                Err(Error::io("read", path, error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn open_npy(path: &Path) -> Result<Source> {
+    let path = path.to_owned();
+    let mut bytes = Bytes::open(&path)?;
+    let header = read_npy_header(&path, &mut bytes)?;
+    let rows = (0..header.rows).map(move |row| {
+        let mut encoded = Vec::with_capacity(header.row_len_bytes());
+        bytes.read_up_to(&path, header.row_len_bytes(), &mut encoded)?;
+        let mut vector = vec![0.0; header.dimensions];
+        header
+            .decode_row(&encoded, &mut vector)
+            .map_err(|error| Error::input(&path, &format!("row {row}: {error}")))?;
+        Ok(Read { record: numbered(row, vector), ends_batch: false })
+    });
+    Ok(source(Some(header.rows), rows))
+}
+
+/// Reads just the header, so that the rows follow; a header says itself how long it is.
+fn read_npy_header(path: &PathBuf, bytes: &mut Bytes) -> Result<NpyHeader> {
+    let mut start = Vec::new();
+    loop {
+        match NpyHeader::parse(&start) {
+            Err(NpyError::TooShort { needed, .. })
+                if (start.len() + 1..=NPY_HEADER_LEN_MAX_BYTES).contains(&(needed as usize)) =>
+            {
+                let before = start.len();
+                bytes.read_up_to(path, needed as usize - before, &mut start)?;
+                if start.len() == before {
+                    return Err(Error::input(path, &"the file ends inside the npy header"));
+                }
+            }
+            header => return header.map_err(|error| Error::input(path, &error)),
+        }
+    }
+}
+
+fn open_fvecs(path: &Path) -> Result<Source> {
+    let path = path.to_owned();
+    let mut bytes = Bytes::open(&path)?;
+    let mut row = 0;
+    let mut encoded = Vec::new();
+    let rows = std::iter::from_fn(move || {
+        let read = read_fvecs_row(&path, &mut bytes, &mut encoded, row).transpose();
+        row += 1;
+        read
+    });
+    Ok(source(None, rows))
+}
+
+fn read_fvecs_row(
+    path: &Path,
+    bytes: &mut Bytes,
+    encoded: &mut Vec<u8>,
+    row: u64,
+) -> Result<Option<Read>> {
+    let wrong = |error| Error::input(path, &format!("row {row}: {error}"));
+    encoded.clear();
+    bytes.read_up_to(path, size_of::<i32>(), encoded)?;
+    if encoded.is_empty() {
+        return Ok(None);
+    }
+    let dimensions = fvecs::decode_dimensions(encoded).map_err(wrong)?;
+    let rest = fvecs::row_len_bytes(dimensions) - encoded.len();
+    bytes.read_up_to(path, rest, encoded)?;
+    let mut vector = Vec::new();
+    fvecs::decode_row(encoded, &mut vector).map_err(wrong)?;
+    Ok(Some(Read { record: numbered(row, vector), ends_batch: false }))
+}
+
+fn numbered(row: u64, vector: Vec<f32>) -> Record {
+    Record::new(row.to_string()).with_vector(vector)
+}

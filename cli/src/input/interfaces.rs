@@ -1,0 +1,38 @@
+//! D-Bus introspection XML: a record for each member of each interface.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use op_dbus_daemon::interfaces;
+use op_dbus_formats::introspection::{self, DOCUMENT_LEN_MAX_BYTES};
+
+use super::{INTERFACES_COLLECTION, Read, Source, is_stdin};
+use crate::error::{Error, Result};
+
+pub(super) fn open(path: &Path) -> Result<Source> {
+    let xml = read(path)?;
+    let node = introspection::parse(&xml).map_err(|error| Error::input(path, &error))?;
+    let records = interfaces::records(&node);
+    let count = records.len() as u64;
+    let records = records.into_iter().map(|record| Ok(Read { record, ends_batch: false }));
+    Ok(Source {
+        records: Box::new(records),
+        count: Some(count),
+        default_collection: INTERFACES_COLLECTION,
+    })
+}
+
+/// Reads one byte more than the parser takes, so that the parser refuses what is too long.
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let limit = DOCUMENT_LEN_MAX_BYTES as u64 + 1;
+    let mut xml = Vec::new();
+    let read = if is_stdin(path) {
+        std::io::stdin().take(limit).read_to_end(&mut xml)
+    } else {
+        let file = File::open(path).map_err(|error| Error::io("open", path, error))?;
+        file.take(limit).read_to_end(&mut xml)
+    };
+    read.map_err(|error| Error::io("read", path, error))?;
+    Ok(xml)
+}
