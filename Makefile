@@ -42,7 +42,7 @@ build: ## compile everything; prints where op-dbus is
 	@echo $(OP_DBUS)
 
 .PHONY: test
-test: ## run all tests; those of the model need `make setup` first
+test: setup $(DEMO)/packages.jsonl ## run all tests; sets up what they need
 	@$(CARGO) test $(EVERYTHING)
 
 .PHONY: lint format clippy doc
