@@ -2,7 +2,8 @@
 //!
 //! `dot_384` compares the kernels of each instruction set with the plain loop and
 //! with ndarray, from the first-level cache. `scan_62500x384` compares scans of
-//! 96 MB with the sequential read of the same bytes, which no scan can outrun.
+//! 96 MB with a plain loop that reads the same bytes in order: about what one
+//! core gets from the memory, though wider loads can get a little more.
 //! At the end stand the ratios of paired measurements: rivals take turns within
 //! each round, so that a neighbour who takes the memory's time takes it from all.
 
@@ -54,7 +55,7 @@ fn dot(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The scans of the same rows, the limit first.
+/// The scans of the same rows, the plain read first.
 fn scans<'a>(query: &'a [f32], rows: &'a [f32]) -> Vec<Rival<'a>> {
     let mut rivals: Vec<Rival<'a>> =
         vec![("read".into(), Box::new(|| _ = black_box(read(black_box(rows)))))];

@@ -266,8 +266,7 @@ fn the_child_with_concurrent_writers() {
     let directory = Path::new(&directory);
     let (session, seed) = (session.parse().expect("a number"), seed.parse().expect("a number"));
     let store = Store::open(StoreConfig::new(directory.join("store"))).expect("the store opens");
-    let before: Vec<State> =
-        (0..WRITERS_COUNT).map(|writer| state_of(&store, writer)).collect();
+    let before: Vec<State> = (0..WRITERS_COUNT).map(|writer| state_of(&store, writer)).collect();
     std::thread::scope(|scope| {
         for (writer, before) in before.iter().enumerate() {
             let (store, log) = (&store, log_of(directory, writer));

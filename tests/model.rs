@@ -145,7 +145,12 @@ impl Model {
         self.collections.get(name).ok_or(ErrorKind::NotFound)
     }
 
-    fn create(&mut self, name: &'static str, dimensions: u32, metric: Metric) -> Result<(), ErrorKind> {
+    fn create(
+        &mut self,
+        name: &'static str,
+        dimensions: u32,
+        metric: Metric,
+    ) -> Result<(), ErrorKind> {
         if let Some(known) = self.collections.get(name) {
             let same = (known.dimensions, known.metric) == (dimensions, metric);
             return if same { Ok(()) } else { Err(ErrorKind::Invalid) };
@@ -249,7 +254,10 @@ fn is_same(a: &Record, b: &Record) -> bool {
     (&a.key, &a.text, &a.payload, bits(a)) == (&b.key, &b.text, &b.payload, bits(b))
 }
 
-fn assert_same<'a>(found: impl Iterator<Item = Result<Record>>, expected: impl Iterator<Item = &'a Record>) {
+fn assert_same<'a>(
+    found: impl Iterator<Item = Result<Record>>,
+    expected: impl Iterator<Item = &'a Record>,
+) {
     let found: Vec<Record> = found.collect::<Result<_>>().unwrap();
     let expected: Vec<&Record> = expected.collect();
     let same = found.len() == expected.len()
@@ -301,7 +309,9 @@ fn assert_answer(search: &Search, searched: &[(&'static str, &Collection)], answ
     let metric = searched[0].1.metric;
     let mut candidates: Vec<_> = searched
         .iter()
-        .flat_map(|(name, collection)| collection.records.values().map(move |record| (name, record)))
+        .flat_map(|(name, collection)| {
+            collection.records.values().map(move |record| (name, record))
+        })
         .filter_map(|(name, record)| candidate(name, metric, &search.vector, record))
         .collect();
     assert_eq!(answer.explain.compared_count, candidates.len());
@@ -311,8 +321,7 @@ fn assert_answer(search: &Search, searched: &[(&'static str, &Collection)], answ
             .total_cmp(&a.nearness)
             .then_with(|| (a.name, &a.record.key).cmp(&(b.name, &b.record.key)))
     });
-    let found: Vec<&Candidate<'_>> =
-        answer.hits.iter().map(|hit| find(&candidates, hit)).collect();
+    let found: Vec<&Candidate<'_>> = answer.hits.iter().map(|hit| find(&candidates, hit)).collect();
     assert_count(search, &candidates, answer.hits.len());
     for (index, (hit, found)) in answer.hits.iter().zip(&found).enumerate() {
         assert!((f64::from(hit.score) - found.score).abs() <= tolerance(found.score), "{hit:?}");
@@ -406,13 +415,15 @@ fn play(store: Store, path: &Path, model: &mut Model, operation: &Operation) -> 
         Operation::Remove { name, key } => {
             assert_eq!(kind(store.remove(name, key)), model.remove(name, key));
         }
-        Operation::Scan { name, prefix } => match (store.scan(name, prefix), model.collection(name)) {
-            (Ok(scan), Ok(collection)) => {
-                let starts = |record: &&Record| record.key.starts_with(prefix);
-                assert_same(scan, collection.records.values().filter(starts));
+        Operation::Scan { name, prefix } => {
+            match (store.scan(name, prefix), model.collection(name)) {
+                (Ok(scan), Ok(collection)) => {
+                    let starts = |record: &&Record| record.key.starts_with(prefix);
+                    assert_same(scan, collection.records.values().filter(starts));
+                }
+                (found, expected) => assert_eq!(kind(found.map(drop)).err(), expected.err()),
             }
-            (found, expected) => assert_eq!(kind(found.map(drop)).err(), expected.err()),
-        },
+        }
         Operation::Search(search) => play_search(&store, model, search),
         Operation::Reopen { close } => {
             if *close {

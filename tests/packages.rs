@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use op_dbus_engine::{EmbedderConfig, PutReport, Query, Record, Store, StoreConfig};
+use op_dbus_engine::{PutReport, Query, Record, Store, StoreConfig};
 use op_dbus_formats::exchange::jsonl;
 use support::{model, scratch};
 
@@ -77,7 +77,7 @@ fn packages() -> Vec<Record> {
 
 /// Opens the kept store. One that another model or another format made is made anew.
 fn open_kept(path: &Path) -> Store {
-    let config = StoreConfig::new(path).with_embedder(EmbedderConfig::new(model::installed()));
+    let config = StoreConfig::new(path).with_embedder(model::config());
     let opened = Store::open(config.clone()).and_then(|store| {
         let fingerprint = store.embedder()?.fingerprint();
         let same = store.collections().iter().all(|known| known.model == Some(fingerprint));

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
-use op_dbus_engine::{Embedder, EmbedderConfig, Embedding};
+use op_dbus_engine::{Embedder, Embedding};
 use support::reference::{self, Reference, cosine};
 use support::{model, random::Random};
 
@@ -14,7 +14,7 @@ const COSINE_MIN_IN_BATCH: f64 = 0.99999;
 const TOKENS_MAX: usize = 256;
 
 fn embedder() -> Embedder {
-    Embedder::open(&EmbedderConfig::new(model::installed()), None).unwrap()
+    Embedder::open(&model::config(), None).unwrap()
 }
 
 fn embed(embedder: &Embedder, references: &[Reference]) -> Vec<Embedding> {

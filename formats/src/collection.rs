@@ -295,11 +295,8 @@ pub struct CollectionNameError {
 
 impl CollectionNameError {
     fn new(name: &str, problem: CollectionNameProblem) -> Self {
-        let mut shown: String = name
-            .chars()
-            .take(COLLECTION_NAME_LEN_MAX_BYTES)
-            .flat_map(char::escape_debug)
-            .collect();
+        let mut shown: String =
+            name.chars().take(COLLECTION_NAME_LEN_MAX_BYTES).flat_map(char::escape_debug).collect();
         if name.chars().nth(COLLECTION_NAME_LEN_MAX_BYTES).is_some() {
             shown.push('…');
         }

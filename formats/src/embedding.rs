@@ -219,8 +219,8 @@ impl<'a> EncodedEmbedding<'a> {
     /// Says what is wrong with the bytes. What only shows in decoding, damage inside
     /// a compressed plane and numbers that are not finite, is left to the decoding.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, FormatError> {
-        let (raw, body) = RawEmbedding::ref_from_prefix(bytes)
-            .map_err(|_| too_short(HEADER_LEN_BYTES, bytes))?;
+        let (raw, body) =
+            RawEmbedding::ref_from_prefix(bytes).map_err(|_| too_short(HEADER_LEN_BYTES, bytes))?;
         check_value_start("marker of an embedding", (MARKER, raw.marker), raw.version, VERSION)?;
         check(raw.checksum.get(), raw.checksum_with(body))?;
         let encoding = Encoding::try_from(raw.encoding)?;

@@ -7,3 +7,4 @@ mod base64;
 pub mod fvecs;
 pub mod jsonl;
 pub mod npy;
+mod spelling;

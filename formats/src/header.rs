@@ -127,11 +127,7 @@ impl FileHeader {
     /// # Errors
     /// Says what is wrong, the wrong format first and then the wrong version, since
     /// both may change what the rest means.
-    pub fn decode(
-        bytes: &[u8],
-        magic: Magic,
-        newest: FormatVersion,
-    ) -> Result<Self, FormatError> {
+    pub fn decode(bytes: &[u8], magic: Magic, newest: FormatVersion) -> Result<Self, FormatError> {
         let (raw, _) = RawFileHeader::ref_from_prefix(bytes)
             .map_err(|_| too_short(FILE_HEADER_LEN_BYTES, bytes))?;
         if raw.magic != magic.0 {
@@ -265,10 +261,7 @@ mod tests {
         assert_eq!(FileHeader::decode(&file, MAGIC, NEWEST), Ok(header));
         assert_eq!(header.verified_payload(&file), Ok(&b"payload"[..]));
         file.push(0);
-        assert_eq!(
-            header.verified_payload(&file),
-            Err(FormatError::TrailingBytes { count: 1 })
-        );
+        assert_eq!(header.verified_payload(&file), Err(FormatError::TrailingBytes { count: 1 }));
     }
 
     #[test]

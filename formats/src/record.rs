@@ -265,9 +265,7 @@ impl RawRecord {
 
     fn payload<'a>(&self, payload: &'a [u8]) -> Result<Payload<'a>, FormatError> {
         match self.payload_tag {
-            NONE if !payload.is_empty() => {
-                Err(zero_expected(offset_of!(Self, payload_len)))
-            }
+            NONE if !payload.is_empty() => Err(zero_expected(offset_of!(Self, payload_len))),
             NONE => Ok(Payload::None),
             PAYLOAD_JSON => Ok(Payload::Json(utf8("payload", payload)?.into())),
             PAYLOAD_BYTES => Ok(Payload::Bytes(payload.into())),
@@ -398,10 +396,7 @@ mod tests {
             raw.text_tag = TEXT;
             raw.text_len = 2.into();
         };
-        assert_eq!(
-            error_of(b"a\xFF", text),
-            FormatError::InvalidUtf8 { what: "text", offset: 1 }
-        );
+        assert_eq!(error_of(b"a\xFF", text), FormatError::InvalidUtf8 { what: "text", offset: 1 });
         let json = |raw: &mut RawRecord| {
             raw.payload_tag = PAYLOAD_JSON;
             raw.payload_len = 2.into();

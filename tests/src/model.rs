@@ -23,3 +23,17 @@ pub fn installed() -> PathBuf {
     );
     directory
 }
+
+/// Returns how to open the installed model.
+///
+/// # Panics
+/// As [`installed`].
+#[cfg(feature = "engine")]
+pub fn config() -> op_dbus_engine::EmbedderConfig {
+    op_dbus_engine::EmbedderConfig {
+        model_dir: installed(),
+        runtime_library: None,
+        provider: op_dbus_engine::Provider::Cpu,
+        threads_count: None,
+    }
+}

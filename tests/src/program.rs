@@ -57,7 +57,8 @@ impl Workplace {
 
     /// Prepares a run with these arguments, on the store.
     pub fn op<I: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = I>) -> Invocation {
-        let mut invocation = Invocation::new(&self.executable).arguments(["--store".as_ref(), self.store().as_os_str()]);
+        let mut invocation = Invocation::new(&self.executable)
+            .arguments(["--store".as_ref(), self.store().as_os_str()]);
         invocation.directory = Some(self.path().to_owned());
         invocation.arguments(arguments)
     }
@@ -171,7 +172,9 @@ impl Invocation {
 fn feed_pipe(feed: Feed, mut stdin: ChildStdin) {
     match feed(&mut stdin) {
         // A program that has read enough closes its end; that is for the test to judge.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => panic!("standard input: {error}"),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            panic!("standard input: {error}")
+        }
         _ => {}
     }
 }

@@ -17,8 +17,8 @@ pub struct Reference {
 /// # Panics
 /// If they cannot be read or do not belong together.
 pub fn read(name: &str) -> Vec<Reference> {
-    let texts = std::fs::read_to_string(data(&format!("{name}-texts.txt")))
-        .expect("the texts can be read");
+    let texts =
+        std::fs::read_to_string(data(&format!("{name}-texts.txt"))).expect("the texts can be read");
     let array = std::fs::read(data(&format!("{name}-fp32.npy"))).expect("the array can be read");
     let header = NpyHeader::parse(&array).expect("the array is one of vectors");
     assert_eq!(header.file_len_bytes(), array.len() as u64);

@@ -10,7 +10,7 @@ use op_dbus_formats::record::{self as format, EmbeddingSource};
 use super::collection::{Collection, decode_vector};
 use super::Store;
 use crate::error::{Error, ErrorKind, Result};
-use crate::index::ExactIndex;
+use crate::index::{ExactIndex, Scored};
 use crate::query::{Answer, Explain, Hit, Query, Target};
 
 /// Texts whose lost embeddings are computed between two notes in the log.
@@ -19,8 +19,7 @@ const RECOMPUTE_BATCH_COUNT: usize = 256;
 /// A record that a search of one collection found.
 struct Found {
     collection: Arc<Collection>,
-    key: Arc<[u8]>,
-    score: f32,
+    scored: Scored,
 }
 
 /// Where a record's vector is.
@@ -71,8 +70,7 @@ impl Store {
                 let scored = index.search(&vector, query.limit, None, threads)?;
                 found.extend(scored.into_iter().map(|scored| Found {
                     collection: Arc::clone(&collection),
-                    score: scored.score(collection.spec.metric),
-                    key: scored.key,
+                    scored,
                 }));
             }
             explain.search += started.elapsed();
@@ -232,14 +230,15 @@ impl Store {
 
     /// Reads a record found; `None` if it was removed meanwhile.
     fn hit(&self, found: &Found) -> Result<Option<Hit>> {
-        let Found { collection, key, score } = found;
+        let Found { collection, scored } = found;
+        let key = &scored.key;
         let Some(bytes) = self.state.record(collection.spec.id, key)? else { return Ok(None) };
         let record = format::Record::decode(&bytes)
             .map_err(|error| self.damaged(collection, "record", key, error))?;
         Ok(Some(Hit {
             collection: collection.name.to_string(),
             key: key.to_vec(),
-            score: *score,
+            score: scored.score(collection.spec.metric),
             text: record.text.map(Into::into),
             payload: record.payload.into_owned(),
         }))
@@ -249,13 +248,13 @@ impl Store {
 /// Best first; equal scores by collection and key, so that an answer can be repeated.
 fn keep_best(found: &mut Vec<Found>, query: &Query) {
     if let Some(least) = query.min_score {
-        found.retain(|found| found.score >= least);
+        found.retain(|found| found.scored.score(found.collection.spec.metric) >= least);
     }
     found.sort_by(|a, b| {
-        b.score
-            .total_cmp(&a.score)
+        // Not by score: a Euclidean one rounds what is very near or very far.
+        (b.scored.nearness.total_cmp(&a.scored.nearness))
             .then_with(|| a.collection.name.cmp(&b.collection.name))
-            .then_with(|| a.key.cmp(&b.key))
+            .then_with(|| a.scored.key.cmp(&b.scored.key))
     });
     found.truncate(query.limit);
 }

@@ -58,10 +58,7 @@ pub(super) fn check(
 ) -> Result<(), FormatError> {
     let table_len = 2 * element_len;
     if packed.len() < table_len {
-        return Err(FormatError::TooShort {
-            needed: table_len as u64,
-            given: packed.len() as u64,
-        });
+        return Err(FormatError::TooShort { needed: table_len as u64, given: packed.len() as u64 });
     }
     let (table, planes) = packed.split_at(table_len);
     let mut expected = 0;

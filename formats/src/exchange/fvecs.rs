@@ -28,8 +28,7 @@ pub const fn row_len_bytes(dimensions: usize) -> usize {
 /// [`FormatError::TooShort`], [`FormatError::Empty`] or [`FormatError::TooLarge`]; a
 /// negative number is too large.
 pub fn decode_dimensions(bytes: &[u8]) -> Result<usize, FormatError> {
-    let dimensions =
-        bytes.first_chunk().ok_or_else(|| too_short(DIMENSIONS_LEN_BYTES, bytes))?;
+    let dimensions = bytes.first_chunk().ok_or_else(|| too_short(DIMENSIONS_LEN_BYTES, bytes))?;
     let dimensions = u32::from_le_bytes(*dimensions) as usize;
     check_dimensions(dimensions)?;
     Ok(dimensions)
@@ -46,8 +45,7 @@ pub fn decode_dimensions(bytes: &[u8]) -> Result<usize, FormatError> {
 pub fn decode_row(bytes: &[u8], vector: &mut Vec<f32>) -> Result<usize, FormatError> {
     let dimensions = decode_dimensions(bytes)?;
     let len = row_len_bytes(dimensions);
-    let elements =
-        bytes.get(DIMENSIONS_LEN_BYTES..len).ok_or_else(|| too_short(len, bytes))?;
+    let elements = bytes.get(DIMENSIONS_LEN_BYTES..len).ok_or_else(|| too_short(len, bytes))?;
     vector.clear();
     vector.extend(elements.as_chunks().0.iter().map(|element| f32::from_le_bytes(*element)));
     check_finite(vector)?;

@@ -23,7 +23,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::base64;
+use super::{base64, spelling};
 use crate::embedding::{DIMENSIONS_MAX, check_dimensions, check_finite};
 use crate::record::{check_key, check_text};
 use crate::{FormatError, Payload, TextError};
@@ -248,37 +248,14 @@ impl<'de> Deserialize<'de> for Field {
 }
 
 fn unknown_field(name: &str) -> String {
-    let nearest = Field::ALL
-        .map(|field| (edit_distance(name, field.name()), field.name()))
-        .into_iter()
-        .min()
-        .filter(|&(distance, known)| distance <= known.len() / 3);
-    match nearest {
-        Some((_, known)) => format!("unknown field {name:?}, did you mean {known:?}?"),
+    match spelling::nearest(name, &Field::ALL.map(Field::name)) {
+        Some(known) => format!("unknown field {name:?}, did you mean {known:?}?"),
         None => {
             let shown: String = name.chars().take(64).collect();
             let known = Field::ALL.map(Field::name).join(", ");
             format!("unknown field {shown:?}, the fields are {known}")
         }
     }
-}
-
-/// Counts the characters to insert, remove or replace to make one name the other.
-fn edit_distance(name: &str, known: &str) -> usize {
-    // A name this long resembles none of ours, and the cost is quadratic.
-    if name.len() > 2 * Field::ExpiresAtUnixMs.name().len() {
-        return usize::MAX;
-    }
-    let mut row: Vec<usize> = (0..=known.len()).collect();
-    for (index, byte) in name.bytes().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], index + 1);
-        for (column, other) in known.bytes().enumerate() {
-            let replaced = diagonal + usize::from(byte != other);
-            diagonal = row[column + 1];
-            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
-        }
-    }
-    row[known.len()]
 }
 
 /// Where a record is parsed from, to locate what is wrong.
@@ -510,8 +487,13 @@ mod tests {
         let (_, problem) = error_of(r#"{"key":"a","vectors":[1]}"#);
         assert!(problem.ends_with(r#"did you mean "vector"?"#), "{problem}");
         let (_, problem) = error_of(r#"{"key":"a","embedding":[1]}"#);
-        assert!(problem.ends_with("key, key_base64, text, vector, payload, payload_base64, \
-                                   expires_at_unix_ms"), "{problem}");
+        assert!(
+            problem.ends_with(
+                "key, key_base64, text, vector, payload, payload_base64, \
+                                   expires_at_unix_ms"
+            ),
+            "{problem}"
+        );
         let long = format!(r#"{{"{}":1}}"#, "text".repeat(1000));
         assert!(error_of(&long).1.len() < 300);
     }

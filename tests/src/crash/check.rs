@@ -254,12 +254,7 @@ impl Session {
     }
 
     /// Says which keys are not what they may be.
-    fn blame(
-        &self,
-        writer: usize,
-        found: &State,
-        torn: &BTreeMap<String, String>,
-    ) -> Vec<Finding> {
+    fn blame(&self, writer: usize, found: &State, torn: &BTreeMap<String, String>) -> Vec<Finding> {
         let (acknowledged, rest) = self.sent.split_at(self.acknowledged_count);
         let mut state = self.before.clone();
         acknowledged.iter().for_each(|operation| operation.apply(&mut state));

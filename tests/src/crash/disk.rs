@@ -35,7 +35,8 @@ impl Disk {
     /// Says why this machine has no such disks: mkfs.ext4, loop devices or the right to mount is
     /// missing.
     pub fn create(len_bytes: u64) -> Result<Self, String> {
-        let directory = TempDir::new().map_err(|error| format!("no temporary directory: {error}"))?;
+        let directory =
+            TempDir::new().map_err(|error| format!("no temporary directory: {error}"))?;
         let image = directory.path().join("image");
         let mount_point = directory.path().join("disk");
         let make = || -> io::Result<()> {

@@ -9,8 +9,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::check::{COLLECTION, Finding, Session};
 use super::campaign::{duration_below, magnitude_below};
+use super::check::{COLLECTION, Finding, Session};
 use super::workload::{State, Workload, record, render};
 use crate::random::Random;
 
@@ -99,8 +99,7 @@ impl Progress {
         timeout: Duration,
         while_so: impl Fn(&Shared) -> bool,
     ) -> MutexGuard<'a, Shared> {
-        let waited =
-            self.changed.wait_timeout_while(shared, timeout, |shared| while_so(shared));
+        let waited = self.changed.wait_timeout_while(shared, timeout, |shared| while_so(shared));
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
 }
@@ -123,7 +122,13 @@ impl Import {
     /// # Panics
     /// If the program cannot be started.
     #[must_use]
-    pub fn start(program: &Path, store: &Path, random: &mut Random, session: u64, before: &State) -> Self {
+    pub fn start(
+        program: &Path,
+        store: &Path,
+        random: &mut Random,
+        session: u64,
+        before: &State,
+    ) -> Self {
         let arguments = ["cache", "import", "-", "--ack", "--format", "jsonl"];
         let mut command = command(program, store, &arguments);
         // A file, not a pipe: nobody has to read it for the child to go on.
@@ -163,6 +168,12 @@ impl Import {
             }
         }
         matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// How many operations have been acknowledged until now.
+    #[must_use]
+    pub fn acknowledged_count(&self) -> usize {
+        self.progress.lock().session.acknowledged_count
     }
 
     /// Kills the child and says what it had done.
