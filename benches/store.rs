@@ -47,8 +47,8 @@ fn text(index: usize) -> String {
 
 fn cache_hit(criterion: &mut Criterion) {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let config = StoreConfig::new(directory.path())
-        .with_embedder(EmbedderConfig::new(model_directory()));
+    let config =
+        StoreConfig::new(directory.path()).with_embedder(EmbedderConfig::new(model_directory()));
     let store = Store::open(config).expect("a new store");
     let mut numbers = Numbers(1);
     for index in 0..TEXTS_COUNT {

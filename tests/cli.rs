@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use op_dbus_cli::exit::Exit;
 use op_dbus_engine::ErrorKind;
-use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::program::{Ended, Workplace};
 use support::{model, random::Random};
@@ -408,7 +407,7 @@ fn an_interrupted_import_keeps_what_it_acknowledged_and_goes_on() {
     const IMPORT: [&str; 4] = ["cache", "import", "texts.jsonl", "--ack"];
     let mut running = place.op(IMPORT).start();
     let mut acknowledged = BTreeSet::from([running.next_line().unwrap()]);
-    running.signal(Signal::INT);
+    running.interrupt();
     acknowledged.extend(std::iter::from_fn(|| running.next_line()));
     let ended = running.finish().exited(130);
     assert!(ended.stderr.contains("interrupted"), "{}", ended.stderr);
@@ -441,7 +440,7 @@ fn an_interrupted_index_goes_on_where_it_was() {
         assert!(running.is_alive(), "it ended early");
         std::thread::sleep(Duration::from_millis(5));
     }
-    running.signal(Signal::INT);
+    running.interrupt();
     let ended = running.finish().exited(130);
     assert!(ended.stderr.contains("interrupted"), "{}", ended.stderr);
     let stored = keys_in(&place).len();

@@ -33,8 +33,9 @@ fn directory() -> TempDir {
     TempDir::new().expect("a temporary directory can be made")
 }
 
-fn fail(campaign: &Campaign, moment: &str, directory: TempDir, findings: &[Finding]) -> ! {
-    campaign.fail(&moment, &directory.keep(), findings)
+fn keep(directory: &mut TempDir) -> PathBuf {
+    directory.disable_cleanup(true);
+    directory.path().to_owned()
 }
 
 fn import(random: &mut Random, store: &AgingStore) -> Import {
@@ -46,7 +47,7 @@ fn a_killed_import_loses_nothing_that_it_acknowledged() {
     let mut campaign = Campaign::start("import", KILLS_VARIABLE, KILLS_DEFAULT, 60);
     let mut random = campaign.random();
     while campaign.goes_on() {
-        let directory = directory();
+        let mut directory = directory();
         let mut store = AgingStore::new(directory.path().join("store"), 1);
         for _ in 0..CRASHES_OF_STORE {
             let moment = Moment::random(&mut random);
@@ -56,10 +57,7 @@ fn a_killed_import_loses_nothing_that_it_acknowledged() {
                 store.settle(std::slice::from_ref(&ended.session))?;
                 Ok(ended.session.acknowledged_count)
             });
-            match settled {
-                Ok(acknowledged_count) => campaign.survived(acknowledged_count),
-                Err(findings) => fail(&campaign, &format!("{moment:?}"), directory, &findings),
-            }
+            campaign.judge(&moment, settled, || keep(&mut directory));
             if !campaign.goes_on() {
                 break;
             }
@@ -76,7 +74,7 @@ fn a_killed_creation_leaves_a_store_that_can_be_made() {
     let creation = creation_time(&mut random);
     let mut unmade_count = 0;
     while campaign.goes_on() {
-        let directory = directory();
+        let mut directory = directory();
         let mut store = AgingStore::new(directory.path().join("store"), 1);
         let moment = Moment::AfterStart(duration_below(&mut random, creation * 5 / 4));
         let mut import = import(&mut random, &store);
@@ -88,10 +86,7 @@ fn a_killed_creation_leaves_a_store_that_can_be_made() {
             use_store(&mut store, &mut random)?;
             Ok(ended.session.acknowledged_count)
         });
-        match settled {
-            Ok(acknowledged_count) => campaign.survived(acknowledged_count),
-            Err(findings) => fail(&campaign, &format!("{moment:?}"), directory, &findings),
-        }
+        campaign.judge(&moment, settled, || keep(&mut directory));
     }
     campaign.finish(&format!(", {unmade_count} of them before there was a store"));
 }
@@ -116,39 +111,76 @@ fn use_store(store: &mut AgingStore, random: &mut Random) -> Result<(), Vec<Find
     store.settle(&[session])
 }
 
+/// The embeddings go together or not at all, and the records stay.
 #[test]
 fn a_killed_clear_of_the_cache_leaves_the_records() {
     let mut campaign = Campaign::start("cache clear", KILLS_VARIABLE, KILLS_DEFAULT, 10);
     let mut random = campaign.random();
-    let directory = directory();
+    let mut directory = directory();
     let mut store = AgingStore::new(directory.path().join("store"), 1);
-    if let Err(findings) = use_store(&mut store, &mut random) {
-        fail(&campaign, "before the first", directory, &findings);
-    }
+    use_store(&mut store, &mut random).expect("nothing is wrong yet");
     let clear = |store: &AgingStore| {
         let mut command = command(op_dbus(), store.path(), &["cache", "clear"]);
         command.stdout(Stdio::null()).spawn().expect("the program can be started")
     };
+    fill_cache(store.path());
     let started = Instant::now();
     let status = clear(&store).wait().expect("a child can be waited for");
     assert!(status.success(), "cache clear ended with {status}");
     let clearing = started.elapsed();
+    let mut cleared_count = 0;
     while campaign.goes_on() {
+        fill_cache(store.path());
         let after = duration_below(&mut random, clearing);
         let mut child = clear(&store);
         std::thread::sleep(after);
         child.kill().expect("a child that was not waited for can be killed");
         let status = child.wait().expect("a child can be waited for");
-        if let Err(findings) = store.settle_unchanged() {
-            fail(&campaign, &format!("after {after:?}"), directory, &findings);
-        }
-        // It may have been faster this time; then there was no crash to count.
+        let settled = store.settle_unchanged().map(|()| 0);
         match status.signal() {
-            Some(_) => campaign.survived(store.writer(0).len()),
+            Some(_) => campaign.judge(&after, settled, || keep(&mut directory)),
+            // It was faster this time, so there was no crash to count.
             None => assert!(status.success(), "cache clear ended with {status}"),
         }
+        cleared_count += u64::from(is_cache_cleared(store.path()));
     }
-    campaign.finish("");
+    campaign.finish(&format!(", {cleared_count} times the cache was empty after it"));
+}
+
+const CACHED_COUNT: u64 = 400;
+
+fn cached(index: u64) -> (String, Vec<f32>) {
+    const MODEL_DIMENSIONS: usize = 384;
+    (format!("text {index}"), Random::new(index).vector(MODEL_DIMENSIONS))
+}
+
+/// The keys of the cache need the model's fingerprint, so it is opened, but it runs nothing.
+fn open_with_model(store: &Path) -> Store {
+    let config = StoreConfig::new(store).with_embedder(support::model::config());
+    Store::open(config).expect("the store opens")
+}
+
+fn fill_cache(store: &Path) {
+    let store = open_with_model(store);
+    for (text, vector) in (0..CACHED_COUNT).map(cached) {
+        store.put_embedding(&text, &vector).expect("the cache takes an embedding");
+    }
+    store.close().expect("the store closes");
+}
+
+/// Whether the embeddings are gone; if not, all of them must be whole.
+fn is_cache_cleared(store: &Path) -> bool {
+    let store = open_with_model(store);
+    let count = store.cache_stats().expect("the cache can be read").embeddings;
+    if count == 0 {
+        return true;
+    }
+    assert_eq!(count, CACHED_COUNT, "a clear takes all or none");
+    for (text, vector) in (0..CACHED_COUNT).map(cached) {
+        let embedding = store.embed(&text).expect("it is in the cache");
+        assert!(embedding.hit && embedding.vector == vector, "the embedding of {text} is whole");
+    }
+    false
 }
 
 const WRITERS_COUNT: usize = 4;
@@ -161,7 +193,7 @@ fn killed_concurrent_writers_lose_nothing_that_was_acknowledged() {
     let mut campaign = Campaign::start("concurrent", KILLS_VARIABLE, KILLS_DEFAULT, 15);
     let mut random = campaign.random();
     while campaign.goes_on() {
-        let directory = directory();
+        let mut directory = directory();
         let mut store = AgingStore::new(directory.path().join("store"), WRITERS_COUNT);
         for _ in 0..CRASHES_OF_STORE {
             let moment = Moment::random(&mut random);
@@ -172,10 +204,7 @@ fn killed_concurrent_writers_lose_nothing_that_was_acknowledged() {
                     store.settle(&sessions)?;
                     Ok(sessions.iter().map(|session| session.acknowledged_count).sum())
                 });
-            match settled {
-                Ok(acknowledged_count) => campaign.survived(acknowledged_count),
-                Err(findings) => fail(&campaign, &format!("{moment:?}"), directory, &findings),
-            }
+            campaign.judge(&moment, settled, || keep(&mut directory));
             if !campaign.goes_on() {
                 break;
             }

@@ -31,7 +31,7 @@ const JSON: [&str; 4] = ["null", "[1.0, 1e3]", r#"{"b":1,"a":{"":"\u00e9"}}"#, "
 const NOT_JSON: &str = "{\"a\":}";
 
 /// How many histories are played, unless `PROPTEST_CASES` says it.
-const CASES_COUNT: u32 = 400;
+const CASES_COUNT: u32 = 250;
 
 #[derive(Clone, Debug)]
 enum Operation {
@@ -473,7 +473,8 @@ fn config() -> ProptestConfig {
     let default = ProptestConfig::default();
     ProptestConfig {
         cases: std::env::var("PROPTEST_CASES").map_or(CASES_COUNT, |_| default.cases),
-        max_shrink_iters: 4000,
+        max_shrink_iters: 2000,
+        max_shrink_time: 60_000,
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct(concat!(
             env!("CARGO_MANIFEST_DIR"),
             "/data/model.proptest-regressions"

@@ -61,10 +61,7 @@ fn a_power_cut_loses_nothing_that_was_acknowledged() {
                     Ok(session.acknowledged_count)
                 },
             );
-            match settled {
-                Ok(acknowledged_count) => campaign.survived(acknowledged_count),
-                Err(findings) => campaign.fail(&format!("{moment:?}"), store.path(), &findings),
-            }
+            campaign.judge(&moment, settled, || disk.keep());
             if !campaign.goes_on() {
                 break;
             }

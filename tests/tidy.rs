@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 const FILE_LINES_MAX: usize = 600;
 const FUNCTION_LINES_MAX: usize = 70;
@@ -79,11 +79,11 @@ fn the_repository_is_tidy() {
 /// Reads every file of the repository that is text, and complains about those that are large.
 fn repository() -> (Vec<Source>, Complaints) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let ignored: Vec<PathBuf> = fs::read_to_string(root.join(".gitignore"))
+    let ignored: Vec<String> = fs::read_to_string(root.join(".gitignore"))
         .unwrap()
         .lines()
         .chain(["/.git"])
-        .map(|line| root.join(line.strip_prefix('/').expect("ignored paths start at the root")))
+        .map(|line| line.trim_end_matches('/').to_owned())
         .collect();
     let (mut sources, mut complaints) = (Vec::new(), Vec::new());
     let mut directories = vec![root.to_owned()];
@@ -91,7 +91,8 @@ fn repository() -> (Vec<Source>, Complaints) {
         for entry in fs::read_dir(directory).unwrap() {
             let entry = entry.unwrap();
             let path = entry.path();
-            if ignored.contains(&path) {
+            let shown = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+            if ignored.iter().any(|pattern| is_ignored(&shown, pattern)) {
                 continue;
             }
             let metadata = entry.metadata().unwrap();
@@ -99,7 +100,6 @@ fn repository() -> (Vec<Source>, Complaints) {
                 directories.push(path);
                 continue;
             }
-            let shown = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
             complaints.extend(large_file(&shown, metadata.len()));
             // What is not UTF-8 is data.
             if let Ok(text) = fs::read_to_string(&path) {
@@ -108,6 +108,14 @@ fn repository() -> (Vec<Source>, Complaints) {
         }
     }
     (sources, complaints)
+}
+
+/// Of the patterns that git knows only a path from the root and a plain name.
+fn is_ignored(path: &str, pattern: &str) -> bool {
+    match pattern.strip_prefix('/') {
+        Some(pattern) => path == pattern,
+        None => path.rsplit('/').next() == Some(pattern),
+    }
 }
 
 fn large_file(path: &str, len_bytes: u64) -> Option<String> {

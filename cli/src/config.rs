@@ -24,12 +24,8 @@ impl Config {
         refuse_unknown_variables()?;
         let provider: Provider = global.provider.parse()?;
         let model = global.model.clone().unwrap_or_else(|| find_model(&global.store));
-        let embedder = EmbedderConfig {
-            model_dir: model,
-            runtime_library: None,
-            provider,
-            threads_count: global.threads,
-        };
+        let threads_count = global.threads;
+        let embedder = EmbedderConfig { provider, threads_count, ..EmbedderConfig::new(model) };
         let log_level = match global.log_level {
             LogLevel::Error => tracing::Level::ERROR,
             LogLevel::Warn => tracing::Level::WARN,

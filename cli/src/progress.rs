@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// Progress of long work, shown on standard error.
 pub(crate) struct Progress(ProgressBar);
@@ -13,11 +13,11 @@ impl Progress {
         // indicatif draws only where standard error is a terminal.
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
         let template = match total {
-            Some(_) => "{msg} {wide_bar} {human_pos}/{human_len} {per_sec} {eta} left",
-            None => "{msg} {spinner} {human_pos} {per_sec}",
+            Some(_) => "{msg} {wide_bar} {human_pos}/{human_len} {rate} {eta} left",
+            None => "{msg} {spinner} {human_pos} {rate}",
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
+            bar.set_style(style.with_key("rate", rate));
         }
         bar.enable_steady_tick(Duration::from_millis(200));
         Self(bar)
@@ -30,6 +30,12 @@ impl Progress {
     pub(crate) fn advance(&self, steps: u64) {
         self.0.inc(steps);
     }
+}
+
+/// Steps a second, without the decimals that indicatif's own figure has.
+fn rate(state: &ProgressState, out: &mut dyn std::fmt::Write) {
+    // A bar that cannot be written is not worth a failure.
+    let _ = write!(out, "{:.0}/s", state.per_sec());
 }
 
 impl Drop for Progress {

@@ -193,7 +193,12 @@ impl EmbeddingCache {
     }
 
     /// Stores the embedding that a caller computed elsewhere with the same model.
-    pub(crate) fn put_text(&self, model: ModelFingerprint, text: &str, vector: &[f32]) -> Result<()> {
+    pub(crate) fn put_text(
+        &self,
+        model: ModelFingerprint,
+        text: &str,
+        vector: &[f32],
+    ) -> Result<()> {
         self.put(std::iter::once((self.key(model, text), vector)))
     }
 
@@ -286,7 +291,8 @@ impl EmbeddingCache {
             misses,
             hit_rate: (hits + misses > 0).then(|| hits as f64 / (hits + misses) as f64),
             compression_ratio: ratio(plain_bytes as f64, bytes_disk as f64),
-            embed_seconds_saved: hits as f64 * ratio(compute_seconds, computed as f64).unwrap_or(0.0),
+            embed_seconds_saved: hits as f64
+                * ratio(compute_seconds, computed as f64).unwrap_or(0.0),
         })
     }
 }

@@ -22,10 +22,13 @@ use crate::header::{Magic, check, check_value_start, too_short, value_checksum};
 use crate::record::check_key;
 use crate::{CollectionId, FormatError};
 
-const MAGIC: Magic = Magic(*b"opdbCHNG");
+/// Magic of the format, which seeds the checksum.
+pub const MAGIC: Magic = Magic(*b"opdbCHNG");
 const MARKER: u8 = b'C';
 const VERSION: u8 = 1;
-const HEADER_LEN_BYTES: usize = size_of::<RawChange>();
+
+/// Length of the header, whose last eight bytes are the checksum.
+pub const HEADER_LEN_BYTES: usize = size_of::<RawChange>();
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]

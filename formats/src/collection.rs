@@ -28,7 +28,8 @@ use crate::embedding::check_dimensions;
 use crate::header::{Magic, check, check_value_start, too_short, value_checksum};
 use crate::{Encoding, FormatError};
 
-const MAGIC: Magic = Magic(*b"opdbCOLL");
+/// Magic of the format, which seeds the checksum.
+pub const MAGIC: Magic = Magic(*b"opdbCOLL");
 const MARKER: u8 = b'K';
 const VERSION: u8 = 1;
 const MODEL_NONE: u8 = 1;

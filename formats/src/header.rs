@@ -197,7 +197,8 @@ pub fn checksum(bytes: &[u8]) -> u64 {
 ///
 /// The parts are hashed in a chain instead of as one stream because the one-shot
 /// function is several times faster than the streaming one on short values.
-pub(crate) fn value_checksum(magic: Magic, head: &[u8], body: &[u8]) -> u64 {
+#[must_use]
+pub fn value_checksum(magic: Magic, head: &[u8], body: &[u8]) -> u64 {
     xxh3_64_with_seed(body, xxh3_64_with_seed(head, magic.seed()))
 }
 

@@ -17,7 +17,8 @@
 //!   are zero and are checked.
 //! - A decoder is total: any bytes give a value or an error. It never panics, and
 //!   it allocates in proportion to the bytes given, never to a length read in them.
-//!   Encodings are canonical: what decodes encodes back to the same bytes.
+//!   Encodings are canonical: what decodes encodes back to the same bytes, compressed
+//!   ones apart.
 //! - `encode` and `decode` speak bytes; `parse` and `render` speak text.
 //!
 //! Layout tables stand in the documentation of the modules and nowhere else.

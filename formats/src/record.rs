@@ -38,10 +38,13 @@ pub const TEXT_LEN_MAX_BYTES: usize = 1 << 20;
 /// Longest payload of a record.
 pub const PAYLOAD_LEN_MAX_BYTES: usize = 16 << 20;
 
-const MAGIC: Magic = Magic(*b"opdbRECD");
+/// Magic of the format, which seeds the checksum.
+pub const MAGIC: Magic = Magic(*b"opdbRECD");
 const MARKER: u8 = b'R';
 const VERSION: u8 = 1;
-const HEADER_LEN_BYTES: usize = size_of::<RawRecord>();
+
+/// Length of the header, whose last eight bytes are the checksum.
+pub const HEADER_LEN_BYTES: usize = size_of::<RawRecord>();
 
 const NONE: u8 = 1;
 const TEXT: u8 = 2;

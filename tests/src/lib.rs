@@ -5,7 +5,9 @@
 
 #[cfg(feature = "engine")]
 pub mod crash;
+pub mod fuzz;
 pub mod model;
+pub mod onnx;
 pub mod program;
 pub mod random;
 pub mod reference;

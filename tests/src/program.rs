@@ -210,9 +210,9 @@ impl Running {
         self.child.id()
     }
 
-    /// Sends a signal to this process alone.
-    pub fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).expect("the process is there");
+    /// Presses Ctrl-C for this process alone.
+    pub fn interrupt(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::INT).expect("the process is there");
     }
 
     /// Says whether the program has not ended yet.
@@ -278,6 +278,11 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Whether permissions mean nothing to the processes that are run here.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
 }
 
 /// The most memory that a process has had so far; 0 for one that has ended.

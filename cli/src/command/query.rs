@@ -53,37 +53,38 @@ pub(super) fn run(config: &Config, output: &Output, arguments: args::Query) -> R
     Ok(found)
 }
 
+/// A key as wide as this leaves room for its text on the same line.
+const KEY_COLUMNS_MAX: usize = 32;
+
+/// Writes a line for each hit; two where a terminal is too narrow for long keys and text.
 fn render(out: &mut dyn Write, hits: &[Hit]) -> std::io::Result<()> {
-    /// A key may fill this share of the line; more would leave no room for the text.
-    const KEY_COLUMNS_MAX: usize = 44;
     let keys: Vec<String> = hits.iter().map(|hit| display_key(&hit.key)).collect();
     let width = keys.iter().map(|key| console::measure_text_width(key)).max().unwrap_or(0);
-    let width = width.min(KEY_COLUMNS_MAX);
+    let columns = columns();
     for (hit, key) in hits.iter().zip(keys) {
-        let key = console::pad_str(&key, width, console::Alignment::Left, None).into_owned();
-        let key = if columns() == usize::MAX { key } else { one_line_padded(&key, width) };
-        let used = 7 + console::measure_text_width(&key) + 2;
         let text = hit.text.as_deref().unwrap_or_default();
-        let text = one_line(text, columns().saturating_sub(used));
-        writeln!(out, "{:>6.3} {key}  {text}", hit.score)?;
+        if width > KEY_COLUMNS_MAX && columns != usize::MAX {
+            writeln!(out, "{:>6.3}  {}", hit.score, one_line(&key, columns.saturating_sub(8)))?;
+            writeln!(out, "        {}", one_line(text, columns.saturating_sub(8)))?;
+        } else {
+            let key = console::pad_str(&key, width, console::Alignment::Left, None);
+            let text = one_line(text, columns.saturating_sub(10 + width));
+            writeln!(out, "{:>6.3}  {key}  {text}", hit.score)?;
+        }
     }
     Ok(())
 }
 
-fn one_line_padded(key: &str, width: usize) -> String {
-    console::pad_str(key, width, console::Alignment::Left, Some("…")).into_owned()
-}
-
 fn summary(explain: &Explain, took: std::time::Duration) -> String {
     let embedding = match explain.embedding_hit {
-        Some(true) => "embedding cached".to_owned(),
+        Some(true) => "embedding from the cache".to_owned(),
         Some(false) => format!("embedding {}", duration(explain.embed)),
         None => "vector given".to_owned(),
     };
     format!(
-        "compared with {} vectors in {} (opening vectors {}, {embedding}, comparing {})",
-        grouped(explain.compared_count as u64),
+        "{}: {} vectors loaded in {}, compared in {}; {embedding}",
         duration(took),
+        grouped(explain.compared_count as u64),
         duration(explain.load),
         duration(explain.search),
     )

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufReader, ErrorKind as IoErrorKind, Read as _, Stdin};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use op_dbus_engine::{Error as EngineError, ErrorKind, Record};
 use op_dbus_formats::exchange::npy::{NpyError, NpyHeader};
@@ -52,8 +52,8 @@ fn open_jsonl(path: &Path) -> Result<Source> {
 }
 
 fn parse_line(name: &Path, line: &Line) -> Result<Read> {
-    let parsed = jsonl::parse_line(&line.bytes, line.number)
-        .map_err(|error| Error::input(name, &error))?;
+    let parsed =
+        jsonl::parse_line(&line.bytes, line.number).map_err(|error| Error::input(name, &error))?;
     if parsed.expires_at_unix_ms.is_some() {
         let (path, number) = (name.display(), line.number);
         return Err(EngineError::new(
@@ -119,7 +119,7 @@ fn open_npy(path: &Path) -> Result<Source> {
 }
 
 /// Reads just the header, so that the rows follow; a header says itself how long it is.
-fn read_npy_header(path: &PathBuf, bytes: &mut Bytes) -> Result<NpyHeader> {
+fn read_npy_header(path: &Path, bytes: &mut Bytes) -> Result<NpyHeader> {
     let mut start = Vec::new();
     loop {
         match NpyHeader::parse(&start) {

@@ -22,8 +22,7 @@ pub(super) fn open(path: &Path) -> Result<Source> {
             let text = text.trim();
             let key = format!("{}:{}", name.display(), line.number);
             let record = Record::new(key).with_text(text);
-            Ok((!text.is_empty())
-                .then_some(Read { record, ends_batch: line.is_last_at_hand }))
+            Ok((!text.is_empty()).then_some(Read { record, ends_batch: line.is_last_at_hand }))
         });
         record.transpose()
     });

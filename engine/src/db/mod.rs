@@ -104,9 +104,7 @@ impl Database {
     pub(crate) fn write(&self, batch: Batch<'_>, sync: Sync) -> Result<()> {
         let mut options = WriteOptions::default();
         options.set_sync(sync == Sync::Yes);
-        self.db
-            .write_opt(batch.batch, &options)
-            .map_err(|error| self.error("write", error))
+        self.db.write_opt(batch.batch, &options).map_err(|error| self.error("write", error))
     }
 
     pub(crate) fn batch(&self) -> Batch<'_> {
@@ -184,7 +182,10 @@ impl PrefixIterator<'_> {
     /// Hands the next key and value to `read` and returns its answer; `None` at the end.
     ///
     /// A borrowing iterator: nothing is copied that `read` does not copy.
-    pub(crate) fn next_with<T>(&mut self, read: impl FnOnce(&[u8], &[u8]) -> T) -> Result<Option<T>> {
+    pub(crate) fn next_with<T>(
+        &mut self,
+        read: impl FnOnce(&[u8], &[u8]) -> T,
+    ) -> Result<Option<T>> {
         let answer = match self.iterator.item() {
             Some((key, value)) => read(key, value),
             None => {
@@ -256,8 +257,8 @@ fn rocksdb_error(action: &str, path: &Path, error: rocksdb::Error) -> Error {
         Rocks::Busy | Rocks::TimedOut | Rocks::TryAgain => ErrorKind::Busy,
         _ => ErrorKind::Io,
     };
-    let error_out =
-        Error::new(kind, format!("cannot {action} the database {}", path.display())).with_source(error);
+    let error_out = Error::new(kind, format!("cannot {action} the database {}", path.display()))
+        .with_source(error);
     match kind {
         ErrorKind::Full => error_out.with_remedy(
             "free space on this file system, or raise the file size limit (ulimit -f), and try again",

@@ -91,8 +91,7 @@ impl StateDatabase {
     /// Commits mutations as one batch, numbered from `first_sequence`, durable on return.
     pub(crate) fn commit(&self, mutations: &[Mutation], first_sequence: u64) -> Result<()> {
         let mut batch = self.db.batch();
-        let mut sequence = first_sequence;
-        for mutation in mutations {
+        for (sequence, mutation) in (first_sequence..).zip(mutations) {
             let key = record_key(mutation.collection, &mutation.key);
             let operation = match &mutation.action {
                 Action::Put { record, given_vector, .. } => {
@@ -109,19 +108,21 @@ impl StateDatabase {
                     Operation::Remove
                 }
             };
-            let change =
-                Change { operation, collection: mutation.collection, key: &mutation.key };
+            let change = Change { operation, collection: mutation.collection, key: &mutation.key };
             let change = change.encode().map_err(|error| {
                 Error::new(ErrorKind::Invalid, "cannot encode a change").with_source(error)
             })?;
             batch.put(CHANGES, &sequence.to_be_bytes(), &change);
             batch.put(META, SEQUENCE_KEY, &sequence.to_be_bytes());
-            sequence += 1;
         }
         self.db.write(batch, Sync::Yes)
     }
 
-    pub(crate) fn put_collection(&self, name: &CollectionName, spec: &CollectionSpec) -> Result<()> {
+    pub(crate) fn put_collection(
+        &self,
+        name: &CollectionName,
+        spec: &CollectionSpec,
+    ) -> Result<()> {
         let mut batch = self.db.batch();
         let spec = spec.encode().map_err(|error| {
             Error::new(ErrorKind::Invalid, format!("collection {name} cannot be created"))
@@ -181,7 +182,10 @@ impl StateDatabase {
 pub(crate) struct Records<'a>(PrefixIterator<'a>);
 
 impl Records<'_> {
-    pub(crate) fn next_with<T>(&mut self, read: impl FnOnce(&[u8], &[u8]) -> T) -> Result<Option<T>> {
+    pub(crate) fn next_with<T>(
+        &mut self,
+        read: impl FnOnce(&[u8], &[u8]) -> T,
+    ) -> Result<Option<T>> {
         self.0.next_with(|key, value| read(&key[size_of::<CollectionId>()..], value))
     }
 }

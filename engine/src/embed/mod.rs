@@ -6,7 +6,8 @@
 //! | `onnx` | the outline of an ONNX file, read without trusting it |
 //! | `settings` | the small JSON files beside it |
 //! | `runtime` | the ONNX Runtime library: one per process |
-//! | `tokenize`, `batch`, `session`, `pool` | text → tokens → batch → output → vector |
+//! | `tokenize`, `batch`, `session`, `pooling` | text → tokens → batch → output → vector |
+//! | `sessions` | who may run which session |
 //!
 //! Invariants: opening is cheap and loads no library; the first text, or
 //! [`Embedder::load`], does. The provider that was asked for is the one that runs. Every
@@ -19,10 +20,11 @@
 mod batch;
 mod model;
 mod onnx;
-mod pool;
+mod pooling;
 mod provider;
 mod runtime;
 mod session;
+mod sessions;
 mod settings;
 mod tokenize;
 
@@ -33,7 +35,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use op_dbus_formats::collection::ModelFingerprint;
 
 use self::model::Model;
-use self::session::Session;
+use self::sessions::Sessions;
 use self::tokenize::{Tokenizer, Tokens};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -53,8 +55,24 @@ pub struct EmbedderConfig {
     pub runtime_library: Option<PathBuf>,
     /// The hardware that runs the model.
     pub provider: Provider,
-    /// Threads of the model's session; `None` for all that this process may use.
+    /// Threads that run the model; `None` for all that this process may use.
+    ///
+    /// Up to four share them as sessions of their own once there are many texts; each
+    /// takes about the model file's size in memory.
     pub threads_count: Option<NonZeroUsize>,
+}
+
+impl EmbedderConfig {
+    /// The model in this directory, on the processor, with all threads.
+    #[must_use]
+    pub fn new(model_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            model_dir: model_dir.into(),
+            runtime_library: None,
+            provider: Provider::default(),
+            threads_count: None,
+        }
+    }
 }
 
 /// The embedding of a text.
@@ -75,7 +93,6 @@ pub struct Embedding {
 pub struct Embedder {
     config: EmbedderConfig,
     model: Model,
-    files_identity: u128,
     fingerprint: ModelFingerprint,
     dimensions: OnceLock<u32>,
     loaded: OnceLock<Loaded>,
@@ -85,7 +102,7 @@ pub struct Embedder {
 
 struct Loaded {
     tokenizer: Tokenizer,
-    session: Session,
+    sessions: Sessions,
 }
 
 impl Embedder {
@@ -104,13 +121,11 @@ impl Embedder {
     pub fn open(config: &EmbedderConfig, known: Option<KnownModel>) -> Result<Self> {
         config.provider.require_supported()?;
         let model = Model::open(&config.model_dir)?;
-        let files_identity = model.files_identity()?;
-        let known = known.filter(|known| known.files_identity == files_identity);
+        let known = known.filter(|known| known.files_identity == model.files_identity);
         let fingerprint = match known {
             Some(known) => known.fingerprint,
             None => model.fingerprint()?,
         };
-        require_unchanged(&model, files_identity)?;
         let dimensions = OnceLock::new();
         if let Some(declared) =
             model.declared_dimensions.or(known.and_then(|known| known.dimensions))
@@ -120,7 +135,6 @@ impl Embedder {
         Ok(Self {
             config: config.clone(),
             model,
-            files_identity,
             fingerprint,
             dimensions,
             loaded: OnceLock::new(),
@@ -145,7 +159,7 @@ impl Embedder {
     #[must_use]
     pub fn known(&self) -> KnownModel {
         KnownModel {
-            files_identity: self.files_identity,
+            files_identity: self.model.files_identity,
             fingerprint: self.fingerprint,
             dimensions: self.dimensions.get().copied(),
         }
@@ -229,8 +243,9 @@ impl Embedder {
             truncated: tokens.truncated,
         }));
         let order = batch::by_length(&tokens);
-        for batch in batch::batches(&tokens, &order, batch::BUDGET_TOKENS) {
-            let vectors = loaded.session.run(&batch, &tokens)?;
+        let batches = batch::batches(&tokens, &order, batch::BUDGET_TOKENS);
+        let vectors = loaded.sessions.run(&batches, &tokens)?;
+        for (batch, vectors) in batches.iter().zip(vectors) {
             for (&text, vector) in batch.texts.iter().zip(vectors) {
                 self.check_dimensions(vector.len())?;
                 embeddings[start + text].vector = vector;
@@ -280,9 +295,7 @@ impl Embedder {
         };
         let tokenizer = Tokenizer::load(&model.tokenizer_path(), &model.settings)?;
         let runtime = runtime::open(self.config.runtime_library.as_deref())?;
-        let session = Session::load(runtime, model, threads_count, tokenizer.pad_token_id())?;
-        // The fingerprint is of the files that were opened: these must be what was loaded.
-        require_unchanged(model, self.files_identity)?;
+        let sessions = Sessions::load(runtime, model, threads_count, tokenizer.pad_token_id())?;
         tracing::info!(
             model = self.name(),
             runtime = format_args!("1.{}", runtime.library.minor_version),
@@ -292,7 +305,7 @@ impl Embedder {
             "ML_PROVIDER={}",
             self.config.provider,
         );
-        Ok(Loaded { tokenizer, session })
+        Ok(Loaded { tokenizer, sessions })
     }
 }
 
@@ -304,15 +317,4 @@ impl std::fmt::Debug for Embedder {
             .field("loaded", &self.loaded.get().is_some())
             .finish_non_exhaustive()
     }
-}
-
-fn require_unchanged(model: &Model, files_identity: u128) -> Result<()> {
-    if model.files_identity()? == files_identity {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorKind::Busy,
-        format!("the files in {} have changed since they were checked", model.directory.display()),
-    )
-    .with_remedy("open the model again"))
 }

@@ -86,6 +86,8 @@ pub(super) struct Model {
     pub(super) declared_dimensions: Option<u32>,
     /// External data, relative to the directory.
     external_files: Vec<PathBuf>,
+    /// What the file system said about the files when they were checked.
+    pub(super) files_identity: u128,
 }
 
 impl Model {
@@ -118,7 +120,7 @@ impl Model {
         let declared_dimensions = declared_dimensions(output, &settings, &path)?;
         let output = output.name.clone();
         let external_files = external_files(&outline.external_locations, &directory)?;
-        Ok(Self {
+        let mut model = Self {
             directory,
             settings,
             output,
@@ -126,7 +128,10 @@ impl Model {
             takes_token_types,
             declared_dimensions,
             external_files,
-        })
+            files_identity: 0,
+        };
+        model.files_identity = model.current_identity()?;
+        Ok(model)
     }
 
     /// The name of the directory.
@@ -147,8 +152,26 @@ impl Model {
         [self.model_path(), self.tokenizer_path()].into_iter().chain(external)
     }
 
+    /// Checks that the files are still those that were opened.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`] if not.
+    pub(super) fn require_unchanged(&self) -> Result<()> {
+        if self.current_identity()? == self.files_identity {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Busy,
+            format!(
+                "the files in {} have changed since they were opened",
+                self.directory.display()
+            ),
+        )
+        .with_remedy("open the model again"))
+    }
+
     /// Hashes what the file system says about the files, and the settings.
-    pub(super) fn files_identity(&self) -> Result<u128> {
+    fn current_identity(&self) -> Result<u128> {
         let mut hash = Xxh3::new();
         hash.update(IDENTITY_DOMAIN);
         self.hash_settings(&mut hash);
@@ -169,6 +192,9 @@ impl Model {
     /// Hashes the files' content and the settings.
     ///
     /// Cost: reads every file, so the whole model.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`] if a file changes meanwhile.
     pub(super) fn fingerprint(&self) -> Result<ModelFingerprint> {
         let mut hash = Xxh3::new();
         hash.update(FINGERPRINT_DOMAIN);
@@ -176,6 +202,7 @@ impl Model {
         for path in self.files() {
             hash_file(&mut hash, &path).map_err(|source| Error::io("read", &path, source))?;
         }
+        self.require_unchanged()?;
         Ok(ModelFingerprint(hash.digest128().to_le_bytes()))
     }
 
@@ -317,7 +344,7 @@ fn external_files(locations: &[String], directory: &Path) -> Result<Vec<PathBuf>
             return Err(outside());
         }
         let path = directory.join(relative);
-        open_file(&path)?;
+        open_file(&path).map_err(|error| error.with_remedy(REMEDY))?;
         let resolved = path.canonicalize().map_err(|source| Error::io("resolve", &path, source))?;
         if resolved.starts_with(&root) { Ok(relative.to_owned()) } else { Err(outside()) }
     };
@@ -336,5 +363,202 @@ fn hash_file(hash: &mut Xxh3, path: &Path) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::onnx::tests::{bytes, external_tensor, number, port};
+    use super::*;
+
+    const FLOAT16: u64 = 10;
+
+    /// Encodes a model with these ports and initializers.
+    fn model(inputs: &[Vec<u8>], outputs: &[Vec<u8>], initializers: &[Vec<u8>]) -> Vec<u8> {
+        let field = |number: u64, messages: &[Vec<u8>]| -> Vec<u8> {
+            messages.iter().flat_map(|message| bytes(number, message)).collect()
+        };
+        let graph = [field(5, initializers), field(11, inputs), field(12, outputs)].concat();
+        [number(1, 9), bytes(7, &graph)].concat()
+    }
+
+    fn inputs() -> Vec<Vec<u8>> {
+        [INPUT_IDS, ATTENTION_MASK].map(|name| port(name, ELEMENT_INT64, &[0, 0])).to_vec()
+    }
+
+    fn hidden_state() -> Vec<u8> {
+        port(LAST_HIDDEN_STATE, ELEMENT_FLOAT, &[0, 0, 4])
+    }
+
+    fn directory(model: &[u8]) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join(MODEL_FILE), model).unwrap();
+        std::fs::write(directory.path().join(TOKENIZER_FILE), "{}").unwrap();
+        directory
+    }
+
+    fn open(bytes: &[u8]) -> Result<Model> {
+        Model::open(directory(bytes).path())
+    }
+
+    #[test]
+    fn outputs_are_chosen_by_name_then_by_shape() {
+        let pooled = port(SENTENCE_EMBEDDING, ELEMENT_FLOAT, &[0, 8]);
+        let other = port("other", ELEMENT_FLOAT, &[0, 0, 6]);
+        let flat = port("flat", ELEMENT_FLOAT, &[0, 2]);
+        let mean = Pooling::Tokens(TokenPooling::Mean);
+        for (outputs, name, pooling, dimensions) in [
+            (vec![hidden_state(), pooled], SENTENCE_EMBEDDING, Pooling::Model, Some(8)),
+            (vec![other.clone(), hidden_state()], LAST_HIDDEN_STATE, mean, Some(4)),
+            (vec![flat, other], "other", mean, Some(6)),
+            (vec![port("x", ELEMENT_FLOAT, &[0, 0, 0])], "x", mean, None),
+        ] {
+            let model = open(&model(&inputs(), &outputs, &[])).unwrap();
+            assert_eq!((model.output.as_str(), model.pooling), (name, pooling));
+            assert_eq!(model.declared_dimensions, dimensions);
+            assert!(!model.takes_token_types);
+        }
+    }
+
+    #[test]
+    fn token_types_are_found() {
+        let mut inputs = inputs();
+        inputs.insert(0, port(TOKEN_TYPE_IDS, ELEMENT_INT64, &[0, 0]));
+        assert!(open(&model(&inputs, &[hidden_state()], &[])).unwrap().takes_token_types);
+    }
+
+    #[test]
+    fn a_model_that_is_no_text_encoder_is_refused() {
+        let with =
+            |name: &str, element_type| [inputs(), vec![port(name, element_type, &[0, 0])]].concat();
+        let narrow = vec![inputs()[0].clone(), port(ATTENTION_MASK, ELEMENT_FLOAT, &[0, 0])];
+        for (inputs, outputs, what) in [
+            (with("position_ids", ELEMENT_INT64), vec![hidden_state()], "position_ids"),
+            (with(TOKEN_TYPE_IDS, ELEMENT_FLOAT), vec![hidden_state()], TOKEN_TYPE_IDS),
+            (narrow, vec![hidden_state()], ATTENTION_MASK),
+            (inputs()[..1].to_vec(), vec![hidden_state()], ATTENTION_MASK),
+            (inputs()[1..].to_vec(), vec![hidden_state()], INPUT_IDS),
+            (inputs(), vec![], "no output"),
+            (inputs(), vec![port("flat", ELEMENT_FLOAT, &[0, 4])], "no output"),
+            (inputs(), vec![port(LAST_HIDDEN_STATE, FLOAT16, &[0, 0, 4])], "float32"),
+            (inputs(), vec![port(SENTENCE_EMBEDDING, ELEMENT_FLOAT, &[4])], "1 dimensions"),
+        ] {
+            let error = open(&model(&inputs, &outputs, &[])).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported);
+            assert!(error.to_string().contains(what), "{what}: {error}");
+            assert!(error.remedy().is_some());
+        }
+    }
+
+    #[test]
+    fn missing_empty_and_cut_files_are_named() {
+        let whole = model(&inputs(), &[hidden_state()], &[]);
+        let missing = Model::open(Path::new("/nowhere/model")).unwrap_err();
+        assert_eq!(missing.kind(), ErrorKind::NotFound);
+        for file in [MODEL_FILE, TOKENIZER_FILE] {
+            let directory = directory(&whole);
+            let path = directory.path().join(file);
+            std::fs::write(&path, "").unwrap();
+            let empty = Model::open(directory.path()).unwrap_err();
+            std::fs::remove_file(&path).unwrap();
+            let missing = Model::open(directory.path()).unwrap_err();
+            std::fs::create_dir(&path).unwrap();
+            let no_file = Model::open(directory.path()).unwrap_err();
+            let kinds = [empty, missing, no_file].map(|error| {
+                assert!(error.to_string().contains(file), "{error}");
+                error.kind()
+            });
+            assert_eq!(kinds, [ErrorKind::Corrupt, ErrorKind::NotFound, ErrorKind::Corrupt]);
+        }
+        for len in 1..whole.len() {
+            assert_eq!(open(&whole[..len]).unwrap_err().kind(), ErrorKind::Corrupt, "{len}");
+        }
+    }
+
+    #[test]
+    fn a_config_of_another_model_is_refused() {
+        let directory = directory(&model(&inputs(), &[hidden_state()], &[]));
+        let config = directory.path().join("config.json");
+        std::fs::write(&config, r#"{"hidden_size": 4}"#).unwrap();
+        assert!(Model::open(directory.path()).is_ok());
+        std::fs::write(&config, r#"{"hidden_size": 5}"#).unwrap();
+        assert_eq!(Model::open(directory.path()).unwrap_err().kind(), ErrorKind::Invalid);
+    }
+
+    #[test]
+    fn external_data_stays_in_the_directory() {
+        let outside = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(outside.path(), "weights").unwrap();
+        let with = |location: &str| {
+            let model = model(&inputs(), &[hidden_state()], &[external_tensor("w", location)]);
+            let directory = directory(&model);
+            std::fs::create_dir(directory.path().join("sub")).unwrap();
+            std::fs::write(directory.path().join("sub/data.bin"), "weights").unwrap();
+            std::os::unix::fs::symlink(outside.path(), directory.path().join("link")).unwrap();
+            std::os::unix::fs::symlink("sub/data.bin", directory.path().join("inner")).unwrap();
+            Model::open(directory.path())
+        };
+        let absolute = outside.path().to_str().unwrap();
+        for location in
+            [absolute, "../data.bin", "sub/../sub/data.bin", "./sub/data.bin", "", "link"]
+        {
+            let error = with(location).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Denied, "{location}");
+            assert!(error.to_string().contains(&format!("{location:?}")), "{error}");
+        }
+        // A location by which the runtime means an address in its own memory.
+        for missing in ["data.bin", "*/_ORT_MEM_ADDR_/*"] {
+            assert_eq!(with(missing).unwrap_err().kind(), ErrorKind::NotFound);
+        }
+        for inside in ["sub/data.bin", "inner"] {
+            assert_eq!(with(inside).unwrap().external_files, [Path::new(inside)]);
+        }
+    }
+
+    #[test]
+    fn the_fingerprint_is_of_everything_that_decides_a_vector() {
+        let bytes = model(&inputs(), &[hidden_state()], &[external_tensor("w", "data.bin")]);
+        let directory = directory(&bytes);
+        let file = |name: &str| directory.path().join(name);
+        std::fs::write(file("data.bin"), "weights").unwrap();
+        let fingerprint = || Model::open(directory.path()).unwrap().fingerprint().unwrap();
+        let original = fingerprint();
+        assert_eq!(original, fingerprint());
+        for (name, text) in [
+            ("data.bin", "weightz"),
+            (TOKENIZER_FILE, "{ }"),
+            ("sentence_bert_config.json", r#"{"max_seq_length": 128}"#),
+        ] {
+            let before = std::fs::read(file(name)).ok();
+            std::fs::write(file(name), text).unwrap();
+            assert_ne!(fingerprint(), original, "{name}");
+            match before {
+                Some(before) => std::fs::write(file(name), before).unwrap(),
+                None => std::fs::remove_file(file(name)).unwrap(),
+            }
+            assert_eq!(fingerprint(), original, "{name}");
+        }
+        // Pooling decides, and what decides nothing does not.
+        std::fs::create_dir(file("1_Pooling")).unwrap();
+        let pooling = r#"{"pooling_mode_cls_token": true}"#;
+        std::fs::write(file("1_Pooling/config.json"), pooling).unwrap();
+        assert_ne!(fingerprint(), original);
+        std::fs::remove_dir_all(file("1_Pooling")).unwrap();
+        std::fs::write(file("README.md"), "words").unwrap();
+        assert_eq!(fingerprint(), original);
+    }
+
+    #[test]
+    fn a_file_that_is_replaced_is_noticed() {
+        let bytes = model(&inputs(), &[hidden_state()], &[]);
+        let directory = directory(&bytes);
+        let model = Model::open(directory.path()).unwrap();
+        assert!(model.require_unchanged().is_ok());
+        let copy = directory.path().join("copy");
+        std::fs::write(&copy, &bytes).unwrap();
+        std::fs::rename(&copy, directory.path().join(MODEL_FILE)).unwrap();
+        assert_eq!(model.require_unchanged().unwrap_err().kind(), ErrorKind::Busy);
+        assert_eq!(model.fingerprint().unwrap_err().kind(), ErrorKind::Busy);
+        assert_ne!(Model::open(directory.path()).unwrap().files_identity, model.files_identity);
     }
 }

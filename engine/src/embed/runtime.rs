@@ -216,7 +216,10 @@ fn probe(path: &Path) -> Probe {
             tracing::debug!(%error, name = %path.display(), "no library by this name");
             "not found".to_owned()
         }
-        Err(error) => format!("it cannot be loaded: {error}"),
+        Err(error) => {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            format!("it cannot be loaded: {}", cause.unwrap_or_else(|| error.to_string()))
+        }
         Ok(()) => "it is no ONNX Runtime 1.x".to_owned(),
     })
 }
@@ -331,7 +334,9 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "not a library").unwrap();
         let Probe::Unusable(why) = probe(file.path()) else { panic!("it was accepted") };
+        // The loader's own words name the file.
         assert!(why.contains("cannot be loaded"), "{why}");
+        assert!(why.contains(file.path().to_str().unwrap()), "{why}");
     }
 
     #[test]

@@ -187,9 +187,8 @@ impl Store {
         if let Some(collection) = collections.get(name) {
             return Ok(Arc::clone(collection));
         }
-        let valid_name: CollectionName = name.parse().map_err(|error| {
-            Error::new(ErrorKind::Invalid, format!("{error}"))
-        })?;
+        let valid_name: CollectionName =
+            name.parse().map_err(|error| Error::new(ErrorKind::Invalid, format!("{error}")))?;
         let id = collections.values().map(|known| known.spec.id.0 + 1).max().unwrap_or(1);
         let spec = self.spec(CollectionId(id), options)?;
         self.state.put_collection(&valid_name, &spec)?;
@@ -207,7 +206,14 @@ impl Store {
             CollectionOptions::Given { dimensions, metric } => (dimensions, metric, None),
         };
         let created_unix_ms = unix_ms();
-        Ok(CollectionSpec { id, dimensions, metric, encoding: Encoding::F32, model, created_unix_ms })
+        Ok(CollectionSpec {
+            id,
+            dimensions,
+            metric,
+            encoding: Encoding::F32,
+            model,
+            created_unix_ms,
+        })
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use op_dbus_formats::embedding::EmbeddingKey;
 use op_dbus_formats::record::{self as format, EmbeddingSource};
 
-use super::collection::{Collection, decode_vector};
 use super::Store;
+use super::collection::{Collection, decode_vector};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{ExactIndex, Scored};
 use crate::query::{Answer, Explain, Hit, Query, Target};
@@ -68,10 +68,11 @@ impl Store {
             if let Some(index) = &*collection.index() {
                 explain.compared_count += index.len();
                 let scored = index.search(&vector, query.limit, None, threads)?;
-                found.extend(scored.into_iter().map(|scored| Found {
-                    collection: Arc::clone(&collection),
-                    scored,
-                }));
+                found.extend(
+                    scored
+                        .into_iter()
+                        .map(|scored| Found { collection: Arc::clone(&collection), scored }),
+                );
             }
             explain.search += started.elapsed();
         }
@@ -199,7 +200,12 @@ impl Store {
     }
 
     /// Computes the embeddings of records whose cached ones are gone.
-    fn recompute(&self, collection: &Collection, lost: &[Vec<u8>], index: &mut ExactIndex) -> Result<()> {
+    fn recompute(
+        &self,
+        collection: &Collection,
+        lost: &[Vec<u8>],
+        index: &mut ExactIndex,
+    ) -> Result<()> {
         if lost.is_empty() {
             return Ok(());
         }

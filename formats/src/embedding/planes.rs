@@ -1,14 +1,12 @@
-//! Byte planes: byte 0 of every element, then byte 1 of every element, and so on.
-//!
-//! | size | field | |
-//! |---|---|---|
-//! | 2 each | packed_len | of each plane: 0 if it is raw, else bytes of its zstd frame |
-//! | | planes | raw, `dimensions` bytes, or one zstd frame; to the end |
+//! Byte planes: byte 0 of every element, then byte 1 of every element, and so on. The
+//! layout stands in the module above.
 //!
 //! The last byte of a float holds its sign and most of its exponent. The exponents of
 //! a vector resemble each other and compress; signs and mantissas are noise and do
 //! not. So that all of the exponent falls in one plane and the sign in another, each
 //! float is first rotated left by one bit.
+
+use std::cell::RefCell;
 
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::compress_bound;
@@ -18,19 +16,25 @@ use crate::FormatError;
 /// Level of zstd. Planes are so short that higher levels find nothing more.
 const LEVEL: i32 = 3;
 
+thread_local! {
+    // To make a context costs several times more than to use it on a plane, and a
+    // context has no state that outlives one frame.
+    static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+    static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
 /// Packs plain `elements`, of `element_len` bytes each, if that saves a sixteenth.
 pub(super) fn pack(elements: &[u8], element_len: usize) -> Option<Vec<u8>> {
     let dimensions = elements.len() / element_len;
     let mut rotated = elements.to_vec();
     rotate_left(&mut rotated, element_len, 1);
-    let mut compressor = Compressor::new(LEVEL).ok()?;
     let mut frame = vec![0; compress_bound(dimensions)];
     let mut table = Vec::with_capacity(2 * element_len);
     let mut planes = Vec::with_capacity(elements.len());
     for index in 0..element_len {
         let plane: Vec<u8> = rotated.iter().skip(index).step_by(element_len).copied().collect();
-        let packed_len = match compressor.compress_to_buffer(&plane, &mut frame[..]) {
-            Ok(len) if len < dimensions => {
+        let packed_len = match compress(&plane, &mut frame) {
+            Some(len) if len < dimensions => {
                 planes.extend_from_slice(&frame[..len]);
                 len
             }
@@ -91,23 +95,16 @@ pub(super) fn unpack(
     let (table, mut planes) = packed.split_at(2 * element_len);
     let mut elements = vec![0; dimensions * element_len];
     let mut decompressed = Vec::new();
-    let mut decompressor = None;
     for (index, packed_len) in packed_lens(table).enumerate() {
         let (packed_plane, rest) = planes.split_at(plane_len(packed_len, dimensions));
         planes = rest;
         let plane = if packed_len == 0 {
             packed_plane
         } else {
-            let damaged = FormatError::Compression { plane: index as u8 };
-            let decompressor = match &mut decompressor {
-                Some(decompressor) => decompressor,
-                none => none.insert(Decompressor::new().map_err(|_| damaged)?),
-            };
             decompressed.resize(dimensions, 0);
-            // It never writes past the buffer, whatever length the frame claims.
-            match decompressor.decompress_to_buffer(packed_plane, &mut decompressed[..]) {
-                Ok(len) if len == dimensions => &decompressed[..],
-                _ => return Err(damaged),
+            match decompress(packed_plane, &mut decompressed) {
+                Some(len) if len == dimensions => &decompressed[..],
+                _ => return Err(FormatError::Compression { plane: index as u8 }),
             }
         };
         for (element, byte) in elements.chunks_exact_mut(element_len).zip(plane) {
@@ -117,6 +114,33 @@ pub(super) fn unpack(
     // Rotating by all bits but one undoes a rotation by one.
     rotate_left(&mut elements, element_len, 8 * element_len as u32 - 1);
     Ok(elements)
+}
+
+/// Compresses to `frame` and returns the length, if there is memory and room.
+fn compress(plane: &[u8], frame: &mut [u8]) -> Option<usize> {
+    let used = COMPRESSOR.try_with(|context| {
+        let mut context = context.borrow_mut();
+        let context = match &mut *context {
+            Some(context) => context,
+            none => none.insert(Compressor::new(LEVEL).ok()?),
+        };
+        context.compress_to_buffer(plane, frame).ok()
+    });
+    used.ok().flatten()
+}
+
+/// Decompresses to `plane` and returns the length, unless the frame is damaged or
+/// holds more; nothing is written past the end, whatever length the frame claims.
+fn decompress(frame: &[u8], plane: &mut [u8]) -> Option<usize> {
+    let used = DECOMPRESSOR.try_with(|context| {
+        let mut context = context.borrow_mut();
+        let context = match &mut *context {
+            Some(context) => context,
+            none => none.insert(Decompressor::new().ok()?),
+        };
+        context.decompress_to_buffer(frame, plane).ok()
+    });
+    used.ok().flatten()
 }
 
 fn packed_lens(table: &[u8]) -> impl Iterator<Item = usize> {

@@ -537,7 +537,8 @@ mod tests {
         let line = br#"{"key":"a","vector":[1.00000005960464477540]}"#;
         let vector = parse_line(line, 1).unwrap().vector.unwrap();
         assert_eq!(vector, [1.000_000_1]);
-        assert_eq!(1.000_000_059_604_644_775_40_f64 as f32, 1.0);
+        let by_way_of_f64: f64 = "1.00000005960464477540".parse().unwrap();
+        assert_eq!(by_way_of_f64 as f32, 1.0);
     }
 
     #[test]

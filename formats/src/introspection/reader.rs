@@ -7,6 +7,7 @@ use quick_xml::events::{BytesRef, BytesStart, Event};
 use quick_xml::{Reader, XmlVersion};
 
 use super::documentation::{Comment, TextBuilder, plain_text};
+use super::entities::Entities;
 use super::names::{NameProblem, check_free_name, check_interface_name, check_member_name};
 use super::signature::check_complete_type;
 use super::{
@@ -82,6 +83,7 @@ struct Document<'a> {
     elements_count: usize,
     /// Comments since the last element began or ended.
     comments: Vec<&'a str>,
+    entities: Entities<'a>,
     root: Option<Node>,
 }
 
@@ -93,6 +95,7 @@ impl<'a> Document<'a> {
             open: Vec::new(),
             elements_count: 0,
             comments: Vec::new(),
+            entities: Entities::default(),
             root: None,
         }
     }
@@ -114,7 +117,7 @@ impl<'a> Document<'a> {
                 }
                 Ok(())
             }
-            Event::DocType(declaration) => self.document_type(&declaration.into_inner()),
+            Event::DocType(declaration) => self.document_type(declaration.into_inner()),
             Event::Decl(_) | Event::PI(_) | Event::Empty(_) | Event::Eof => Ok(()),
         }
     }
@@ -129,23 +132,15 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// Takes a document type that only names itself and an external part.
-    fn document_type(&self, declaration: &str) -> Result<(), TextError> {
+    /// Takes a document type: its external part is never read, what it declares inside
+    /// must be harmless.
+    fn document_type(&mut self, declaration: Cow<'a, str>) -> Result<(), TextError> {
         if self.root.is_some() || !self.open.is_empty() {
             return Err(self.wrong("a document type must stand before the first element"));
         }
-        let mut quote = None;
-        for character in declaration.chars() {
-            match (quote, character) {
-                (None, '"' | '\'') => quote = Some(character),
-                (None, '[') => {
-                    let problem = "a document type with declarations inside is refused: they \
-                                   could define entities without bound";
-                    return Err(self.wrong(problem));
-                }
-                (Some(open), _) if open == character => quote = None,
-                _ => {}
-            }
+        // Read from a slice, an event borrows from it.
+        if let Cow::Borrowed(declaration) = declaration {
+            self.entities = Entities::parse(declaration).map_err(|problem| self.wrong(problem))?;
         }
         Ok(())
     }
@@ -329,16 +324,19 @@ impl<'a> Document<'a> {
 
     fn reference(&mut self, reference: &BytesRef<'a>) -> Result<(), TextError> {
         let name: &str = reference;
-        let problem = |problem: &str| self.wrong(format!("&{}; {problem}", shown(name)));
         let character = match reference.resolve_char_ref() {
             Ok(Some(character)) => Some(character),
             Ok(None) => resolve_predefined_entity(name).and_then(|text| text.chars().next()),
-            Err(_) => return Err(problem("is no character")),
+            Err(_) => return Err(self.wrong(format!("&{}; is no character", shown(name)))),
         };
-        let Some(character) = character else {
-            return Err(problem("is an entity that XML does not define"));
-        };
-        self.characters(character.encode_utf8(&mut [0; 4]))
+        if let Some(character) = character {
+            return self.characters(character.encode_utf8(&mut [0; 4]));
+        }
+        match self.entities.expand(name) {
+            Ok(Some(value)) => self.characters(value),
+            Ok(None) => Err(self.wrong(format!("&{}; is not defined", shown(name)))),
+            Err(problem) => Err(self.wrong(problem)),
+        }
     }
 
     /// Returns the text of the documentation in which the present event stands.

@@ -1,7 +1,7 @@
 //! How often, from which seed, and what is printed about it.
 
-use std::fmt::Display;
-use std::path::Path;
+use std::fmt::{Debug, Display};
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::check::Finding;
@@ -52,24 +52,27 @@ impl Campaign {
         self.crashes_count < self.crashes_max
     }
 
-    /// Crashes survived so far.
-    #[must_use]
-    pub fn crashes_count(&self) -> u64 {
-        self.crashes_count
-    }
-
-    /// Counts a crash and what had been acknowledged before it.
-    pub fn survived(&mut self, acknowledged_count: usize) {
-        self.crashes_count += 1;
-        self.acknowledged_count += acknowledged_count as u64;
-    }
-
-    /// Fails the test with what was found, and says how to repeat it.
+    /// Counts a crash that the store survived; `settled` says how many writes had been
+    /// acknowledged before it.
     ///
     /// # Panics
-    /// Always.
-    pub fn fail(&self, moment: &dyn Display, store: &Path, findings: &[Finding]) -> ! {
+    /// If the store did not survive: with what was found, how to repeat it, and where `keep` has
+    /// left the store.
+    pub fn judge(
+        &mut self,
+        moment: &dyn Debug,
+        settled: Result<usize, Vec<Finding>>,
+        keep: impl FnOnce() -> PathBuf,
+    ) {
         const SHOWN_COUNT: usize = 20;
+        self.crashes_count += 1;
+        let findings = match settled {
+            Ok(acknowledged_count) => {
+                self.acknowledged_count += acknowledged_count as u64;
+                return;
+            }
+            Err(findings) => findings,
+        };
         let mut text = String::new();
         for finding in findings.iter().take(SHOWN_COUNT) {
             text.push_str(&format!("\n  {finding}"));
@@ -77,12 +80,12 @@ impl Campaign {
         if findings.len() > SHOWN_COUNT {
             text.push_str(&format!("\n  and {} more", findings.len() - SHOWN_COUNT));
         }
+        let Self { name, crashes_count, seed, .. } = self;
+        let kept = keep();
         panic!(
-            "{}: crash {}, {moment}:{text}\nthe store: {}\nto repeat: OPDBUS_TEST_SEED={}",
-            self.name,
-            self.crashes_count + 1,
-            store.display(),
-            self.seed
+            "{name}: crash {crashes_count}, {moment:?}:{text}\nkept: {}\nto repeat: \
+             OPDBUS_TEST_SEED={seed}",
+            kept.display(),
         );
     }
 
@@ -90,8 +93,8 @@ impl Campaign {
     pub fn finish(self, note: &str) {
         let Self { name, seed, crashes_count, acknowledged_count, started, .. } = self;
         println!(
-            "ledger: {name}: {crashes_count} crashes, {acknowledged_count} writes acknowledged \
-             before them, 0 lost, {:.0} s, seed {seed}{note}",
+            "ledger: {name}: {crashes_count} crashes, {acknowledged_count} writes acknowledged, \
+             0 lost, {:.0} s, seed {seed}{note}",
             started.elapsed().as_secs_f64()
         );
     }

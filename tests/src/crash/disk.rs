@@ -25,7 +25,7 @@ pub struct Disk {
     mount_point: PathBuf,
     mounted: bool,
     // Last, so that what lies in it is unmounted before it is removed.
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Disk {
@@ -45,7 +45,7 @@ impl Disk {
         };
         make().map_err(|error| format!("cannot make an image: {error}"))?;
         run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image))?;
-        let mut disk = Self { image, mount_point, mounted: false, _directory: directory };
+        let mut disk = Self { image, mount_point, mounted: false, directory };
         disk.mount()?;
         Ok(disk)
     }
@@ -54,6 +54,16 @@ impl Disk {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.mount_point
+    }
+
+    /// Unmounts the disk and leaves its image for people to look at.
+    ///
+    /// # Panics
+    /// If a file is still open below it.
+    pub fn keep(&mut self) -> PathBuf {
+        self.unmount().expect("nobody uses the disk");
+        self.directory.disable_cleanup(true);
+        self.image.clone()
     }
 
     /// Cuts the power: nothing more reaches the disk until [`Self::replug`].

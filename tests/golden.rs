@@ -1,0 +1,463 @@
+//! Bytes that every later version must read, and that no damage may change in silence.
+//!
+//! `golden/<format>/v<version>/` holds encoded values, each beside a dump of what it
+//! decodes to. `UPDATE_GOLDEN=1` writes them anew, which is right only for a version
+//! that nobody has stored anything in.
+
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use op_dbus_formats::embedding::{self, EncodedEmbedding, Encoding, Packing};
+use op_dbus_formats::exchange::jsonl::{self, ExchangeRecord};
+use op_dbus_formats::exchange::{fvecs, npy};
+use op_dbus_formats::{
+    Change, CollectionId, CollectionSpec, EmbeddingKey, EmbeddingSource, Metric, ModelFingerprint,
+    Operation, Payload, Record, StoreFile, introspection,
+};
+use proptest::prelude::*;
+
+/// A golden file: where it lies, what it is made of and how it is read.
+struct Golden {
+    format: &'static str,
+    name: &'static str,
+    bytes: Vec<u8>,
+    dump: fn(&[u8]) -> Result<String, String>,
+    protection: Protection,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Protection {
+    /// Every bit is under a checksum.
+    Checksum,
+    /// As above, and which bytes a value has is up to a version of zstd.
+    ChecksumOfCompressed,
+    /// A format of others, without a checksum.
+    None,
+}
+
+impl Golden {
+    fn path(&self, extension: &str) -> PathBuf {
+        folder(self.format).join(format!("{}.{extension}", self.name))
+    }
+}
+
+fn folder(format: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(format).join("v1")
+}
+
+fn goldens() -> Vec<Golden> {
+    let mut goldens = values();
+    goldens.extend(embeddings());
+    goldens.extend(exchanged());
+    goldens
+}
+
+fn values() -> Vec<Golden> {
+    let store = StoreFile {
+        store_id: std::array::from_fn(|index| index as u8 + 1),
+        hash_seed: 0x0123_4567_89AB_CDEF,
+        created_unix_ms: 1_700_000_000_000,
+    };
+    let full = Record {
+        payload: Payload::Json(r#"{"state": "up", "mtu": 1500}"#.into()),
+        text: Some("wired network, grüßt".into()),
+        embedding: EmbeddingSource::Cached(EmbeddingKey(0xFEDC_BA98 << 64 | 7)),
+        expires_at_unix_ms: Some(1_800_000_000_000),
+    };
+    let given = Record {
+        payload: Payload::Bytes(Cow::Borrowed(&[0, 255, 10])),
+        text: None,
+        embedding: EmbeddingSource::Given,
+        expires_at_unix_ms: None,
+    };
+    let change =
+        Change { operation: Operation::Remove, collection: CollectionId(3), key: b"org.\xFF" };
+    let spec = CollectionSpec {
+        id: CollectionId(3),
+        dimensions: 384,
+        metric: Metric::Cosine,
+        encoding: Encoding::F16,
+        model: Some(ModelFingerprint(std::array::from_fn(|index| 0xF0 | index as u8))),
+        created_unix_ms: 1_700_000_000_000,
+    };
+    let value = |format, name, bytes, dump| Golden {
+        format,
+        name,
+        bytes,
+        dump,
+        protection: Protection::Checksum,
+    };
+    vec![
+        value("store_file", "store", store.encode().unwrap().to_vec(), dump_store_file),
+        value("record", "empty", Record::default().encode().unwrap(), dump_record),
+        value("record", "full", full.encode().unwrap(), dump_record),
+        value("record", "given", given.encode().unwrap(), dump_record),
+        value("change", "remove", change.encode().unwrap(), dump_change),
+        value("collection", "model", spec.encode().unwrap().to_vec(), dump_collection),
+    ]
+}
+
+fn embeddings() -> Vec<Golden> {
+    let short = [0.0, -0.5, 0.25, 1.0, 1.0e-30, -3.0];
+    let exponents: Vec<f32> = (0..96).map(|index| ((index % 7) as f32 - 3.0) / 64.0).collect();
+    let embedding = |name, vector: &[f32], encoding, packing, protection| Golden {
+        format: "embedding",
+        name,
+        bytes: embedding::encode(vector, encoding, packing).unwrap(),
+        dump: dump_embedding,
+        protection,
+    };
+    let (sealed, compressed) = (Protection::Checksum, Protection::ChecksumOfCompressed);
+    vec![
+        embedding("f32-plain", &short, Encoding::F32, Packing::Plain, sealed),
+        embedding("f16-plain", &short, Encoding::F16, Packing::Plain, sealed),
+        embedding("i8-plain", &short, Encoding::I8, Packing::Plain, sealed),
+        embedding("f32-planes", &exponents, Encoding::F32, Packing::Planes, compressed),
+        embedding("f16-planes", &exponents, Encoding::F16, Packing::Planes, compressed),
+        embedding("i8-planes", &exponents, Encoding::I8, Packing::Planes, compressed),
+    ]
+}
+
+fn exchanged() -> Vec<Golden> {
+    let record = ExchangeRecord {
+        key: Cow::Borrowed(b"net/eth0"),
+        text: Some("wired \"network\"\n".into()),
+        vector: Some(vec![0.1, -0.0, 1.0e-45, f32::MAX]),
+        payload: Payload::Json(r#"{"b": 1.50, "a": [1e400]}"#.into()),
+        expires_at_unix_ms: Some(u64::MAX),
+    };
+    let mut line = Vec::new();
+    jsonl::render_line(&record, &mut line).unwrap();
+    let bytes = ExchangeRecord {
+        key: Cow::Borrowed(b"\xFF"),
+        text: None,
+        vector: None,
+        payload: Payload::Bytes(Cow::Borrowed(&[0, 1, 2, 3])),
+        expires_at_unix_ms: None,
+    };
+    let mut bytes_line = Vec::new();
+    jsonl::render_line(&bytes, &mut bytes_line).unwrap();
+    let mut rows = Vec::new();
+    fvecs::encode_row(&[1.0, -2.0], &mut rows).unwrap();
+    fvecs::encode_row(&[0.5], &mut rows).unwrap();
+    let exchanged = |format, name, bytes, dump| Golden {
+        format,
+        name,
+        bytes,
+        dump,
+        protection: Protection::None,
+    };
+    vec![
+        exchanged("jsonl", "full", line, dump_jsonl),
+        exchanged("jsonl", "bytes", bytes_line, dump_jsonl),
+        exchanged("npy", "header", npy::render_header(300, 384).unwrap(), dump_npy),
+        exchanged("fvecs", "rows", rows, dump_fvecs),
+        exchanged("introspection", "disk", DISK.as_bytes().to_vec(), dump_introspection),
+    ]
+}
+
+const DISK: &str = r#"<?xml version="1.0"?>
+<!DOCTYPE node PUBLIC "-//freedesktop//DTD D-BUS Object Introspection 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/introspect.dtd">
+<!-- Copyright is for this document to have, and not for the node. -->
+<node name="/org/example/Disk">
+  <!--
+      org.example.Disk1:
+      @short_description: A disk.
+
+      Can be <emphasis>mounted</emphasis> and watched.
+  -->
+  <interface name="org.example.Disk1">
+    <annotation name="org.freedesktop.DBus.Deprecated" value="true"/>
+    <!--
+        Mount:
+        @target: Where to, such as
+            <filename>/mnt</filename>.
+        @options: How (see #org.example.Disk1:Options).
+        @handle: What to unmount with.
+
+        Mounts the disk &amp; waits until it is there.
+
+        <variablelist>
+          <varlistentry><term>read-only b</term><listitem><para>
+            Whether %TRUE is enough.
+          </para></listitem></varlistentry>
+        </variablelist>
+
+        Since: 1.2
+    -->
+    <method name="Mount">
+      <arg name="target" type="s" direction="in"/>
+      <arg name="options" type="a{sv}" direction="in"/>
+      <arg name="handle" type="(ux)" direction="out"/>
+    </method>
+    <property name="Options" type="a{sv}" access="readwrite">
+      <annotation name="org.gtk.GDBus.DocString" value="What Mount does if not told otherwise."/>
+    </property>
+    <signal name="Mounted">
+      <doc:doc><doc:description><doc:para>After a mount.</doc:para></doc:description></doc:doc>
+      <arg type="s"/>
+    </signal>
+  </interface>
+  <node name="partitions"/>
+</node>
+"#;
+
+fn dump_store_file(bytes: &[u8]) -> Result<String, String> {
+    let store = StoreFile::decode(bytes).map_err(|error| error.to_string())?;
+    // The seed of a store that matters is not printed; this one does not.
+    Ok(format!("{store:#?}\nhash_seed: {:#018x}\n", store.hash_seed))
+}
+
+fn dump_record(bytes: &[u8]) -> Result<String, String> {
+    let record = Record::decode(bytes).map_err(|error| error.to_string())?;
+    Ok(format!("{record:#?}\n"))
+}
+
+fn dump_change(bytes: &[u8]) -> Result<String, String> {
+    let change = Change::decode(bytes).map_err(|error| error.to_string())?;
+    Ok(format!("{change:#?}\n"))
+}
+
+fn dump_collection(bytes: &[u8]) -> Result<String, String> {
+    let spec = CollectionSpec::decode(bytes).map_err(|error| error.to_string())?;
+    Ok(format!("{spec:#?}\n"))
+}
+
+fn dump_embedding(bytes: &[u8]) -> Result<String, String> {
+    let parsed = EncodedEmbedding::parse(bytes).map_err(|error| error.to_string())?;
+    let vector = parsed.to_vec().map_err(|error| error.to_string())?;
+    let name = (parsed.encoding().name(), parsed.packing().name());
+    Ok(format!("{} {}\n{vector:?}\n", name.0, name.1))
+}
+
+fn dump_jsonl(bytes: &[u8]) -> Result<String, String> {
+    let record = jsonl::parse_line(bytes, 1).map_err(|error| error.to_string())?;
+    Ok(format!("{record:#?}\n"))
+}
+
+fn dump_npy(bytes: &[u8]) -> Result<String, String> {
+    let header = npy::NpyHeader::parse(bytes).map_err(|error| error.to_string())?;
+    Ok(format!("{header:#?}\n"))
+}
+
+fn dump_fvecs(bytes: &[u8]) -> Result<String, String> {
+    let (mut dump, mut vector, mut offset) = (String::new(), Vec::new(), 0);
+    while offset < bytes.len() {
+        offset +=
+            fvecs::decode_row(&bytes[offset..], &mut vector).map_err(|error| error.to_string())?;
+        dump.push_str(&format!("{vector:?}\n"));
+    }
+    Ok(dump)
+}
+
+fn dump_introspection(bytes: &[u8]) -> Result<String, String> {
+    let node = introspection::parse(bytes).map_err(|error| error.to_string())?;
+    Ok(format!("{node:#?}\n"))
+}
+
+#[test]
+fn golden_files_are_read_and_written_as_ever() {
+    for golden in goldens() {
+        let (bytes_path, dump_path) = (golden.path("bin"), golden.path("txt"));
+        if std::env::var_os("UPDATE_GOLDEN").is_some_and(|value| value == "1") {
+            fs::create_dir_all(bytes_path.parent().unwrap()).unwrap();
+            fs::write(&bytes_path, &golden.bytes).unwrap();
+            fs::write(&dump_path, (golden.dump)(&golden.bytes).unwrap()).unwrap();
+        }
+        let shown = bytes_path.display();
+        let bytes = fs::read(&bytes_path).unwrap_or_else(|error| panic!("{shown}: {error}"));
+        let dump = fs::read_to_string(&dump_path).unwrap();
+        assert_eq!((golden.dump)(&bytes), Ok(dump), "{shown}");
+        if golden.protection != Protection::ChecksumOfCompressed {
+            assert_eq!(bytes, golden.bytes, "{shown} is not what is written today");
+        }
+    }
+}
+
+#[test]
+fn no_golden_file_is_forgotten() {
+    let expected: BTreeSet<PathBuf> =
+        goldens().iter().flat_map(|golden| [golden.path("bin"), golden.path("txt")]).collect();
+    let formats: BTreeSet<&str> = goldens().iter().map(|golden| golden.format).collect();
+    let found: BTreeSet<PathBuf> = formats
+        .iter()
+        .flat_map(|format| fs::read_dir(folder(format)).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn no_truncation_and_no_flipped_bit_passes_for_a_value() {
+    let sealed = |golden: &Golden| golden.protection != Protection::None;
+    let mut damaged_count = 0;
+    for golden in goldens().into_iter().filter(sealed) {
+        let bytes = fs::read(golden.path("bin")).unwrap();
+        let refuse = |damaged: &[u8], what: &str| {
+            if let Ok(dump) = (golden.dump)(damaged) {
+                panic!("{}: {what} decodes to\n{dump}", golden.path("bin").display());
+            }
+        };
+        for len in 0..bytes.len() {
+            refuse(&bytes[..len], &format!("the first {len} bytes"));
+        }
+        refuse(&[&bytes[..], &[0]].concat(), "a byte more");
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            refuse(&damaged, &format!("bit {bit} flipped"));
+            damaged_count += 1;
+        }
+    }
+    assert!(damaged_count > 5000, "only {damaged_count} bits were flipped");
+}
+
+#[test]
+fn no_golden_file_of_one_format_passes_for_another() {
+    let goldens = goldens();
+    let sealed: Vec<&Golden> =
+        goldens.iter().filter(|golden| golden.protection != Protection::None).collect();
+    for golden in &sealed {
+        for other in sealed.iter().filter(|other| other.format != golden.format) {
+            let (format, other_format) = (golden.format, other.format);
+            assert!((other.dump)(&golden.bytes).is_err(), "{format} passes for {other_format}");
+        }
+    }
+}
+
+fn any_payload() -> impl Strategy<Value = Payload<'static>> {
+    prop_oneof![
+        Just(Payload::None),
+        any_json().prop_map(|json| Payload::Json(json.into())),
+        prop::collection::vec(any::<u8>(), 0..40).prop_map(|bytes| Payload::Bytes(bytes.into())),
+    ]
+}
+
+fn any_json() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        Just("null".to_owned()),
+        any::<f64>()
+            .prop_filter("JSON has no infinity", |number| number.is_finite())
+            .prop_map(|number| number.to_string()),
+        any::<String>().prop_map(|text| serde_json::to_string(&text).unwrap()),
+    ];
+    leaf.prop_recursive(3, 12, 3, |inner| {
+        prop::collection::vec(inner, 0..3).prop_map(|values| format!("[{}]", values.join(" , ")))
+    })
+}
+
+fn any_finite() -> impl Strategy<Value = f32> {
+    any::<u32>().prop_map(f32::from_bits).prop_filter("finite", |number| number.is_finite())
+}
+
+prop_compose! {
+    fn any_record()(
+        payload in any_payload(),
+        text in any::<Option<String>>(),
+        embedding in prop_oneof![
+            Just(EmbeddingSource::None),
+            Just(EmbeddingSource::Given),
+            any::<u128>().prop_map(|key| EmbeddingSource::Cached(EmbeddingKey(key))),
+        ],
+        expires_at_unix_ms in any::<Option<u64>>(),
+    ) -> Record<'static> {
+        Record { payload, text: text.map(Cow::Owned), embedding, expires_at_unix_ms }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn records_come_back(record in any_record()) {
+        let bytes = record.encode().unwrap();
+        prop_assert_eq!(Record::decode(&bytes), Ok(record));
+    }
+
+    #[test]
+    fn changes_come_back(
+        key in prop::collection::vec(any::<u8>(), 1..50),
+        collection in any::<u32>(),
+        put in any::<bool>(),
+    ) {
+        let operation = if put { Operation::Put } else { Operation::Remove };
+        let change = Change { operation, collection: CollectionId(collection), key: &key };
+        let bytes = change.encode().unwrap();
+        prop_assert_eq!(Change::decode(&bytes), Ok(change));
+    }
+
+    #[test]
+    fn collections_come_back(
+        id in any::<u32>(),
+        dimensions in 1_u32..=65_536,
+        metric in 1_u8..=3,
+        encoding in 1_u8..=3,
+        model in any::<Option<[u8; 16]>>(),
+        created_unix_ms in any::<u64>(),
+    ) {
+        let spec = CollectionSpec {
+            id: CollectionId(id),
+            dimensions,
+            metric: metric.try_into().unwrap(),
+            encoding: encoding.try_into().unwrap(),
+            model: model.map(ModelFingerprint),
+            created_unix_ms,
+        };
+        prop_assert_eq!(CollectionSpec::decode(&spec.encode().unwrap()), Ok(spec));
+    }
+
+    #[test]
+    fn store_files_come_back(
+        store_id in any::<[u8; 16]>().prop_filter("filled in", |id| *id != [0; 16]),
+        hash_seed in any::<u64>(),
+        created_unix_ms in any::<u64>(),
+    ) {
+        let store = StoreFile { store_id, hash_seed, created_unix_ms };
+        prop_assert_eq!(StoreFile::decode(&store.encode().unwrap()), Ok(store));
+    }
+
+    #[test]
+    fn vectors_come_back_with_every_bit(vector in prop::collection::vec(any_finite(), 1..600)) {
+        for packing in [Packing::Plain, Packing::Planes] {
+            let bytes = embedding::encode(&vector, Encoding::F32, packing).unwrap();
+            let decoded = EncodedEmbedding::parse(&bytes).unwrap().to_vec().unwrap();
+            let bits = |vector: &[f32]| vector.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            prop_assert_eq!(bits(&decoded), bits(&vector));
+        }
+    }
+
+    #[test]
+    fn exchanged_records_come_back(
+        key in prop_oneof![
+            any::<String>().prop_map(String::into_bytes),
+            prop::collection::vec(any::<u8>(), 1..20),
+        ].prop_filter("a key", |key| !key.is_empty()),
+        text in any::<Option<String>>(),
+        vector in prop::option::of(prop::collection::vec(any_finite(), 1..40)),
+        payload in any_payload(),
+        expires_at_unix_ms in any::<Option<u64>>(),
+    ) {
+        prop_assume!(text.is_some() || vector.is_some() || payload != Payload::None);
+        let record = ExchangeRecord {
+            key: Cow::Owned(key),
+            text: text.map(Cow::Owned),
+            vector,
+            payload,
+            expires_at_unix_ms,
+        };
+        let mut line = Vec::new();
+        jsonl::render_line(&record, &mut line).unwrap();
+        let parsed = jsonl::parse_line(&line, 1).unwrap();
+        let bits = |record: &ExchangeRecord<'_>| {
+            let vector = record.vector.as_ref()?;
+            Some(vector.iter().map(|number| number.to_bits()).collect::<Vec<_>>())
+        };
+        prop_assert_eq!(bits(&parsed), bits(&record));
+        prop_assert_eq!(parsed, record);
+    }
+}

@@ -1,0 +1,236 @@
+//! What must hold of every decoder and parser of the formats, whatever the bytes.
+//!
+//! Each function takes bytes of any kind and panics if something does not hold. The
+//! fuzz targets call them with bytes that they search for, the corpus test with bytes
+//! that somebody chose. A value whose checksum is wrong is soon refused, so the bytes
+//! of values are also tried with a checksum that is right.
+
+use op_dbus_formats::embedding::{self, EncodedEmbedding, Encoding, Packing};
+use op_dbus_formats::exchange::{fvecs, jsonl, npy};
+use op_dbus_formats::header::{FILE_HEADER_LEN_BYTES, FileHeader, Magic, value_checksum};
+use op_dbus_formats::introspection::{
+    self, Argument, Node, check_complete_type, check_interface_name, check_member_name,
+};
+use op_dbus_formats::{
+    Change, CollectionSpec, Record, StoreFile, change as change_format,
+    collection as collection_format, record as record_format, store_file as store_file_format,
+};
+
+/// A function that must not panic.
+pub type Target = fn(&[u8]);
+
+/// Every target, by the name of its folder in the corpus.
+pub const TARGETS: [(&str, Target); 9] = [
+    ("change", change),
+    ("collection", collection),
+    ("embedding", embedding),
+    ("fvecs", fvecs),
+    ("introspection", introspection),
+    ("jsonl", jsonl),
+    ("npy", npy),
+    ("record", record),
+    ("store_file", store_file),
+];
+
+/// What decodes encodes to the same bytes.
+pub fn change(data: &[u8]) {
+    for bytes in [data, &sealed(data, change_format::MAGIC, change_format::HEADER_LEN_BYTES)] {
+        if let Ok(change) = Change::decode(bytes) {
+            assert_eq!(change.encode().as_deref(), Ok(bytes));
+        }
+    }
+}
+
+/// What decodes encodes to the same bytes.
+pub fn collection(data: &[u8]) {
+    let header_len = collection_format::COLLECTION_SPEC_LEN_BYTES;
+    for bytes in [data, &sealed(data, collection_format::MAGIC, header_len)] {
+        if let Ok(spec) = CollectionSpec::decode(bytes) {
+            assert_eq!(spec.encode().as_ref().map(|encoded| &encoded[..]), Ok(bytes));
+        }
+    }
+    if let Ok(name) = std::str::from_utf8(data) {
+        match name.parse::<op_dbus_formats::CollectionName>() {
+            Ok(parsed) => assert_eq!(parsed.as_str(), name),
+            Err(error) => assert!(error.to_string().len() < 2000),
+        }
+    }
+}
+
+/// What decodes is finite; plain floats encode to the same bytes; any finite vector
+/// comes back, and from f32 with every bit.
+pub fn embedding(data: &[u8]) {
+    for bytes in [data, &sealed(data, embedding::MAGIC, embedding::HEADER_LEN_BYTES)] {
+        let Ok(parsed) = EncodedEmbedding::parse(bytes) else { continue };
+        let Ok(vector) = parsed.to_vec() else { continue };
+        assert_eq!(vector.len(), parsed.dimensions());
+        assert!(vector.iter().all(|number| number.is_finite()));
+        if parsed.packing() == Packing::Plain && parsed.encoding() != Encoding::I8 {
+            let encoded = embedding::encode(&vector, parsed.encoding(), Packing::Plain);
+            assert_eq!(encoded.as_deref(), Ok(bytes));
+        }
+    }
+    let vector: Vec<f32> =
+        data.as_chunks().0.iter().map(|number| f32::from_le_bytes(*number)).collect();
+    for encoding in [Encoding::F32, Encoding::F16, Encoding::I8] {
+        for packing in [Packing::Plain, Packing::Planes] {
+            encode_and_decode(&vector, encoding, packing);
+        }
+    }
+}
+
+fn encode_and_decode(vector: &[f32], encoding: Encoding, packing: Packing) {
+    let Ok(bytes) = embedding::encode(vector, encoding, packing) else {
+        let largest = vector.iter().fold(0.0_f32, |largest, number| largest.max(number.abs()));
+        let finite = vector.iter().all(|number| number.is_finite());
+        assert!(vector.is_empty() || !finite || largest > 65_504.0, "{encoding:?} {vector:?}");
+        return;
+    };
+    let parsed = EncodedEmbedding::parse(&bytes).expect("what was encoded parses");
+    assert_eq!((parsed.encoding(), parsed.dimensions()), (encoding, vector.len()));
+    let decoded = parsed.to_vec().expect("what was encoded decodes");
+    let again = embedding::encode(&decoded, encoding, packing).expect("what decoded encodes");
+    let parsed_again = EncodedEmbedding::parse(&again).expect("what was encoded parses");
+    let decoded_again = parsed_again.to_vec().expect("what was encoded decodes");
+    match encoding {
+        Encoding::F32 => assert_eq!(bits(&decoded), bits(vector)),
+        Encoding::F16 => assert_eq!(bits(&decoded), bits(&decoded_again)),
+        Encoding::I8 => {
+            let largest = vector.iter().fold(0.0_f32, |largest, number| largest.max(number.abs()));
+            // Half a step, and what rounding adds; scales below the normal numbers
+            // have few bits or none.
+            let bound = largest / 127.0 * 0.5001 + 128.0 * f32::MIN_POSITIVE;
+            for (number, decoded) in vector.iter().zip(&decoded) {
+                assert!((number - decoded).abs() <= bound, "{number} {decoded} {bound}");
+            }
+        }
+    }
+}
+
+/// Rows that decode encode to the bytes they were decoded from.
+pub fn fvecs(data: &[u8]) {
+    let (mut vector, mut encoded, mut offset) = (Vec::new(), Vec::new(), 0);
+    while let Ok(len) = fvecs::decode_row(&data[offset..], &mut vector) {
+        assert_eq!(len, fvecs::row_len_bytes(vector.len()));
+        fvecs::encode_row(&vector, &mut encoded).expect("what decoded encodes");
+        offset += len;
+    }
+    assert_eq!(encoded, data[..offset]);
+}
+
+/// What is parsed has valid names and types, and documentation without loose ends.
+pub fn introspection(data: &[u8]) {
+    match introspection::parse(data) {
+        Ok(node) => check_node(&node),
+        Err(error) => assert!(error.line > 0 && error.column > 0 && error.problem.len() < 2000),
+    }
+}
+
+fn check_node(node: &Node) {
+    node.nodes.iter().for_each(check_node);
+    for interface in &node.interfaces {
+        check_interface_name(&interface.name).expect("a valid interface");
+        check_text(interface.documentation.as_deref());
+        for method in &interface.methods {
+            check_member_name(&method.name).expect("a valid method");
+            check_text(method.documentation.as_deref());
+            method.arguments.iter().for_each(check_argument);
+        }
+        for signal in &interface.signals {
+            check_member_name(&signal.name).expect("a valid signal");
+            check_text(signal.documentation.as_deref());
+            signal.arguments.iter().for_each(check_argument);
+        }
+        for property in &interface.properties {
+            check_complete_type(&property.type_signature).expect("a valid type");
+            check_text(property.documentation.as_deref());
+        }
+    }
+}
+
+fn check_argument(argument: &Argument) {
+    check_complete_type(&argument.type_signature).expect("a valid type");
+    check_text(argument.documentation.as_deref());
+}
+
+fn check_text(text: Option<&str>) {
+    let Some(text) = text else { return };
+    assert!(!text.is_empty() && text.trim() == text, "{text:?}");
+    assert!(!text.contains("  ") && !text.contains("\n\n\n"), "{text:?}");
+    assert!(text.chars().all(|character| character == '\n' || !character.is_control()), "{text:?}");
+}
+
+/// What is parsed renders to a line that is parsed to the same record, and that line
+/// renders to itself.
+pub fn jsonl(data: &[u8]) {
+    let Ok(record) = jsonl::parse_line(data, 1) else { return };
+    let mut line = Vec::new();
+    jsonl::render_line(&record, &mut line).expect("what was parsed renders");
+    assert_eq!(line.iter().filter(|&&byte| byte == b'\n').count(), 1);
+    let parsed = jsonl::parse_line(&line, 1).expect("what was rendered parses");
+    let vectors = [&record, &parsed].map(|record| record.vector.as_deref().map(bits));
+    assert_eq!(vectors[0], vectors[1]);
+    assert_eq!(parsed, record);
+    let mut again = Vec::new();
+    jsonl::render_line(&parsed, &mut again).expect("what was parsed renders");
+    assert_eq!(again, line);
+}
+
+/// A header that is parsed renders to one of the same shape; its rows decode or are
+/// refused.
+pub fn npy(data: &[u8]) {
+    let Ok(header) = npy::NpyHeader::parse(data) else { return };
+    assert!(header.file_len_bytes() >= header.data_offset_bytes);
+    let rendered = npy::render_header(header.rows, header.dimensions).expect("a shape that parsed");
+    let parsed = npy::NpyHeader::parse(&rendered);
+    // Elements of two bytes allow twice the rows that elements of four do.
+    if let Ok(parsed) = &parsed {
+        assert_eq!((parsed.rows, parsed.dimensions), (header.rows, header.dimensions));
+    }
+    assert!(parsed.is_ok() || header.rows > u64::MAX / 4 / header.row_len_bytes() as u64);
+    let mut vector = vec![0.0; header.dimensions];
+    let rows = &data[header.data_offset_bytes as usize..];
+    for row in rows.chunks_exact(header.row_len_bytes()).take(header.rows.min(64) as usize) {
+        if header.decode_row(row, &mut vector).is_ok() {
+            assert!(vector.iter().all(|number| number.is_finite()));
+        }
+    }
+}
+
+/// What decodes encodes to the same bytes.
+pub fn record(data: &[u8]) {
+    for bytes in [data, &sealed(data, record_format::MAGIC, record_format::HEADER_LEN_BYTES)] {
+        if let Ok(record) = Record::decode(bytes) {
+            assert_eq!(record.encode().as_deref(), Ok(bytes));
+            assert_eq!(record.clone().into_owned(), record);
+        }
+    }
+}
+
+/// What decodes encodes to the same bytes.
+pub fn store_file(data: &[u8]) {
+    let payload = data.get(FILE_HEADER_LEN_BYTES..).unwrap_or_default();
+    let header =
+        FileHeader::of_payload(store_file_format::MAGIC, store_file_format::VERSION, payload);
+    let resealed = [&header.encode(), payload].concat();
+    for bytes in [data, &resealed] {
+        if let Ok(store) = StoreFile::decode(bytes) {
+            assert_eq!(store.encode().as_ref().map(|encoded| &encoded[..]), Ok(bytes));
+        }
+    }
+}
+
+/// Returns the bytes of a value with a checksum that is right: the last eight bytes of
+/// its header.
+fn sealed(data: &[u8], magic: Magic, header_len_bytes: usize) -> Vec<u8> {
+    let mut bytes = data.to_vec();
+    if let Some((header, body)) = bytes.split_at_mut_checked(header_len_bytes) {
+        let (head, checksum) = header.split_at_mut(header_len_bytes - 8);
+        checksum.copy_from_slice(&value_checksum(magic, head, body).to_le_bytes());
+    }
+    bytes
+}
+
+fn bits(vector: &[f32]) -> Vec<u32> {
+    vector.iter().map(|number| number.to_bits()).collect()
+}
