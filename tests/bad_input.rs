@@ -114,6 +114,12 @@ fn a_model_that_is_not_there_is_named() {
     let told =
         refused(&["cache", "get", "words", "--model", "nowhere"], None, NOT_FOUND, &["nowhere"]);
     assert!(told.contains("make setup"), "{told}");
+    // A relative base directory does not count, or whoever writes the current one chose the model.
+    let (place, _) = with_records();
+    let run = place.op(["cache", "get", "words", "--json"]).variable("HOME", place.path());
+    let told =
+        run.variable("XDG_DATA_HOME", "relative").run().refused(NOT_FOUND, &[".local/share"]);
+    assert!(!told.contains("relative"), "{told}");
     refused_model(&[("model.onnx", None)], NOT_FOUND, &["model.onnx"]);
     refused_model(&[("tokenizer.json", None)], NOT_FOUND, &["tokenizer.json"]);
 }
@@ -182,11 +188,11 @@ fn a_runtime_that_cannot_be_used_is_named() {
 
 #[test]
 fn a_line_of_a_gigabyte_takes_little_memory() {
-    for arguments in [["cache", "import", "-"], ["index", "-", "--json"]] {
+    for arguments in [&["cache", "import", "-"][..], &["index", "-"]] {
         let (place, exported) = with_records();
         let ended = place
             .op(arguments)
-            .arguments(["--json"].into_iter().filter(|more| !arguments.contains(more)))
+            .arguments(["--json"])
             .input_from(|stdin| {
                 let chunk = vec![b'a'; 1 << 20];
                 (0..1024).try_for_each(|_| stdin.write_all(&chunk))
@@ -242,7 +248,7 @@ fn numbers_that_are_none_are_refused() {
         }
     }
     assert!(export(&place) == exported);
-    place.file("cut.npy", &[npy::render_header(2, 4).unwrap(), rows(8.0)[..20].to_vec()].concat());
+    place.file("cut.npy", [npy::render_header(2, 4).unwrap(), rows(8.0)[..20].to_vec()].concat());
     refused_in(&place, &["cache", "import", "cut.npy"], None, INVALID, &["cut.npy", "row 1"]);
 }
 
@@ -336,7 +342,8 @@ fn a_directory_is_no_file_and_a_file_no_directory() {
     refused_in(&place, &["index", "good.jsonl", "--store", elsewhere], None, INVALID, &[elsewhere]);
     refused_in(&place, &["stats", "--store", elsewhere], None, NOT_FOUND, &[elsewhere]);
     assert_eq!(fs::read_to_string(elsewhere).unwrap(), "not a directory");
-    let _ = place.op(["cache", "export", "--collection", "good", "-o", "file", "--json"]).run();
+    let onto = ["cache", "export", "--collection", "good", "-o", "file"];
+    refused_in(&place, &onto, None, INVALID, &["file"]);
     assert_eq!(fs::read_to_string(elsewhere).unwrap(), "not a directory", "it was overwritten");
     assert_intact(&place, &exported);
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 use std::collections::BTreeSet;
+use std::io::{BufWriter, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -351,6 +352,47 @@ fn a_pipe_gets_no_colours_and_no_progress_bar() {
     plain(&place.done(["--help"]));
     plain(&place.op(["query", "grapes", "--collection", "none"]).run().exited(3));
     plain(&place.op(["query", "--no-such-option"]).run().exited(2));
+}
+
+/// What was indexed may come from strangers; a terminal obeys what it is sent.
+#[test]
+fn stored_text_does_not_reach_the_terminal_as_commands() {
+    model::installed();
+    let place = workplace();
+    let hostile = r#"{"key":"k\u001b]0;owned\u0007","text":"red \u001b[31malert\u009b2J"}"#;
+    place.file("hostile.jsonl", format!("{hostile}\n"));
+    let _ = place.done(["index", "hostile.jsonl"]);
+    let shown = place.done(["query", "red alert"]).text();
+    assert!(shown.contains("alert"), "{shown:?}");
+    let commands = |c: char| c.is_control() && c != '\n';
+    assert!(!shown.contains(commands), "{shown:?}");
+    // Programs get it as it is.
+    let answer = place.done(["query", "red alert", "--json"]).json();
+    assert_eq!(answer["hits"][0]["text"], "red \u{1b}[31malert\u{9b}2J");
+}
+
+/// Each is allowed, and together they are more than the store takes in one write.
+#[test]
+fn large_payloads_are_written_in_several_batches() {
+    const RECORDS_COUNT: usize = 18;
+    const PAYLOAD_BYTES: usize = 15 << 20;
+    let place = workplace();
+    place.file("space.jsonl", "{\"key\":\"a\",\"vector\":[1,2]}\n");
+    let _ = place.done(["cache", "import", "space.jsonl"]);
+    let import = place.op(["cache", "import", "-", "--json"]).input_from(|stdin| {
+        // So that no write ends with a line: what has nothing after it is a batch of its own.
+        let mut stdin = BufWriter::new(stdin);
+        let payload = vec![b'x'; PAYLOAD_BYTES];
+        for number in 0..RECORDS_COUNT {
+            write!(stdin, "{{\"key\":\"large {number}\",\"payload\":\"")?;
+            stdin.write_all(&payload)?;
+            stdin.write_all(b"\"}\n")?;
+        }
+        stdin.flush()
+    });
+    assert_eq!(import.run().succeeded().json()["records"], RECORDS_COUNT);
+    let stats = place.done(["stats", "--json"]).json();
+    assert_eq!(stats["collections"][0]["records"], RECORDS_COUNT + 1);
 }
 
 #[test]

@@ -427,7 +427,7 @@ fn play(store: Store, path: &Path, model: &mut Model, operation: &Operation) -> 
         Operation::Search(search) => play_search(&store, model, search),
         Operation::Reopen { close } => {
             if *close {
-                store.close().unwrap();
+                store.close();
             } else {
                 drop(store);
             }
@@ -449,6 +449,18 @@ fn play_search(store: &Store, model: &Model, search: &Search) {
         (Ok(answer), Ok(searched)) => assert_answer(search, &searched, &answer),
         (found, expected) => assert_eq!(found.err(), expected.err()),
     }
+}
+
+fn play_history(history: &[Operation]) {
+    let directory = scratch::in_memory();
+    let mut store = open(directory.path());
+    let mut model = Model::default();
+    for operation in history {
+        store = play(store, directory.path(), &mut model, operation);
+    }
+    assert_equal(&store, &model);
+    drop(store);
+    assert_equal(&open(directory.path()), &model);
 }
 
 /// Compares everything there is.
@@ -488,16 +500,21 @@ proptest! {
 
     #[test]
     fn a_store_is_what_its_model_is(history in history()) {
-        let directory = scratch::in_memory();
-        let mut store = open(directory.path());
-        let mut model = Model::default();
-        for operation in &history {
-            store = play(store, directory.path(), &mut model, operation);
-        }
-        assert_equal(&store, &model);
-        drop(store);
-        assert_equal(&open(directory.path()), &model);
+        play_history(&history);
     }
+}
+
+/// What [`a_store_is_what_its_model_is`] has found, at its shortest.
+#[test]
+fn histories_that_once_failed() {
+    let record = |vector: &[f32]| Record::new("a").with_vector(vector);
+    let put = |records: Vec<Record>| Operation::Put { name: "alpha", records };
+    // Named twice, a collection was searched twice.
+    let names = vec!["alpha", "alpha"];
+    let search = Search { names, vector: vec![0.0], limit: 1, min_score: None };
+    play_history(&[put(vec![record(&[0.0])]), Operation::Search(search)]);
+    // A put that failed left the collection it had made.
+    play_history(&[put(vec![record(&[0.0]), record(&[])])]);
 }
 
 /// Near vectors differ in distance where `1 / (1 + d²)` rounds to 1 for all of them.

@@ -162,7 +162,7 @@ fn questions_find_the_packages_people_mean() {
         println!("{shown:>4}  {:<48}  {first}", question.text);
     }
     println!("{answered} of {QUERIES_COUNT} answered within the first {RANK_MAX}");
-    store.close().unwrap();
+    store.close();
     assert!(answered >= ANSWERED_MIN, "only {answered} of {QUERIES_COUNT} were answered");
 }
 

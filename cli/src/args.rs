@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use op_dbus_engine::LIMIT_MAX;
 
 use crate::exit;
 
@@ -50,7 +51,7 @@ pub(crate) struct Global {
         hide_env_values = true
     )]
     pub(crate) model: Option<PathBuf>,
-    /// What runs the model: cpu, cuda or tensorrt
+    /// What runs the model: cpu; cuda and tensorrt are refused by this version
     #[arg(
         long,
         global = true,
@@ -93,6 +94,20 @@ pub(crate) enum LogLevel {
     Trace,
 }
 
+fn limit(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(limit) if (1..=LIMIT_MAX).contains(&limit) => Ok(limit),
+        _ => Err(format!("it must be a number from 1 to {LIMIT_MAX}")),
+    }
+}
+
+fn score(text: &str) -> Result<f32, String> {
+    match text.parse() {
+        Ok(score) if f32::is_finite(score) => Ok(score),
+        _ => Err("it must be a number".to_owned()),
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Index(Index),
@@ -116,6 +131,7 @@ Examples:
   op-dbus index packages.jsonl --collection packages
   apt-cache search . | op-dbus index - --collection packages
 
+The key of a text line is FILE:LINE, that of standard input stdin:LINE.
 A JSON line has a \"key\" and at least one of \"text\", \"vector\" and \"payload\":
   {\"key\":\"tar\",\"text\":\"GNU version of the tar archiving utility\",\"payload\":{\"section\":\"utils\"}}")]
 pub(crate) struct Index {
@@ -125,7 +141,8 @@ pub(crate) struct Index {
     /// Collection to put the records in [default: dbus for XML, documents otherwise]
     #[arg(long, short, value_name = "NAME")]
     pub(crate) collection: Option<String>,
-    /// How to read the sources; told from the file name unless given, text for standard input
+    /// How to read the sources; told from the file name unless given, text for standard input.
+    /// Of directories, only files of this format are read
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<SourceFormat>,
 }
@@ -152,13 +169,13 @@ pub(crate) struct Query {
     #[arg(value_name = "TEXT")]
     pub(crate) text: String,
     /// How many records to show at most
-    #[arg(short = 'k', long, value_name = "N", default_value_t = 10)]
+    #[arg(short = 'k', long, value_name = "N", default_value_t = 10, value_parser = limit)]
     pub(crate) limit: usize,
     /// Collection to search; may be repeated [default: all]
     #[arg(long, short, value_name = "NAME")]
     pub(crate) collection: Vec<String>,
     /// Leave out records that score less (-1 to 1)
-    #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
+    #[arg(long, value_name = "SCORE", allow_negative_numbers = true, value_parser = score)]
     pub(crate) min_score: Option<f32>,
     /// Compare with every vector (which this version always does)
     #[arg(long)]
@@ -169,6 +186,7 @@ pub(crate) struct Query {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Cache {
     /// Show how large the embedding cache is and how well it works
+    #[command(after_help = "Example:\n  op-dbus cache stats --json | jq .hit_rate")]
     Stats,
     Get(CacheGet),
     Put(CachePut),
@@ -177,6 +195,7 @@ pub(crate) enum Cache {
     /// Remove cached embeddings of texts, which can be computed again
     ///
     /// Records and the vectors that callers gave stay.
+    #[command(after_help = "Example:\n  op-dbus cache clear")]
     Clear,
 }
 
@@ -269,5 +288,5 @@ pub(crate) enum ExportFormat {
 #[command(after_help = "\
 Examples:
   op-dbus stats
-  watch -n 1 op-dbus stats")]
+  op-dbus stats --json | jq '.collections[].records'")]
 pub(crate) struct Stats {}

@@ -21,16 +21,15 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    pub(crate) fn usage(problem: impl Into<String>) -> Self {
-        Self::Usage { problem: problem.into(), remedy: None }
-    }
-
     /// Bad content of a file that the user named.
     pub(crate) fn input(path: &Path, problem: &dyn std::fmt::Display) -> Self {
-        Self::Engine(op_dbus_engine::Error::new(
-            ErrorKind::Invalid,
-            format!("{}: {problem}", path.display()),
-        ))
+        Self::Engine(
+            op_dbus_engine::Error::new(
+                ErrorKind::Invalid,
+                format!("{}: {problem}", path.display()),
+            )
+            .with_remedy("correct it and run the same command again; what came before is stored"),
+        )
     }
 
     /// A failed system call on a file that the user named.
@@ -52,6 +51,11 @@ impl Error {
             Self::Usage { .. } => Exit::Usage,
             Self::Engine(error) => Exit::Failed(error.kind()),
         }
+    }
+
+    /// Whether the content of a file is wrong, rather than reaching it.
+    pub(crate) fn is_invalid_input(&self) -> bool {
+        matches!(self, Self::Engine(error) if error.kind() == ErrorKind::Invalid)
     }
 
     pub(crate) fn remedy(&self) -> Option<&str> {

@@ -1,32 +1,33 @@
 //! Signals: Ctrl-C ends long work after the batch at hand, a second one at once.
 
-use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 
-use crate::error::{Error, Result};
 use crate::exit::Exit;
 
 static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// Installs the handlers.
-pub(crate) fn install() -> Result<()> {
+/// At a file size limit lets the write fail, not the process die.
+pub(crate) fn survive_file_size_limit() {
+    // Without the handler the process dies there as any other does.
+    let _ = flag::register(SIGXFSZ, Arc::default());
+}
+
+/// From now on, lets work that asks [`is_requested`] end by itself.
+///
+/// Work that does not ask must not call this: a signal would be lost on it.
+pub(crate) fn catch() {
     let interrupted = INTERRUPTED.get_or_init(Arc::default);
-    let install = || -> std::io::Result<()> {
-        for signal in [SIGINT, SIGTERM] {
-            // In this order: the first signal finds the flag unset and only sets it.
-            let exit_code = Exit::Interrupted.code().into();
-            flag::register_conditional_shutdown(signal, exit_code, Arc::clone(interrupted))?;
-            flag::register(signal, Arc::clone(interrupted))?;
-        }
-        // At a file size limit the write must fail, not the process die.
-        flag::register(SIGXFSZ, Arc::default())?;
-        Ok(())
-    };
-    install().map_err(|error| Error::usage(format!("cannot handle signals: {error}")))
+    for signal in [SIGINT, SIGTERM] {
+        // In this order: the first signal finds the flag unset and only sets it. A handler that
+        // cannot be installed leaves the signal as deadly as it was, which loses nothing either.
+        let exit_code = Exit::Interrupted.code().into();
+        let _ = flag::register_conditional_shutdown(signal, exit_code, Arc::clone(interrupted))
+            .and_then(|_| flag::register(signal, Arc::clone(interrupted)));
+    }
 }
 
 /// Whether the user wants long work to end.

@@ -38,8 +38,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Err(error) => return output.error(&error),
     };
     config.start_log();
-    let finished =
-        interrupt::install().and_then(|()| command::run(&config, &output, arguments.command));
+    interrupt::survive_file_size_limit();
+    let finished = command::run(&config, &output, arguments.command);
     match finished {
         Ok(exit) => exit,
         Err(error) => output.error(&error),

@@ -95,7 +95,10 @@ pub(crate) fn columns() -> usize {
 }
 
 /// The beginning of a text on one line of at most `columns`.
+///
+/// Control characters go: a text from somewhere else must not talk to the terminal.
 pub(crate) fn one_line(text: &str, columns: usize) -> String {
+    let text = text.replace(|character: char| character.is_control(), " ");
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     truncate_str(&line, columns, "…").into_owned()
 }
@@ -141,5 +144,6 @@ mod tests {
     fn a_text_becomes_one_line() {
         assert_eq!(one_line("a\n  b\tc", 80), "a b c");
         assert_eq!(one_line("abcdef", 4), "abc…");
+        assert_eq!(one_line("a\u{1b}[2Jb", 80), "a [2Jb");
     }
 }

@@ -137,7 +137,7 @@ fn text(member: &Member<'_>) -> String {
         // A member without documentation of its own is told apart by that of its interface.
         if let Some(documentation) = part.filter(|documentation| !documentation.is_empty()) {
             text.push_str(". ");
-            text.push_str(documentation.trim_end_matches('.'));
+            text.push_str(beginning(documentation).trim_end_matches('.'));
             break;
         }
     }
@@ -151,9 +151,16 @@ fn text(member: &Member<'_>) -> String {
     let arguments: Vec<String> = arguments.collect();
     if !arguments.is_empty() {
         text.push_str(". Arguments: ");
-        text.push_str(&arguments.join(", "));
+        text.push_str(beginning(&arguments.join(", ")));
     }
     text
+}
+
+/// The beginning of a text, longer than what a model reads of it, and no more: the documentation of
+/// an interface comes with each of its members, of which there may be thousands.
+fn beginning(text: &str) -> &str {
+    const LEN_MAX_BYTES: usize = 4096;
+    &text[..text.floor_char_boundary(LEN_MAX_BYTES)]
 }
 
 /// The telling part of an interface's name: `NetworkManager Device` of

@@ -88,7 +88,7 @@ struct SavedModel {
 impl EmbeddingCache {
     pub(crate) fn open(path: &Path, seed: u64) -> Result<Self> {
         let db = CacheDatabase::open(path)?;
-        let saved: SavedCounters = read_meta(&db, COUNTERS)?.unwrap_or_default();
+        let saved: SavedCounters = read_meta(&db, COUNTERS).unwrap_or_default();
         let counters = Counters {
             hits: saved.hits.into(),
             misses: saved.misses.into(),
@@ -115,7 +115,7 @@ impl EmbeddingCache {
     ) -> Result<Vec<CachedEmbedding>> {
         let model = embedder.fingerprint();
         let keys: Vec<EmbeddingKey> = texts.iter().map(|text| self.key(model, text)).collect();
-        let mut found = self.vectors(&keys)?;
+        let mut found = self.vectors(&keys);
         let mut missing: Vec<(EmbeddingKey, &str)> = keys
             .iter()
             .zip(texts)
@@ -169,11 +169,15 @@ impl EmbeddingCache {
                 (*key, CachedEmbedding { vector, hit: false, truncated, key: *key })
             })
             .collect();
-        self.put(computed.values().map(|embedding| (embedding.key, &embedding.vector[..])))?;
+        let vectors = computed.values().map(|embedding| (embedding.key, &embedding.vector[..]));
+        if let Err(error) = self.put(vectors) {
+            // One that cannot be kept costs time later, nothing else.
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::warn!(%error, cause, "embeddings are not kept and will be computed again");
+        }
         Ok(computed)
     }
 
-    /// Stores embeddings. One that cannot be stored costs time later, nothing else.
     fn put<'v>(&self, embeddings: impl Iterator<Item = (EmbeddingKey, &'v [f32])>) -> Result<()> {
         let encoded: Vec<_> = embeddings
             .map(|(key, vector)| {
@@ -185,11 +189,7 @@ impl EmbeddingCache {
                     })
             })
             .collect::<Result<_>>()?;
-        if let Err(error) = self.db.put_embeddings(encoded) {
-            let cause = std::error::Error::source(&error).map(ToString::to_string);
-            tracing::warn!(%error, cause, "embeddings are not kept and will be computed again");
-        }
-        Ok(())
+        self.db.put_embeddings(encoded)
     }
 
     /// Stores the embedding that a caller computed elsewhere with the same model.
@@ -202,17 +202,23 @@ impl EmbeddingCache {
         self.put(std::iter::once((self.key(model, text), vector)))
     }
 
-    /// Reads the embeddings that are here; damaged ones count as missing.
-    pub(crate) fn vectors(&self, keys: &[EmbeddingKey]) -> Result<HashMap<EmbeddingKey, Vec<f32>>> {
+    /// Reads the embeddings that are here; what cannot be read counts as missing.
+    pub(crate) fn vectors(&self, keys: &[EmbeddingKey]) -> HashMap<EmbeddingKey, Vec<f32>> {
         let mut ascending = keys.to_vec();
         ascending.sort_unstable();
         ascending.dedup();
-        let values = self.db.embeddings(&ascending)?;
-        let decoded = ascending.into_iter().zip(values).filter_map(|(key, bytes)| {
-            let vector = self.decode(&bytes?)?;
-            Some((key, vector))
+        let values = self.db.embeddings(&ascending);
+        let decoded = ascending.iter().zip(values).filter_map(|(key, value)| {
+            let vector = match value {
+                Ok(bytes) => self.decode(&bytes?)?,
+                Err(error) => {
+                    tracing::warn!(%error, "a cached embedding cannot be read");
+                    return None;
+                }
+            };
+            Some((*key, vector))
         });
-        Ok(decoded.collect())
+        decoded.collect()
     }
 
     fn decode(&self, bytes: &[u8]) -> Option<Vec<f32>> {
@@ -229,36 +235,44 @@ impl EmbeddingCache {
         }
     }
 
+    fn with_remedy(&self, error: Error) -> Error {
+        if error.kind() != ErrorKind::Corrupt {
+            return error;
+        }
+        let database = self.db.path().display();
+        error.with_remedy(format!("remove {database}: what is in it is computed again"))
+    }
+
     fn count(&self, hit: bool) {
         let counter = if hit { &self.counters.hits } else { &self.counters.misses };
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn clear(&self) -> Result<()> {
-        self.db.clear_embeddings()
+        self.db.clear_embeddings().map_err(|error| self.with_remedy(error))
     }
 
     /// What an earlier open learned about the model in this directory.
-    pub(crate) fn known_model(&self, directory: &Path) -> Result<Option<KnownModel>> {
-        let saved: Option<SavedModel> = read_meta(&self.db, &model_meta(directory))?;
-        Ok(saved.map(|saved| KnownModel {
+    pub(crate) fn known_model(&self, directory: &Path) -> Option<KnownModel> {
+        let saved: SavedModel = read_meta(&self.db, &model_meta(directory))?;
+        Some(KnownModel {
             files_identity: saved.files_identity,
             fingerprint: ModelFingerprint(saved.fingerprint),
             dimensions: saved.dimensions,
-        }))
+        })
     }
 
-    pub(crate) fn put_known_model(&self, directory: &Path, known: &KnownModel) -> Result<()> {
+    pub(crate) fn put_known_model(&self, directory: &Path, known: &KnownModel) {
         let saved = SavedModel {
             files_identity: known.files_identity,
             fingerprint: known.fingerprint.0,
             dimensions: known.dimensions,
         };
-        write_meta(&self.db, &model_meta(directory), &saved)
+        write_meta(&self.db, &model_meta(directory), &saved);
     }
 
     /// Saves the counters.
-    pub(crate) fn close(&self) -> Result<()> {
+    pub(crate) fn close(&self) {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let saved = SavedCounters {
             hits: load(&self.counters.hits),
@@ -266,17 +280,18 @@ impl EmbeddingCache {
             computed: load(&self.counters.computed),
             compute_nanos: load(&self.counters.compute_nanos),
         };
-        write_meta(&self.db, COUNTERS, &saved)
+        write_meta(&self.db, COUNTERS, &saved);
     }
 
     pub(crate) fn stats(&self) -> Result<CacheStats> {
         let (mut embeddings, mut plain_bytes) = (0_u64, 0_u64);
-        self.db.for_each_embedding(|bytes| {
+        let count = |bytes: &[u8]| {
             if let Ok(embedding) = EncodedEmbedding::parse(bytes) {
                 embeddings += 1;
                 plain_bytes += (embedding.dimensions() * size_of::<f32>()) as u64;
             }
-        })?;
+        };
+        self.db.for_each_embedding(count).map_err(|error| self.with_remedy(error))?;
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (hits, misses) = (load(&self.counters.hits), load(&self.counters.misses));
         let computed = load(&self.counters.computed);
@@ -301,15 +316,18 @@ fn model_meta(directory: &Path) -> String {
     format!("model {}", directory.display())
 }
 
-fn read_meta<T: serde::de::DeserializeOwned>(db: &CacheDatabase, name: &str) -> Result<Option<T>> {
-    let Some(bytes) = db.meta(name)? else { return Ok(None) };
-    Ok(serde_json::from_slice(&bytes)
-        .inspect_err(|error| tracing::warn!(name, %error, "a note in the cache is damaged"))
-        .ok())
+/// Notes make things faster or tell figures: one that cannot be read or kept is no failure.
+fn read_meta<T: serde::de::DeserializeOwned>(db: &CacheDatabase, name: &str) -> Option<T> {
+    let warn = |error: &dyn std::fmt::Display| tracing::warn!(name, %error, "cannot read a note");
+    let bytes = db.meta(name).inspect_err(|error| warn(error)).ok()??;
+    serde_json::from_slice(&bytes).inspect_err(|error| warn(error)).ok()
 }
 
-fn write_meta<T: Serialize>(db: &CacheDatabase, name: &str, value: &T) -> Result<()> {
-    let bytes = serde_json::to_vec(value)
-        .map_err(|error| Error::new(ErrorKind::Invalid, name.to_owned()).with_source(error))?;
-    db.put_meta(name, &bytes)
+fn write_meta<T: Serialize>(db: &CacheDatabase, name: &str, value: &T) {
+    let written = serde_json::to_vec(value)
+        .map_err(|error| Error::new(ErrorKind::Invalid, "it is no JSON").with_source(error))
+        .and_then(|bytes| db.put_meta(name, &bytes));
+    if let Err(error) = written {
+        tracing::warn!(name, %error, "cannot keep a note");
+    }
 }

@@ -76,13 +76,23 @@ impl Error {
     #[must_use]
     pub fn io(action: &str, path: &std::path::Path, source: std::io::Error) -> Self {
         use std::io::ErrorKind as Io;
-        let kind = match source.kind() {
-            Io::NotFound => ErrorKind::NotFound,
-            Io::PermissionDenied | Io::ReadOnlyFilesystem => ErrorKind::Denied,
-            Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => ErrorKind::Full,
-            _ => ErrorKind::Io,
+        let (kind, remedy) = match source.kind() {
+            Io::NotFound => (ErrorKind::NotFound, "check the path"),
+            Io::IsADirectory => (ErrorKind::Invalid, "name a file instead of a directory"),
+            Io::NotADirectory => (ErrorKind::Invalid, "name a directory instead of a file"),
+            Io::AlreadyExists => (ErrorKind::Invalid, "remove it, or name another"),
+            Io::PermissionDenied | Io::ReadOnlyFilesystem => {
+                (ErrorKind::Denied, "run it as a user who may, or change the permissions")
+            }
+            Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => (
+                ErrorKind::Full,
+                "free space on this file system, or raise the file size limit (ulimit -f)",
+            ),
+            _ => (ErrorKind::Io, "see what the system says, mend it and try again"),
         };
-        Self::new(kind, format!("cannot {action} {}", path.display())).with_source(source)
+        Self::new(kind, format!("cannot {action} {}", path.display()))
+            .with_remedy(remedy)
+            .with_source(source)
     }
 
     /// What the caller can do.

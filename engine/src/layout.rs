@@ -43,6 +43,11 @@ pub(crate) fn store_file(state: &Path) -> PathBuf {
     state.join("STORE")
 }
 
+/// The file in `@state` that says how far writes were acknowledged.
+pub(crate) fn acknowledged_file(state: &Path) -> PathBuf {
+    state.join("ACKNOWLEDGED")
+}
+
 /// The RocksDB directory of `@state` or `@cache`.
 pub(crate) fn database(subvolume: &Path) -> PathBuf {
     subvolume.join("db")

@@ -13,7 +13,7 @@
 //! store.put("notes", &Record::new("tar").with_text("pack a directory into one file"))?;
 //! let answer = store.search(&Query::text("archive a folder"))?;
 //! assert_eq!(answer.hits[0].key, b"tar");
-//! store.close()?;
+//! store.close();
 //! # Ok(())
 //! # }
 //! ```

@@ -25,6 +25,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod acknowledged;
 pub mod change;
 pub mod collection;
 pub mod embedding;

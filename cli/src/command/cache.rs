@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use op_dbus_engine::{CacheStats, Record, Store};
 use op_dbus_formats::exchange::jsonl::{self, ExchangeRecord};
@@ -34,7 +34,7 @@ fn stats(config: &Config, output: &Output) -> Result<Exit> {
     let store = config.open()?;
     let stats = store.cache_stats()?;
     output.answer(&stats, |out| render_stats(out, "", &stats))?;
-    store.close()?;
+    store.close();
     Ok(Exit::Success)
 }
 
@@ -78,7 +78,7 @@ fn get(config: &Config, output: &Output, arguments: &CacheGet) -> Result<Exit> {
         writeln!(out, "from        {}", if embedding.hit { "the cache" } else { "the model" })
     })?;
     warn_of_truncation(output, u64::from(embedding.truncated));
-    store.close()?;
+    store.close();
     Ok(Exit::Success)
 }
 
@@ -99,7 +99,7 @@ fn put(config: &Config, output: &Output, arguments: &CachePut) -> Result<Exit> {
     output.answer(&json!({ "stored": true, "computed": computed }), |out| {
         writeln!(out, "{}", if computed { "computed and stored" } else { "stored" })
     })?;
-    store.close()?;
+    store.close();
     Ok(Exit::Success)
 }
 
@@ -111,16 +111,20 @@ fn read_vector(path: &Path) -> Result<Vec<f32>> {
         Box::new(File::open(path).map_err(|error| Error::io("open", path, error))?)
     };
     reader
-        .take(VECTOR_FILE_BYTES_MAX)
+        .take(VECTOR_FILE_BYTES_MAX + 1)
         .read_to_string(&mut text)
         .map_err(|error| Error::io("read", path, error))?;
+    if text.len() as u64 > VECTOR_FILE_BYTES_MAX {
+        let problem = format!("it is longer than {VECTOR_FILE_BYTES_MAX} bytes");
+        return Err(Error::input(path, &problem));
+    }
     serde_json::from_str(&text).map_err(|error| Error::input(path, &error))
 }
 
 fn import(config: &Config, output: &Output, arguments: &CacheImport) -> Result<Exit> {
     let source = input::exchange(&arguments.source, arguments.format)?;
     let store = config.open_or_create()?;
-    let mut ingest = Ingest::start(source.count);
+    let mut ingest = Ingest::start(source.count, Vec::new());
     let mut acknowledge = |records: &[Record]| -> Result<()> {
         if !arguments.ack {
             return Ok(());
@@ -133,7 +137,10 @@ fn import(config: &Config, output: &Output, arguments: &CacheImport) -> Result<E
             }
             stdout.flush()
         };
-        write().map_err(Error::stdout)
+        // Whoever waits for acknowledgements has gone: to go on would be to lie to nobody.
+        write().map_err(|error| {
+            Error::io("write acknowledgements to", Path::new("standard output"), error)
+        })
     };
     let result = ingest.run(&store, &arguments.collection, source.records, &mut acknowledge);
     // With --ack, standard output belongs to the keys.
@@ -145,19 +152,36 @@ fn export(config: &Config, output: &Output, arguments: &CacheExport) -> Result<E
     let store = config.open()?;
     let written = match &arguments.output {
         None => write_records(&store, arguments, &mut std::io::stdout().lock(), Error::stdout),
-        Some(path) => {
-            let failed = |error| Error::io("write", path, error);
-            let file = File::create_new(path).map_err(|error| Error::io("create", path, error))?;
-            let mut file = BufWriter::new(file);
-            let written = write_records(&store, arguments, &mut file, failed)?;
-            let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
-            file.sync_all().map_err(failed)?;
-            Ok(written)
-        }
+        Some(path) => write_file(&store, arguments, path),
     }?;
-    store.close()?;
+    store.close();
     output.note(&format!("{} records written", grouped(written)));
     Ok(Exit::Success)
+}
+
+/// Writes under another name and renames, so that the file is whole or absent.
+fn write_file(store: &Store, arguments: &CacheExport, path: &Path) -> Result<u64> {
+    if path.exists() {
+        let exists = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
+        return Err(Error::io("create", path, exists));
+    }
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(".part");
+    let unfinished = PathBuf::from(unfinished);
+    let failed = |error| Error::io("write", &unfinished, error);
+    let file = File::create(&unfinished).map_err(failed)?;
+    let mut file = BufWriter::new(file);
+    let result = write_records(store, arguments, &mut file, failed).and_then(|written| {
+        let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
+        file.sync_all().map_err(failed)?;
+        std::fs::rename(&unfinished, path).map_err(|error| Error::io("create", path, error))?;
+        Ok(written)
+    });
+    if result.is_err() {
+        // The error is what the user must hear of.
+        let _ = std::fs::remove_file(&unfinished);
+    }
+    result
 }
 
 fn write_records(
@@ -210,7 +234,7 @@ fn clear(config: &Config, output: &Output) -> Result<Exit> {
             bytes(freed_bytes)
         )
     })?;
-    store.close()?;
+    store.close();
     Ok(Exit::Success)
 }
 

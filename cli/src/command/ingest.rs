@@ -23,12 +23,16 @@ pub(super) struct Ingest {
     progress: Progress,
     started: Instant,
     interrupted: bool,
+    /// Files that were not read, and why.
+    left_out: Vec<String>,
 }
 
 impl Ingest {
     /// Starts the clock and, on a terminal, a progress bar for `total` records.
-    pub(super) fn start(total: Option<u64>) -> Self {
+    pub(super) fn start(total: Option<u64>, left_out: Vec<String>) -> Self {
+        interrupt::catch();
         Self {
+            left_out,
             report: PutReport::default(),
             progress: Progress::start(total),
             started: Instant::now(),
@@ -65,10 +69,10 @@ impl Ingest {
                 batch_bytes = 0;
             }
             if interrupt::is_requested() {
-                self.interrupted = true;
                 break;
             }
         }
+        self.interrupted = interrupt::is_requested();
         self.put(store, collection, &mut batch, acknowledge)
     }
 
@@ -103,7 +107,7 @@ pub(super) fn finish(
     result: Result<()>,
     stdout_is_taken: bool,
 ) -> Result<Exit> {
-    let Ingest { report, progress, started, interrupted } = ingest;
+    let Ingest { report, progress, started, interrupted, left_out } = ingest;
     drop(progress);
     let took = started.elapsed();
     let text = summary(&report, duration(took));
@@ -114,13 +118,15 @@ pub(super) fn finish(
             "cached": report.cached,
             "skipped": report.unchanged,
             "seconds": took.as_secs_f64(),
+            "truncated": report.truncated,
+            "left_out": left_out,
         });
         output.answer(&answer, |out| writeln!(out, "{text}"))?;
     } else {
         output.note(&text);
     }
     warn_of_truncation(output, report.truncated);
-    store.close()?;
+    store.close();
     result?;
     if interrupted {
         output.note("interrupted: these records are stored; the same command goes on from there");

@@ -49,7 +49,7 @@ pub(super) fn run(config: &Config, output: &Output, arguments: args::Query) -> R
         output.text(|out| render(out, &hits))?;
         output.note(&summary(&explain, took));
     }
-    store.close()?;
+    store.close();
     Ok(found)
 }
 
@@ -58,7 +58,8 @@ const KEY_COLUMNS_MAX: usize = 32;
 
 /// Writes a line for each hit; two where a terminal is too narrow for long keys and text.
 fn render(out: &mut dyn Write, hits: &[Hit]) -> std::io::Result<()> {
-    let keys: Vec<String> = hits.iter().map(|hit| display_key(&hit.key)).collect();
+    let keys: Vec<String> =
+        hits.iter().map(|hit| one_line(&display_key(&hit.key), usize::MAX)).collect();
     let width = keys.iter().map(|key| console::measure_text_width(key)).max().unwrap_or(0);
     let columns = columns();
     for (hit, key) in hits.iter().zip(keys) {

@@ -14,7 +14,7 @@ pub(super) fn run(config: &Config, output: &Output) -> Result<Exit> {
     let store = config.open()?;
     let stats = store.stats()?;
     output.answer(&stats, |out| render(out, &store.path().display().to_string(), &stats))?;
-    store.close()?;
+    store.close();
     Ok(Exit::Success)
 }
 

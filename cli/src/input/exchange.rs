@@ -1,7 +1,6 @@
 //! Exchange formats: JSON lines, and the rows of npy and fvecs files.
 
-use std::fs::File;
-use std::io::{BufReader, ErrorKind as IoErrorKind, Read as _, Stdin};
+use std::io::{BufReader, Read as _};
 use std::path::Path;
 
 use op_dbus_engine::{Error as EngineError, ErrorKind, Record};
@@ -9,7 +8,8 @@ use op_dbus_formats::exchange::npy::{NpyError, NpyHeader};
 use op_dbus_formats::exchange::{fvecs, jsonl};
 
 use super::lines::{Line, Lines};
-use super::{DOCUMENTS_COLLECTION, Read, Source, is_stdin};
+use super::stream::Stream;
+use super::{DOCUMENTS_COLLECTION, Read, Source};
 use crate::args::ExchangeFormat;
 use crate::error::{Error, Result};
 
@@ -72,33 +72,18 @@ fn parse_line(name: &Path, line: &Line) -> Result<Read> {
     Ok(Read { record, ends_batch: line.is_last_at_hand })
 }
 
-/// Bytes of a file or of standard input.
-enum Bytes {
-    File(BufReader<File>),
-    Stdin(BufReader<Stdin>),
-}
+/// Bytes that are read so many at a time.
+struct Bytes(BufReader<Stream>);
 
 impl Bytes {
     fn open(path: &Path) -> Result<Self> {
-        if is_stdin(path) {
-            return Ok(Self::Stdin(BufReader::new(std::io::stdin())));
-        }
-        let file = File::open(path).map_err(|error| Error::io("open", path, error))?;
-        Ok(Self::File(BufReader::new(file)))
+        Ok(Self(BufReader::new(Stream::open(path)?)))
     }
 
     /// Appends up to `wanted` bytes to `bytes`; fewer only at the end of the input.
     fn read_up_to(&mut self, path: &Path, wanted: usize, bytes: &mut Vec<u8>) -> Result<()> {
-        let read = match self {
-            Self::File(reader) => reader.by_ref().take(wanted as u64).read_to_end(bytes),
-            Self::Stdin(reader) => reader.by_ref().take(wanted as u64).read_to_end(bytes),
-        };
-        match read {
-            Err(error) if error.kind() != IoErrorKind::Interrupted => {
-                Err(Error::io("read", path, error))
-            }
-            _ => Ok(()),
-        }
+        let read = self.0.by_ref().take(wanted as u64).read_to_end(bytes);
+        read.map(drop).map_err(|error| Error::io("read", path, error))
     }
 }
 

@@ -1,13 +1,13 @@
 //! D-Bus introspection XML: a record for each member of each interface.
 
-use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
 use op_dbus_daemon::interfaces;
 use op_dbus_formats::introspection::{self, DOCUMENT_LEN_MAX_BYTES};
 
-use super::{INTERFACES_COLLECTION, Read, Source, is_stdin};
+use super::stream::Stream;
+use super::{INTERFACES_COLLECTION, Read, Source};
 use crate::error::{Error, Result};
 
 pub(super) fn open(path: &Path) -> Result<Source> {
@@ -27,12 +27,7 @@ pub(super) fn open(path: &Path) -> Result<Source> {
 fn read(path: &Path) -> Result<Vec<u8>> {
     let limit = DOCUMENT_LEN_MAX_BYTES as u64 + 1;
     let mut xml = Vec::new();
-    let read = if is_stdin(path) {
-        std::io::stdin().take(limit).read_to_end(&mut xml)
-    } else {
-        let file = File::open(path).map_err(|error| Error::io("open", path, error))?;
-        file.take(limit).read_to_end(&mut xml)
-    };
+    let read = Stream::open(path)?.take(limit).read_to_end(&mut xml);
     read.map_err(|error| Error::io("read", path, error))?;
     Ok(xml)
 }

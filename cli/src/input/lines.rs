@@ -1,23 +1,18 @@
 //! Lines of bounded length from a file or standard input.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Stdin};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use super::is_stdin;
+use super::stream::Stream;
 use crate::error::{Error, Result};
 
 /// A reader of lines that names what it reads.
 pub(super) struct Lines {
-    input: Input,
+    input: BufReader<Stream>,
     path: PathBuf,
     limit_bytes: usize,
     number: u64,
-}
-
-enum Input {
-    File(BufReader<File>),
-    Stdin(BufReader<Stdin>),
 }
 
 /// One line without its end.
@@ -32,12 +27,7 @@ pub(super) struct Line {
 impl Lines {
     /// Opens a file or standard input.
     pub(super) fn open(path: &Path, limit_bytes: usize) -> Result<Self> {
-        let input = if is_stdin(path) {
-            Input::Stdin(BufReader::new(std::io::stdin()))
-        } else {
-            let file = File::open(path).map_err(|error| Error::io("open", path, error))?;
-            Input::File(BufReader::new(file))
-        };
+        let input = BufReader::new(Stream::open(path)?);
         Ok(Self { input, path: path.to_owned(), limit_bytes, number: 0 })
     }
 
@@ -48,10 +38,7 @@ impl Lines {
 
     /// Counts the lines of a regular file; `None` for what can be read only once.
     pub(super) fn count(path: &Path) -> Option<u64> {
-        let file = File::open(path).ok()?;
-        if is_stdin(path) || !file.metadata().ok()?.is_file() {
-            return None;
-        }
+        let file = Stream::open(path).ok().filter(|stream| !stream.may_wait())?;
         let mut reader = BufReader::with_capacity(1 << 20, file);
         let (mut breaks, mut last) = (0, b'\n');
         loop {
@@ -69,11 +56,8 @@ impl Lines {
         let mut bytes = Vec::new();
         // One more than the limit and the line's end, to tell "as long as allowed" from "longer".
         let limit = self.limit_bytes as u64 + 2;
-        let read = match &mut self.input {
-            Input::File(reader) => reader.by_ref().take(limit).read_until(b'\n', &mut bytes),
-            Input::Stdin(reader) => reader.by_ref().take(limit).read_until(b'\n', &mut bytes),
-        }
-        .map_err(|error| Error::io("read", self.name(), error))?;
+        let input = self.input.by_ref().take(limit).read_until(b'\n', &mut bytes);
+        let read = input.map_err(|error| Error::io("read", self.name(), error))?;
         if read == 0 {
             return Ok(None);
         }
@@ -86,10 +70,7 @@ impl Lines {
             let problem = format!("line {number} is longer than {limit} bytes");
             return Err(Error::input(self.name(), &problem));
         }
-        let is_last_at_hand = match &self.input {
-            Input::File(_) => false,
-            Input::Stdin(reader) => reader.buffer().is_empty(),
-        };
+        let is_last_at_hand = self.input.get_ref().may_wait() && self.input.buffer().is_empty();
         Ok(Some(Line { bytes, number: self.number, is_last_at_hand }))
     }
 }

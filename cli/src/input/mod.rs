@@ -5,6 +5,7 @@
 mod exchange;
 mod interfaces;
 mod lines;
+mod stream;
 mod text;
 mod walk;
 
@@ -14,7 +15,6 @@ use op_dbus_engine::Record;
 
 use crate::args::{ExchangeFormat, SourceFormat};
 use crate::error::{Error, Result};
-use crate::output::Output;
 
 pub(crate) use exchange::open as exchange;
 
@@ -38,21 +38,56 @@ pub(crate) struct Source {
     pub(crate) default_collection: &'static str,
 }
 
-/// Opens what the user named to index; directories stand for the files in them.
-pub(crate) fn sources(
-    paths: &[PathBuf],
-    format: Option<SourceFormat>,
-    output: &Output,
-) -> Result<Vec<Source>> {
-    let mut sources = Vec::new();
+/// A source that can be opened when its turn comes: a directory may have more files than a process
+/// may have open.
+pub(crate) struct Found {
+    path: PathBuf,
+    format: SourceFormat,
+    pub(crate) count: Option<u64>,
+}
+
+/// What the user named to index.
+#[derive(Default)]
+pub(crate) struct Sources {
+    pub(crate) found: Vec<Found>,
+    /// Files of directories that cannot be read as what their names say, and why.
+    pub(crate) left_out: Vec<String>,
+}
+
+impl Found {
+    /// Opens the source.
+    pub(crate) fn open(&self) -> Result<Source> {
+        match self.format {
+            SourceFormat::Xml => interfaces::open(&self.path),
+            SourceFormat::Jsonl => exchange::open(&self.path, Some(ExchangeFormat::Jsonl)),
+            SourceFormat::Text => text::open(&self.path),
+        }
+    }
+}
+
+/// Finds what the user named to index; directories stand for the files in them.
+///
+/// Each file is opened once, so that a mistake in the last is found before the first is stored.
+pub(crate) fn sources(paths: &[PathBuf], format: Option<SourceFormat>) -> Result<Sources> {
+    let mut sources = Sources::default();
     for path in paths {
         if !is_stdin(path) && path.is_dir() {
-            sources.extend(directory(path, format, output)?);
+            directory(path, format, &mut sources)?;
         } else {
-            sources.push(file(path, format.unwrap_or_else(|| format_of(path)))?);
+            let format = format.unwrap_or_else(|| format_of(path));
+            let count = if is_stdin(path) { None } else { count(path, format)? };
+            sources.found.push(Found { path: path.clone(), format, count });
         }
     }
     Ok(sources)
+}
+
+/// Opens a file to see that it can be read; what may wait for a writer is not opened twice.
+fn count(path: &Path, format: SourceFormat) -> Result<Option<u64>> {
+    if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+        return Ok(None);
+    }
+    Ok(Found { path: path.to_owned(), format, count: None }.open()?.count)
 }
 
 /// Whether the user means standard input.
@@ -60,39 +95,28 @@ pub(crate) fn is_stdin(path: &Path) -> bool {
     path == Path::new("-")
 }
 
-fn file(path: &Path, format: SourceFormat) -> Result<Source> {
-    match format {
-        SourceFormat::Xml => interfaces::open(path),
-        SourceFormat::Jsonl => {
-            let source = exchange::open(path, Some(ExchangeFormat::Jsonl))?;
-            Ok(Source { default_collection: DOCUMENTS_COLLECTION, ..source })
-        }
-        SourceFormat::Text => text::open(path),
-    }
-}
-
-/// Opens every file below a directory that has a format of ours by its name.
+/// Finds every file below a directory that has a format of ours by its name.
 ///
 /// A bad XML file does not keep the others out: collections of interface files in the wild have
 /// some. It is named, and left out.
-fn directory(path: &Path, format: Option<SourceFormat>, output: &Output) -> Result<Vec<Source>> {
-    let mut sources = Vec::new();
-    for (path, found) in walk::files(path)? {
-        if format.is_some_and(|wanted| wanted != found) {
+fn directory(path: &Path, format: Option<SourceFormat>, sources: &mut Sources) -> Result<()> {
+    let before = sources.found.len();
+    for (path, by_name) in walk::files(path)? {
+        if format.is_some_and(|wanted| wanted != by_name) {
             continue;
         }
-        match file(&path, found) {
-            Err(error) if found == SourceFormat::Xml => {
-                output.note(&format!("left out: {}", error.message()));
+        match count(&path, by_name) {
+            Err(error) if by_name == SourceFormat::Xml && error.is_invalid_input() => {
+                sources.left_out.push(error.message());
             }
-            source => sources.push(source?),
+            count => sources.found.push(Found { path, format: by_name, count: count? }),
         }
     }
-    if sources.is_empty() {
+    if sources.found.len() == before {
         let wanted = "no .xml, .jsonl, .ndjson or .txt file that can be read is in it";
         return Err(Error::input(path, &wanted));
     }
-    Ok(sources)
+    Ok(())
 }
 
 fn format_of(path: &Path) -> SourceFormat {

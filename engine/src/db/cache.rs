@@ -31,7 +31,13 @@ impl CacheDatabase {
     /// Opens the database, making it if it is missing and replacing it if it is damaged.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let db = match Database::open(path, &FAMILIES, Creation::Create) {
-            Err(error) if error.kind() == ErrorKind::Corrupt => {
+            // What a full disk, a missing right or another process refuses is not damage.
+            Err(error)
+                if !matches!(
+                    error.kind(),
+                    ErrorKind::Full | ErrorKind::Denied | ErrorKind::Busy
+                ) =>
+            {
                 let aside = set_aside(path)?;
                 tracing::warn!(
                     %error,
@@ -46,9 +52,14 @@ impl CacheDatabase {
     }
 
     /// Looks up embeddings by keys, which must ascend.
-    pub(crate) fn embeddings(&self, keys: &[EmbeddingKey]) -> Result<Vec<Option<Pinned<'_>>>> {
+    ///
+    /// One that cannot be read does not keep the others from being read.
+    pub(crate) fn embeddings(
+        &self,
+        keys: &[EmbeddingKey],
+    ) -> impl Iterator<Item = Result<Option<Pinned<'_>>>> {
         let keys: Vec<[u8; 16]> = keys.iter().map(|key| key.0.to_be_bytes()).collect();
-        self.db.get_ascending(EMBEDDINGS, &keys)
+        self.db.get_ascending(EMBEDDINGS, &keys).collect::<Vec<_>>().into_iter()
     }
 
     pub(crate) fn put_embeddings(

@@ -43,6 +43,7 @@ struct State {
     next_ticket: u64,
     /// Every lot with a smaller ticket has been committed.
     committed_before: u64,
+    committed_sequence: u64,
     leading: bool,
     poison: Option<Poison>,
 }
@@ -60,13 +61,14 @@ impl CommitQueue {
             next_sequence: last_sequence + 1,
             next_ticket: 0,
             committed_before: 0,
+            committed_sequence: last_sequence,
             leading: false,
             poison: None,
         };
         Self { state: Mutex::new(state), committed: Condvar::new() }
     }
 
-    /// Commits one caller's mutations and returns the sequence of the last.
+    /// Commits one caller's mutations; without any, waits for those that came before.
     ///
     /// `write` makes a batch durable; `apply` then shows it to readers. Both run on the thread
     /// of whichever caller leads, one batch at a time, in sequence order.
@@ -74,16 +76,16 @@ impl CommitQueue {
         &self,
         mutations: Vec<Mutation>,
         write: impl Fn(&[Mutation], u64) -> Result<()>,
-        apply: impl Fn(&Mutation),
-    ) -> Result<u64> {
+        apply: impl Fn(&[Mutation]),
+    ) -> Result<()> {
         let mut state = self.lock();
         if let Some(poison) = &state.poison {
             return Err(refused(poison));
         }
-        let (ticket, last_sequence) = state.join(mutations);
+        let ticket = state.join(mutations);
         loop {
             if state.committed_before > ticket {
-                return Ok(last_sequence);
+                return Ok(());
             }
             if let Some(poison) = &state.poison {
                 return Err(failed(poison));
@@ -95,17 +97,26 @@ impl CommitQueue {
             state.leading = true;
             let group = state.take_group().expect("a lot that is not committed waits");
             drop(state);
-            let mut lead = Lead { queue: self, last_ticket: group.last_ticket, outcome: None };
+            let mut lead = Lead { queue: self, group: &group, outcome: None };
             let written = write(&group.mutations, group.first_sequence);
-            lead.outcome = Some(written.map(|()| group.mutations.iter().for_each(&apply)));
+            lead.outcome = Some(written.map(|()| apply(&group.mutations)));
             drop(lead);
             state = self.lock();
         }
     }
 
-    /// The sequence of the last mutation that joined the queue.
+    /// Does another write of the same database, whose failure poisons like that of a commit.
+    pub(crate) fn write_besides(&self, write: impl FnOnce() -> Result<()>) -> Result<()> {
+        let mut state = self.lock();
+        if let Some(poison) = &state.poison {
+            return Err(refused(poison));
+        }
+        write().inspect_err(|error| state.poison_by(error))
+    }
+
+    /// The sequence of the last mutation that was committed.
     pub(crate) fn last_sequence(&self) -> u64 {
-        self.lock().next_sequence - 1
+        self.lock().committed_sequence
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -114,13 +125,20 @@ impl CommitQueue {
 }
 
 impl State {
-    fn join(&mut self, mutations: Vec<Mutation>) -> (u64, u64) {
+    fn join(&mut self, mutations: Vec<Mutation>) -> u64 {
         let ticket = self.next_ticket;
         let first_sequence = self.next_sequence;
         self.next_ticket += 1;
         self.next_sequence += mutations.len() as u64;
         self.waiting.push_back(Lot { ticket, first_sequence, mutations });
-        (ticket, self.next_sequence - 1)
+        ticket
+    }
+
+    fn poison_by(&mut self, error: &Error) {
+        let cause = std::error::Error::source(error)
+            .map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
+        self.poison = Some(Poison { kind: error.kind(), cause });
+        self.waiting.clear();
     }
 
     /// Takes the lots that wait, as many as fit one batch, as one group.
@@ -154,7 +172,7 @@ impl Lot {
 /// Ends a term of leading, also when `write` or `apply` panicked: nobody may wait forever.
 struct Lead<'a> {
     queue: &'a CommitQueue,
-    last_ticket: u64,
+    group: &'a Group,
     outcome: Option<Result<()>>,
 }
 
@@ -163,16 +181,12 @@ impl Drop for Lead<'_> {
         let mut state = self.queue.lock();
         state.leading = false;
         match self.outcome.take() {
-            Some(Ok(())) => state.committed_before = self.last_ticket + 1,
-            Some(Err(error)) => {
-                let cause = std::error::Error::source(&error)
-                    .map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
-                state.poison = Some(Poison { kind: error.kind(), cause });
+            Some(Ok(())) => {
+                state.committed_before = self.group.last_ticket + 1;
+                state.committed_sequence += self.group.mutations.len() as u64;
             }
-            None => {
-                let cause = "a write panicked".to_owned();
-                state.poison = Some(Poison { kind: ErrorKind::Poisoned, cause });
-            }
+            Some(Err(error)) => state.poison_by(&error),
+            None => state.poison_by(&Error::new(ErrorKind::Poisoned, "a write panicked")),
         }
         self.queue.committed.notify_all();
     }

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
-    DBPinnableSlice, DBRawIterator, DBRecoveryMode, LogLevel, Options, ReadOptions, WriteBatch,
-    WriteOptions,
+    DBPinnableSlice, DBRawIterator, DBRecoveryMode, LogLevel, Options, ReadOptions, Snapshot,
+    WriteBatch, WriteOptions,
 };
 
 use crate::error::{Error, ErrorKind, Result};
@@ -61,6 +61,11 @@ impl Database {
         self.db.cf_handle(family.name).expect("open_cf_descriptors opened every family")
     }
 
+    /// Fixes what is read through it to this moment.
+    pub(crate) fn view(&self) -> View<'_> {
+        View { database: self, snapshot: self.db.snapshot() }
+    }
+
     pub(crate) fn get(&self, family: Family, key: &[u8]) -> Result<Option<Pinned<'_>>> {
         self.db.get_pinned_cf(self.handle(family), key).map_err(|error| self.error("read", error))
     }
@@ -70,7 +75,7 @@ impl Database {
         &self,
         family: Family,
         keys: impl IntoIterator<Item = &'k K>,
-    ) -> Result<Vec<Option<Pinned<'_>>>>
+    ) -> impl Iterator<Item = Result<Option<Pinned<'_>>>>
     where
         K: AsRef<[u8]> + 'k,
     {
@@ -78,18 +83,36 @@ impl Database {
             .batched_multi_get_cf(self.handle(family), keys, true)
             .into_iter()
             .map(|value| value.map_err(|error| self.error("read", error)))
-            .collect()
     }
 
     /// Walks the keys of a family that start with `prefix`, in order, over one consistent view.
-    pub(crate) fn iterate(&self, family: Family, prefix: &[u8]) -> PrefixIterator<'_> {
+    pub(crate) fn iterate(&self, family: Family, prefix: &[u8]) -> Walk<'_> {
         let mut options = ReadOptions::default();
         if let Some(end) = prefix_end(prefix) {
             options.set_iterate_upper_bound(end);
         }
         let mut iterator = self.db.raw_iterator_cf_opt(self.handle(family), options);
         iterator.seek(prefix);
-        PrefixIterator { database: self, iterator }
+        Walk { database: self, iterator }
+    }
+
+    /// Walks the keys of a family from `key` on, in order.
+    pub(crate) fn iterate_from(&self, family: Family, key: &[u8]) -> Walk<'_> {
+        let mut iterator = self.db.raw_iterator_cf(self.handle(family));
+        iterator.seek(key);
+        Walk { database: self, iterator }
+    }
+
+    /// Walks two families at the same moment.
+    pub(crate) fn iterate_both(&self, families: [Family; 2], prefix: &[u8]) -> [Walk<'_>; 2] {
+        loop {
+            let before = self.db.latest_sequence_number();
+            let iterators = families.map(|family| self.iterate(family, prefix));
+            // An iterator sees what there is when it is made: both the same if nothing was written.
+            if self.db.latest_sequence_number() == before {
+                return iterators;
+            }
+        }
     }
 
     /// Returns the last key of a family.
@@ -145,6 +168,20 @@ impl Database {
     }
 }
 
+/// The database as it was at one moment, whatever is written meanwhile.
+pub(crate) struct View<'a> {
+    database: &'a Database,
+    snapshot: Snapshot<'a>,
+}
+
+impl View<'_> {
+    pub(crate) fn get(&self, family: Family, key: &[u8]) -> Result<Option<Pinned<'_>>> {
+        self.snapshot
+            .get_pinned_cf(self.database.handle(family), key)
+            .map_err(|error| self.database.error("read", error))
+    }
+}
+
 /// Whether a write waits until it is on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sync {
@@ -172,13 +209,22 @@ impl Batch<'_> {
     }
 }
 
-/// Keys and values under one prefix, in key order.
-pub(crate) struct PrefixIterator<'a> {
+/// Keys and values of a family, in key order.
+pub(crate) struct Walk<'a> {
     database: &'a Database,
     iterator: DBRawIterator<'a>,
 }
 
-impl PrefixIterator<'_> {
+impl Walk<'_> {
+    /// Steps to the first key that is `key` or comes after it, and returns the value of `key`.
+    pub(crate) fn value_at(&mut self, key: &[u8]) -> Result<Option<&[u8]>> {
+        while self.iterator.key().is_some_and(|found| found < key) {
+            self.iterator.next();
+        }
+        self.iterator.status().map_err(|error| self.database.error("read", error))?;
+        Ok(self.iterator.item().filter(|(found, _)| *found == key).map(|(_, value)| value))
+    }
+
     /// Hands the next key and value to `read` and returns its answer; `None` at the end.
     ///
     /// A borrowing iterator: nothing is copied that `read` does not copy.
@@ -216,7 +262,8 @@ fn database_options(creation: Creation) -> Options {
     options.create_if_missing(creation == Creation::Create);
     options.create_missing_column_families(creation == Creation::Create);
     options.set_paranoid_checks(true);
-    // An unfinished record at the end of the log was never acknowledged and is dropped.
+    // An unfinished record at the end of the log was never acknowledged and is dropped. So is what
+    // follows a damaged one, which the store notices by the sequence it has acknowledged.
     options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
     options.set_track_and_verify_wals_in_manifest(true);
     options.set_atomic_flush(true);
@@ -263,7 +310,7 @@ fn rocksdb_error(action: &str, path: &Path, error: rocksdb::Error) -> Error {
         ErrorKind::Full => error_out.with_remedy(
             "free space on this file system, or raise the file size limit (ulimit -f), and try again",
         ),
-        ErrorKind::Corrupt => error_out.with_remedy("restore the store from a snapshot or an export"),
+        ErrorKind::Corrupt => error_out.with_remedy("restore the store from an export"),
         _ => error_out,
     }
 }

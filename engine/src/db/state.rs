@@ -10,14 +10,18 @@
 //!
 //! Integers in keys are big-endian, so that RocksDB's byte order is their order.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
+use op_dbus_formats::acknowledged::{ACKNOWLEDGED_LEN_BYTES, Acknowledged};
 use op_dbus_formats::change::{Change, Operation};
 use op_dbus_formats::collection::{CollectionId, CollectionName, CollectionSpec};
 use rocksdb::DBCompressionType::{Lz4, None as Uncompressed};
 
-use super::{Creation, Database, Family, Pinned, PrefixIterator, Sync};
+use super::{Creation, Database, Family, Pinned, Sync, Walk};
 use crate::error::{Error, ErrorKind, Result};
+use crate::layout::{acknowledged_file, database};
+use crate::os::file::{SmallFile, read_bounded};
 
 const META: Family = Family { name: "meta", compression: Lz4 };
 const COLLECTIONS: Family = Family { name: "collections", compression: Lz4 };
@@ -31,9 +35,10 @@ const FAMILIES: [Family; 6] = [DEFAULT, META, COLLECTIONS, RECORDS, VECTORS, CHA
 
 const SEQUENCE_KEY: &[u8] = b"sequence";
 
-/// The database in `@state`.
+/// The database in `@state`, and beside it how far writes were acknowledged.
 pub(crate) struct StateDatabase {
     db: Database,
+    acknowledged: SmallFile,
 }
 
 /// One record to write or to remove, encoded.
@@ -66,8 +71,40 @@ impl Mutation {
 }
 
 impl StateDatabase {
-    pub(crate) fn open(path: &Path, creation: Creation) -> Result<Self> {
-        Ok(Self { db: Database::open(path, &FAMILIES, creation)? })
+    pub(crate) fn open(state: &Path, creation: Creation) -> Result<Self> {
+        let path = acknowledged_file(state);
+        let db = Database::open(&database(state), &FAMILIES, creation)?;
+        let this = Self { db, acknowledged: SmallFile::open(&path)? };
+        this.check_acknowledged(&path)?;
+        Ok(this)
+    }
+
+    /// Refuses a database whose log ends before what was acknowledged: that is damage, and what
+    /// is lost must be said.
+    fn check_acknowledged(&self, path: &Path) -> Result<()> {
+        let bytes = read_bounded(path, ACKNOWLEDGED_LEN_BYTES as u64)?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let damaged = |context: String| {
+            let remedy = format!(
+                "restore the store from an export, or remove {} to go on with what is left",
+                path.display()
+            );
+            Error::new(ErrorKind::Corrupt, context).with_remedy(remedy)
+        };
+        let acknowledged = Acknowledged::decode(&bytes).map_err(|error| {
+            damaged(format!("{} is damaged", path.display())).with_source(error)
+        })?;
+        let (found, expected) = (self.last_sequence()?, acknowledged.sequence);
+        if found >= expected {
+            return Ok(());
+        }
+        let database = self.path().display();
+        Err(damaged(format!(
+            "the log of {database} is damaged: it ends at change {found}, and {expected} was \
+             acknowledged"
+        )))
     }
 
     /// The sequence of the last committed mutation; 0 in a new store.
@@ -90,6 +127,9 @@ impl StateDatabase {
 
     /// Commits mutations as one batch, numbered from `first_sequence`, durable on return.
     pub(crate) fn commit(&self, mutations: &[Mutation], first_sequence: u64) -> Result<()> {
+        if mutations.is_empty() {
+            return Ok(());
+        }
         let mut batch = self.db.batch();
         for (sequence, mutation) in (first_sequence..).zip(mutations) {
             let key = record_key(mutation.collection, &mutation.key);
@@ -115,7 +155,17 @@ impl StateDatabase {
             batch.put(CHANGES, &sequence.to_be_bytes(), &change);
             batch.put(META, SEQUENCE_KEY, &sequence.to_be_bytes());
         }
-        self.db.write(batch, Sync::Yes)
+        self.db.write(batch, Sync::Yes)?;
+        self.note_acknowledged(first_sequence + mutations.len() as u64 - 1);
+        Ok(())
+    }
+
+    /// After the sync, so that it never says more than what is durable. Not synced itself: after a
+    /// power cut it may say less, which hides damage and invents none.
+    fn note_acknowledged(&self, sequence: u64) {
+        if let Err(error) = self.acknowledged.overwrite(&Acknowledged { sequence }.encode()) {
+            tracing::debug!(%error, "cannot note how far writes were acknowledged");
+        }
     }
 
     pub(crate) fn put_collection(
@@ -159,9 +209,44 @@ impl StateDatabase {
         self.db.get(VECTORS, &record_key(id, key))
     }
 
-    /// Walks the records of a collection whose keys start with `prefix`.
+    /// Reads a record and the vector that was given with it, as they are at one moment.
+    pub(crate) fn record_and_vector(
+        &self,
+        id: CollectionId,
+        key: &[u8],
+    ) -> Result<Option<(Vec<u8>, Option<Vec<u8>>)>> {
+        let view = self.db.view();
+        let key = record_key(id, key);
+        let Some(record) = view.get(RECORDS, &key)? else { return Ok(None) };
+        let vector = view.get(VECTORS, &key)?;
+        Ok(Some((record.to_vec(), vector.map(|vector| vector.to_vec()))))
+    }
+
+    /// Walks the records of a collection whose keys start with `prefix`, with their vectors.
     pub(crate) fn records(&self, id: CollectionId, prefix: &[u8]) -> Records<'_> {
-        Records(self.db.iterate(RECORDS, &record_key(id, prefix)))
+        let prefix = record_key(id, prefix);
+        let [records, vectors] = self.db.iterate_both([RECORDS, VECTORS], &prefix);
+        Records { records, vectors }
+    }
+
+    /// The keys of a collection that were changed after `sequence`, each once.
+    pub(crate) fn changed_keys(
+        &self,
+        id: CollectionId,
+        sequence: u64,
+    ) -> Result<BTreeSet<Vec<u8>>> {
+        let mut keys = BTreeSet::new();
+        let mut changes = self.db.iterate_from(CHANGES, &(sequence + 1).to_be_bytes());
+        while let Some(change) = changes.next_with(|_, change| {
+            Change::decode(change).map(|change| {
+                if change.collection == id {
+                    keys.insert(change.key.to_vec());
+                }
+            })
+        })? {
+            change.map_err(|error| self.corrupt("a change").with_source(error))?;
+        }
+        Ok(keys)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -174,19 +259,29 @@ impl StateDatabase {
 
     fn corrupt(&self, what: &str) -> Error {
         Error::new(ErrorKind::Corrupt, format!("{what} is damaged in {}", self.path().display()))
-            .with_remedy("restore the store from a snapshot or an export")
+            .with_remedy("restore the store from an export")
     }
 }
 
-/// Values of one collection in key order, without the collection's prefix.
-pub(crate) struct Records<'a>(PrefixIterator<'a>);
+/// Records of one collection in key order, as they were when the walk began.
+pub(crate) struct Records<'a> {
+    records: Walk<'a>,
+    vectors: Walk<'a>,
+}
 
 impl Records<'_> {
+    /// Hands the next key, record and given vector to `read`; `None` at the end.
     pub(crate) fn next_with<T>(
         &mut self,
-        read: impl FnOnce(&[u8], &[u8]) -> T,
+        read: impl FnOnce(&[u8], &[u8], Option<&[u8]>) -> T,
     ) -> Result<Option<T>> {
-        self.0.next_with(|key, value| read(&key[size_of::<CollectionId>()..], value))
+        let vectors = &mut self.vectors;
+        self.records
+            .next_with(|key, record| {
+                let vector = vectors.value_at(key)?;
+                Ok(read(&key[size_of::<CollectionId>()..], record, vector))
+            })?
+            .transpose()
     }
 }
 

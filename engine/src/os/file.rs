@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
@@ -42,9 +42,21 @@ pub(crate) fn sync_directory(path: &Path) -> Result<()> {
         .map_err(|error| Error::io("sync directory", path, error))
 }
 
-/// Creates a directory and its parents, if missing.
+/// Creates a directory and its parents, if missing, and makes their names durable.
 pub(crate) fn create_directories(path: &Path) -> Result<()> {
-    fs::create_dir_all(path).map_err(|error| Error::io("create directory", path, error))
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        create_directories(parent)?;
+    }
+    // Ours are nobody else's to read: records can be private, and so is the seed of hashes.
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        created => created.map_err(|error| Error::io("create directory", path, error))?,
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    sync_directory(parent.unwrap_or(Path::new(".")))
 }
 
 /// Sums the bytes on disk that the files below a directory use.
@@ -67,10 +79,49 @@ pub(crate) fn used_bytes(directory: &Path) -> u64 {
         .sum()
 }
 
+/// A file of a few bytes that is overwritten in place.
+#[derive(Debug)]
+pub(crate) struct SmallFile {
+    file: File,
+}
+
+impl SmallFile {
+    /// Opens the file for writing, making it if it is missing.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map(|file| Self { file })
+            .map_err(|error| Error::io("open", path, error))
+    }
+
+    /// Writes the bytes at the beginning, without waiting for the disk.
+    pub(crate) fn overwrite(&self, bytes: &[u8]) -> std::io::Result<()> {
+        self.file.write_all_at(bytes, 0)
+    }
+}
+
+/// Refuses a directory that belongs to another user: what we make there, they could not open.
+pub(crate) fn check_owner(directory: &Path) -> Result<()> {
+    let metadata = fs::metadata(directory).map_err(|error| Error::io("open", directory, error))?;
+    let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
+    if owner == user {
+        return Ok(());
+    }
+    let path = directory.display();
+    Err(Error::new(
+        ErrorKind::Denied,
+        format!("{path} belongs to user {owner}, and this process runs as user {user}"),
+    )
+    .with_remedy(format!("run it as user {owner}, for example with sudo -u '#{owner}'")))
+}
+
 /// An exclusive lock on a file, held until dropped or until the process dies.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    file: File,
 }
 
 impl Lock {
@@ -101,7 +152,15 @@ impl Lock {
         if let Err(error) = write_holder(&mut file) {
             tracing::debug!(path = %path.display(), %error, "cannot note the lock's holder");
         }
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing is not enough: a process that another thread is just starting has the same file
+        // open until its exec, and would hold the lock that long.
+        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
     }
 }
 
@@ -117,7 +176,7 @@ fn held(path: &Path, file: &mut File) -> Error {
         None => format!("process {holder}"),
     };
     Error::new(ErrorKind::Busy, format!("the store at {directory} is in use by {who}"))
-        .with_remedy("wait for it to end, or use another store with --store DIR")
+        .with_remedy("wait until it has ended, or use another store")
 }
 
 fn process_name(pid: &str) -> Option<String> {

@@ -1,13 +1,12 @@
 //! Collections: which embedding space a record's vector belongs to, and who may add to it.
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use op_dbus_formats::FormatError;
 use op_dbus_formats::collection::{
-    CollectionId, CollectionName, CollectionSpec, Metric, ModelFingerprint,
+    CollectionId, CollectionName, CollectionNameError, CollectionSpec, Metric, ModelFingerprint,
 };
-use op_dbus_formats::embedding::{EncodedEmbedding, Encoding};
+use op_dbus_formats::embedding::Encoding;
 
 use super::Store;
 use super::open::unix_ms;
@@ -21,6 +20,8 @@ pub(super) struct Collection {
     pub(super) spec: CollectionSpec,
     /// The collection's vectors; `None` until the first search.
     index: RwLock<Option<ExactIndex>>,
+    /// Held while they are brought into memory, so that two searches do not do it twice.
+    pub(super) loading: Mutex<()>,
 }
 
 /// The embedding space of a new collection.
@@ -54,7 +55,7 @@ pub struct CollectionInfo {
 
 impl Collection {
     pub(super) fn new(name: CollectionName, spec: CollectionSpec) -> Self {
-        Self { name, spec, index: RwLock::new(None) }
+        Self { name, spec, index: RwLock::new(None), loading: Mutex::new(()) }
     }
 
     pub(super) fn index(&self) -> RwLockReadGuard<'_, Option<ExactIndex>> {
@@ -122,25 +123,14 @@ impl Collection {
 }
 
 impl Store {
-    /// Creates a collection.
+    /// Creates a collection; one that exists with the same embedding space is left as it is.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] if the name breaks the rule for names or is taken by a collection of
     /// another embedding space.
     pub fn create_collection(&self, name: &str, options: CollectionOptions) -> Result<()> {
-        self.collection_or_create(name, || Ok(options)).and_then(|collection| {
-            let wanted = self.spec(collection.spec.id, options)?;
-            let same = wanted.dimensions == collection.spec.dimensions
-                && wanted.metric == collection.spec.metric
-                && wanted.model == collection.spec.model;
-            if same {
-                return Ok(());
-            }
-            Err(Error::new(
-                ErrorKind::Invalid,
-                format!("collection {name} exists with another embedding space"),
-            ))
-        })
+        let planned = self.plan_collection(name, options)?;
+        self.collection_or_create(name, &planned.spec).map(drop)
     }
 
     /// Lists the collections by name.
@@ -173,31 +163,15 @@ impl Store {
         })
     }
 
-    /// Finds a collection, or creates it with what `options` says, durably.
-    pub(super) fn collection_or_create(
+    /// A collection as it would be, without its id.
+    pub(super) fn plan_collection(
         &self,
         name: &str,
-        options: impl FnOnce() -> Result<CollectionOptions>,
-    ) -> Result<Arc<Collection>> {
-        if let Some(collection) = self.find_collection(name) {
-            return Ok(collection);
-        }
-        let options = options()?;
-        let mut collections = self.collections.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(collection) = collections.get(name) {
-            return Ok(Arc::clone(collection));
-        }
-        let valid_name: CollectionName =
-            name.parse().map_err(|error| Error::new(ErrorKind::Invalid, format!("{error}")))?;
-        let id = collections.values().map(|known| known.spec.id.0 + 1).max().unwrap_or(1);
-        let spec = self.spec(CollectionId(id), options)?;
-        self.state.put_collection(&valid_name, &spec)?;
-        let collection = Arc::new(Collection::new(valid_name, spec));
-        collections.insert(name.to_owned(), Arc::clone(&collection));
-        Ok(collection)
-    }
-
-    fn spec(&self, id: CollectionId, options: CollectionOptions) -> Result<CollectionSpec> {
+        options: CollectionOptions,
+    ) -> Result<Collection> {
+        let name: CollectionName = name.parse().map_err(|error: CollectionNameError| {
+            Error::new(ErrorKind::Invalid, error.to_string()).with_remedy("use another name")
+        })?;
         let (dimensions, metric, model) = match options {
             CollectionOptions::OfModel => {
                 let embedder = self.embedder()?;
@@ -205,18 +179,43 @@ impl Store {
             }
             CollectionOptions::Given { dimensions, metric } => (dimensions, metric, None),
         };
-        let created_unix_ms = unix_ms();
-        Ok(CollectionSpec {
-            id,
+        let spec = CollectionSpec {
+            id: CollectionId(0),
             dimensions,
             metric,
             encoding: Encoding::F32,
             model,
-            created_unix_ms,
-        })
+            created_unix_ms: unix_ms(),
+        };
+        Ok(Collection::new(name, spec))
     }
-}
 
-pub(super) fn decode_vector(bytes: &[u8]) -> Result<Vec<f32>, FormatError> {
-    EncodedEmbedding::parse(bytes)?.to_vec()
+    /// Finds a collection of the same embedding space, or creates it durably.
+    pub(super) fn collection_or_create(
+        &self,
+        name: &str,
+        planned: &CollectionSpec,
+    ) -> Result<Arc<Collection>> {
+        let mut collections = self.collections.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = collections.get(name) {
+            let space = |spec: &CollectionSpec| (spec.dimensions, spec.metric, spec.model);
+            if space(&known.spec) == space(planned) {
+                return Ok(Arc::clone(known));
+            }
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!("collection {name} exists with another embedding space"),
+            )
+            .with_remedy("use another name"));
+        }
+        let valid_name: CollectionName = name.parse().map_err(|error: CollectionNameError| {
+            Error::new(ErrorKind::Invalid, error.to_string()).with_remedy("use another name")
+        })?;
+        let id = collections.values().map(|known| known.spec.id.0 + 1).max().unwrap_or(1);
+        let spec = CollectionSpec { id: CollectionId(id), ..*planned };
+        self.commits.write_besides(|| self.state.put_collection(&valid_name, &spec))?;
+        let collection = Arc::new(Collection::new(valid_name, spec));
+        collections.insert(name.to_owned(), Arc::clone(&collection));
+        Ok(collection)
+    }
 }

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use op_dbus_formats::embedding::EncodedEmbedding;
 use op_dbus_formats::record::{self as format, EmbeddingSource};
 
 use crate::cache::{CachedEmbedding, EmbeddingCache};
@@ -29,6 +30,9 @@ use collection::Collection;
 pub use collection::{CollectionInfo, CollectionOptions};
 pub use stats::{CollectionStats, Stats};
 pub use write::PutReport;
+
+/// How far a caller's embedding may be from length 1: what f16 makes of one.
+const UNIT_LENGTH_TOLERANCE: f64 = 1e-2;
 
 /// How to open a store.
 #[derive(Clone, Debug)]
@@ -101,8 +105,8 @@ impl Store {
         validate_key(key)?;
         let collection = self.collection(collection)?;
         self.state
-            .record(collection.spec.id, key)?
-            .map(|bytes| self.decode(&collection, key, &bytes))
+            .record_and_vector(collection.spec.id, key)?
+            .map(|(record, vector)| self.decode(&collection, key, &record, vector.as_deref()))
             .transpose()
     }
 
@@ -145,6 +149,14 @@ impl Store {
                 ),
             ));
         }
+        let length = vector.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+        if (length - 1.0).abs() > UNIT_LENGTH_TOLERANCE {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!("the vector has length {length:.4}; embeddings have length 1"),
+            )
+            .with_remedy("divide the vector by its length"));
+        }
         self.cache.put_text(embedder.fingerprint(), text, vector)
     }
 
@@ -169,10 +181,10 @@ impl Store {
             Error::new(ErrorKind::Unavailable, "no embedding model is configured")
                 .with_remedy("open the store with a model directory")
         })?;
-        let known = self.cache.known_model(&config.model_dir)?;
+        let known = self.cache.known_model(&config.model_dir);
         let opened = Arc::new(Embedder::open(config, known)?);
         if known != Some(opened.known()) {
-            self.cache.put_known_model(&config.model_dir, &opened.known())?;
+            self.cache.put_known_model(&config.model_dir, &opened.known());
         }
         *embedder = Some(Arc::clone(&opened));
         Ok(opened)
@@ -181,24 +193,22 @@ impl Store {
     /// Closes the store and keeps its counters.
     ///
     /// Nothing acknowledged depends on this; a store that is only dropped loses statistics.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Full`] or [`ErrorKind::Io`] if the counters cannot be written.
-    pub fn close(self) -> Result<()> {
-        self.cache.close()
+    pub fn close(self) {
+        self.cache.close();
     }
 
-    fn decode(&self, collection: &Collection, key: &[u8], bytes: &[u8]) -> Result<Record> {
-        let record = format::Record::decode(bytes)
+    fn decode(
+        &self,
+        collection: &Collection,
+        key: &[u8],
+        record: &[u8],
+        vector: Option<&[u8]>,
+    ) -> Result<Record> {
+        let record = format::Record::decode(record)
             .map_err(|error| self.damaged(collection, "record", key, error))?;
         let vector = match record.embedding {
             EmbeddingSource::None | EmbeddingSource::Cached(_) => None,
-            EmbeddingSource::Given => self
-                .state
-                .vector(collection.spec.id, key)?
-                .map(|bytes| collection::decode_vector(&bytes))
-                .transpose()
-                .map_err(|error| self.damaged(collection, "vector", key, error))?,
+            EmbeddingSource::Given => Some(self.decode_given(collection, key, vector)?),
         };
         Ok(Record {
             key: key.to_vec(),
@@ -206,6 +216,18 @@ impl Store {
             vector,
             payload: record.payload.into_owned(),
         })
+    }
+
+    fn decode_given(
+        &self,
+        collection: &Collection,
+        key: &[u8],
+        vector: Option<&[u8]>,
+    ) -> Result<Vec<f32>> {
+        // An empty encoding is refused by its decoder, as a missing one must be.
+        EncodedEmbedding::parse(vector.unwrap_or_default())
+            .and_then(|embedding| embedding.to_vec())
+            .map_err(|error| self.damaged(collection, "vector", key, error))
     }
 
     fn damaged(
@@ -245,7 +267,7 @@ impl Iterator for Scan<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         let (store, collection) = (self.store, &self.collection);
         self.records
-            .next_with(|key, bytes| store.decode(collection, key, bytes))
+            .next_with(|key, record, vector| store.decode(collection, key, record, vector))
             .transpose()
             .map(Result::flatten)
     }

@@ -26,19 +26,16 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
     let layout = Layout::new(config.base);
     if config.create {
         file::create_directories(layout.base())?;
-    } else if !layout.state().is_dir() {
-        return Err(Error::new(
-            ErrorKind::NotFound,
-            format!("there is no store at {}", layout.base().display()),
-        )
-        .with_remedy("put something into it first, or name another directory"));
+    } else {
+        require_store(&layout)?;
     }
     let lock = Lock::acquire(&layout.lock())?;
     if !layout.state().exists() {
         create(&layout)?;
     }
+    file::check_owner(&layout.state())?;
     let store_file = read_store_file(&layout.state())?;
-    let state = StateDatabase::open(&database(&layout.state()), Creation::Refuse)?;
+    let state = StateDatabase::open(&layout.state(), Creation::Refuse)?;
     let commits = CommitQueue::new(state.last_sequence()?);
     let collections: BTreeMap<_, _> = state
         .collections()?
@@ -59,6 +56,19 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
     })
 }
 
+fn require_store(layout: &Layout) -> Result<()> {
+    let state = layout.state();
+    match fs::metadata(&state) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Error::new(
+            ErrorKind::NotFound,
+            format!("there is no store at {}", layout.base().display()),
+        )
+        .with_remedy("put something into it first, or name another directory")),
+        Err(error) => Err(Error::io("open", &state, error)),
+    }
+}
+
 /// Makes `@state` under another name and renames it, so that a crash leaves a whole one or none.
 fn create(layout: &Layout) -> Result<()> {
     let unfinished = layout.state_unfinished();
@@ -69,7 +79,7 @@ fn create(layout: &Layout) -> Result<()> {
         _ => {}
     }
     file::create_directories(&unfinished)?;
-    drop(StateDatabase::open(&database(&unfinished), Creation::Create)?);
+    drop(StateDatabase::open(&unfinished, Creation::Create)?);
     let bytes = StoreFile {
         store_id: random_bytes()?,
         hash_seed: u64::from_le_bytes(random_bytes()?),
@@ -94,7 +104,7 @@ fn read_store_file(state: &Path) -> Result<StoreFile> {
                 ErrorKind::Corrupt,
                 format!("{} is not a store: it has no file STORE", state.display()),
             )
-            .with_remedy("name another directory, or restore the store from a snapshot"));
+            .with_remedy("name another directory, or restore the store from an export"));
         }
         bytes => bytes?,
     };
@@ -107,7 +117,7 @@ fn read_store_file(state: &Path) -> Result<StoreFile> {
         .with_remedy("use the version of op-dbus that wrote it, or a newer one"),
         error => Error::new(ErrorKind::Corrupt, format!("{} is damaged", path.display()))
             .with_source(error)
-            .with_remedy("restore the store from a snapshot or an export"),
+            .with_remedy("restore the store from an export"),
     })
 }
 

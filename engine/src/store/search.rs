@@ -1,5 +1,6 @@
 //! Searching: embed the query, compare, merge, fetch the records found.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,14 +8,14 @@ use std::time::{Duration, Instant};
 use op_dbus_formats::embedding::EmbeddingKey;
 use op_dbus_formats::record::{self as format, EmbeddingSource};
 
-use super::Store;
-use super::collection::{Collection, decode_vector};
+use super::collection::Collection;
+use super::{Store, lock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{ExactIndex, Scored};
 use crate::query::{Answer, Explain, Hit, Query, Target};
 
-/// Texts whose lost embeddings are computed between two notes in the log.
-const RECOMPUTE_BATCH_COUNT: usize = 256;
+/// Records whose vectors are brought into memory together.
+const WALK_COUNT: usize = 1024;
 
 /// A record that a search of one collection found.
 struct Found {
@@ -24,8 +25,16 @@ struct Found {
 
 /// Where a record's vector is.
 enum Place {
-    Cached(EmbeddingKey),
+    Nowhere,
     Given(Vec<f32>),
+    /// In the cache, from where it can get lost; the text brings it back.
+    Cached(EmbeddingKey, String),
+}
+
+/// A record whose embedding is no longer in the cache.
+struct Lost {
+    key: Vec<u8>,
+    text: String,
 }
 
 impl Store {
@@ -89,42 +98,37 @@ impl Store {
     /// The collections that a query names, or all whose space its target lies in.
     fn searched_collections(&self, query: &Query) -> Result<Vec<Arc<Collection>>> {
         let named = !query.collections.is_empty();
-        let mut collections = if named {
-            query.collections.iter().map(|name| self.collection(name)).collect::<Result<_>>()?
+        let mut collections: Vec<_> = if named {
+            let names: BTreeSet<_> = query.collections.iter().collect();
+            names.into_iter().map(|name| self.collection(name)).collect::<Result<_>>()?
         } else {
             self.all_collections()
         };
+        let known_count = collections.len();
         match &query.target {
             Target::Vector(vector) => {
-                let dimensions = vector.len();
                 if named {
-                    for collection in &collections {
-                        collection.check_dimensions("the query vector", dimensions)?;
-                    }
+                    let check = |known: &Arc<Collection>| {
+                        known.check_dimensions("the query vector", vector.len())
+                    };
+                    collections.iter().try_for_each(check)?;
                 }
-                collections.retain(|known| known.spec.dimensions as usize == dimensions);
+                collections.retain(|known| known.spec.dimensions as usize == vector.len());
             }
             Target::Text(_) => {
                 let embedder = self.embedder()?;
                 if named {
-                    for collection in &collections {
-                        collection.check_model(&embedder)?;
-                    }
+                    collections.iter().try_for_each(|known| known.check_model(&embedder))?;
                 }
                 collections.retain(|known| known.spec.model == Some(embedder.fingerprint()));
             }
         }
-        let Some(first) = collections.first() else {
-            return Err(Error::new(
-                ErrorKind::NotFound,
-                "no collection of this store fits the query",
-            )
-            .with_remedy("index something into the store first, or name a collection"));
-        };
-        if collections.iter().any(|known| known.spec.metric != first.spec.metric) {
+        let Some(first) = collections.first() else { return Err(nothing_to_search(known_count)) };
+        let space = |known: &Collection| (known.spec.metric, known.spec.model);
+        if collections.iter().any(|known| space(known) != space(first)) {
             return Err(Error::new(
                 ErrorKind::Invalid,
-                "the collections measure nearness differently, so their scores do not compare",
+                "the collections have different embedding spaces, so their scores do not compare",
             )
             .with_remedy("name the collection to search"));
         }
@@ -132,106 +136,123 @@ impl Store {
     }
 
     /// Reads the vectors of a collection into memory, unless they are there.
+    ///
+    /// Writers wait only while what they changed meanwhile is read again, not while embeddings that
+    /// got lost are computed.
     fn load_index(&self, collection: &Collection) -> Result<()> {
         if collection.index().is_some() {
             return Ok(());
         }
-        // Commits wait for this lock when they come to show their change, and then show it again:
-        // whatever the walk below has seen already is inserted twice, which changes nothing.
-        let mut loaded = collection.index_mut();
-        if loaded.is_some() {
+        let _loading = lock(&collection.loading);
+        if collection.index().is_some() {
             return Ok(());
         }
-        let places = self.places(collection)?;
+        let since = self.commits.last_sequence();
         let mut index = collection.new_index()?;
-        let keys: Vec<EmbeddingKey> = places
-            .iter()
-            .filter_map(|(_, place)| match place {
-                Place::Cached(key) => Some(*key),
-                Place::Given(_) => None,
-            })
-            .collect();
-        let cached = self.cache.vectors(&keys)?;
-        let mut lost = Vec::new();
-        for (key, place) in places {
-            match place {
-                Place::Given(vector) => {
-                    index.insert(&key, &vector)?;
-                }
-                Place::Cached(embedding) => match cached.get(&embedding) {
-                    Some(vector) if vector.len() == collection.spec.dimensions as usize => {
-                        index.insert(&key, vector)?;
-                    }
-                    _ => lost.push(key),
-                },
+        self.walk_places(collection, |places| self.insert_places(collection, places, &mut index))?;
+        let mut loaded = collection.index_mut();
+        // A commit that waits for this lock will show its changes again, which changes nothing.
+        for key in self.state.changed_keys(collection.spec.id, since)? {
+            index.remove(&key);
+            let record = self.state.record_and_vector(collection.spec.id, &key)?;
+            if let Some((record, vector)) = record {
+                let place = self.place(collection, &key, &record, vector.as_deref())?;
+                self.insert_places(collection, vec![(key, place)], &mut index)?;
             }
         }
-        self.recompute(collection, &lost, &mut index)?;
         *loaded = Some(index);
         Ok(())
     }
 
-    /// Says where the vector of each record lies, for those that have one.
-    fn places(&self, collection: &Collection) -> Result<Vec<(Vec<u8>, Place)>> {
-        let mut places = Vec::new();
-        let mut records = self.state.records(collection.spec.id, b"");
-        let mut read = |key: &[u8], bytes: &[u8]| -> Result<()> {
-            let record = format::Record::decode(bytes)
-                .map_err(|error| self.damaged(collection, "record", key, error))?;
-            let place = match record.embedding {
-                EmbeddingSource::None => return Ok(()),
-                EmbeddingSource::Cached(embedding) => Place::Cached(embedding),
-                EmbeddingSource::Given => {
-                    let bytes = self.state.vector(collection.spec.id, key)?;
-                    let Some(bytes) = bytes else { return Ok(()) };
-                    Place::Given(
-                        decode_vector(&bytes)
-                            .map_err(|error| self.damaged(collection, "vector", key, error))?,
-                    )
-                }
-            };
-            places.push((key.to_vec(), place));
-            Ok(())
-        };
-        while let Some(read) = records.next_with(&mut read)? {
-            read?;
-        }
-        Ok(places)
-    }
-
-    /// Computes the embeddings of records whose cached ones are gone.
-    fn recompute(
+    /// Walks the records of a collection and says where their vectors are, some at a time.
+    fn walk_places(
         &self,
         collection: &Collection,
-        lost: &[Vec<u8>],
+        mut take: impl FnMut(Vec<(Vec<u8>, Place)>) -> Result<()>,
+    ) -> Result<()> {
+        let mut records = self.state.records(collection.spec.id, b"");
+        let mut places = Vec::new();
+        while let Some(place) = records.next_with(|key, record, vector| {
+            self.place(collection, key, record, vector).map(|place| (key.to_vec(), place))
+        })? {
+            places.push(place?);
+            if places.len() == WALK_COUNT {
+                take(std::mem::take(&mut places))?;
+            }
+        }
+        take(places)
+    }
+
+    fn place(
+        &self,
+        collection: &Collection,
+        key: &[u8],
+        record: &[u8],
+        vector: Option<&[u8]>,
+    ) -> Result<Place> {
+        let record = format::Record::decode(record)
+            .map_err(|error| self.damaged(collection, "record", key, error))?;
+        Ok(match record.embedding {
+            EmbeddingSource::None => Place::Nowhere,
+            EmbeddingSource::Given => Place::Given(self.decode_given(collection, key, vector)?),
+            EmbeddingSource::Cached(embedding) => {
+                Place::Cached(embedding, record.text.unwrap_or_default().into_owned())
+            }
+        })
+    }
+
+    /// Inserts the vectors of records; embeddings that are no longer in the cache are computed.
+    fn insert_places(
+        &self,
+        collection: &Collection,
+        places: Vec<(Vec<u8>, Place)>,
         index: &mut ExactIndex,
     ) -> Result<()> {
+        let keys: Vec<EmbeddingKey> = places
+            .iter()
+            .filter_map(|(_, place)| match place {
+                Place::Cached(key, _) => Some(*key),
+                Place::Given(_) | Place::Nowhere => None,
+            })
+            .collect();
+        let cached = self.cache.vectors(&keys);
+        let dimensions = collection.spec.dimensions as usize;
+        let mut lost = Vec::new();
+        for (key, place) in places {
+            match place {
+                Place::Nowhere => {}
+                Place::Given(vector) => {
+                    index.insert(&key, &vector)?;
+                }
+                Place::Cached(embedding, text) => match cached.get(&embedding) {
+                    Some(vector) if vector.len() == dimensions => {
+                        index.insert(&key, vector)?;
+                    }
+                    _ => lost.push(Lost { key, text }),
+                },
+            }
+        }
+        for (lost, vector) in lost.iter().zip(self.recompute(collection, &lost)?) {
+            index.insert(&lost.key, &vector)?;
+        }
+        Ok(())
+    }
+
+    /// Computes the embeddings of records whose cached ones are gone, in their order.
+    fn recompute(&self, collection: &Collection, lost: &[Lost]) -> Result<Vec<Vec<f32>>> {
         if lost.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let embedder = self.embedder()?;
         collection.check_model(&embedder)?;
-        for (batch, keys) in lost.chunks(RECOMPUTE_BATCH_COUNT).enumerate() {
-            tracing::warn!(
-                collection = %collection.name,
-                done = batch * RECOMPUTE_BATCH_COUNT,
-                of = lost.len(),
-                "computing embeddings again that are no longer in @cache"
-            );
-            let mut texts = Vec::with_capacity(keys.len());
-            for key in keys {
-                let Some(bytes) = self.state.record(collection.spec.id, key)? else { continue };
-                let record = format::Record::decode(&bytes)
-                    .map_err(|error| self.damaged(collection, "record", key, error))?;
-                texts.extend(record.text.map(|text| (key, text.into_owned())));
-            }
-            let only_texts: Vec<&str> = texts.iter().map(|(_, text)| &text[..]).collect();
-            let embeddings = self.cache.get_or_embed(&embedder, &only_texts)?;
-            for ((key, _), embedding) in texts.iter().zip(embeddings) {
-                index.insert(key, &embedding.vector)?;
-            }
-        }
-        Ok(())
+        tracing::warn!(
+            collection = %collection.name,
+            texts = lost.len(),
+            "computing embeddings again that are no longer in @cache"
+        );
+        let texts: Vec<&str> = lost.iter().map(|lost| &lost.text[..]).collect();
+        let embeddings = self.cache.get_or_embed(&embedder, &texts)?;
+        Ok(embeddings.into_iter().map(|embedding| embedding.vector).collect())
     }
 
     /// Reads a record found; `None` if it was removed meanwhile.
@@ -249,6 +270,17 @@ impl Store {
             payload: record.payload.into_owned(),
         }))
     }
+}
+
+fn nothing_to_search(known_count: usize) -> Error {
+    let (context, remedy) = match known_count {
+        0 => ("the store is empty", "put something into it first"),
+        _ => (
+            "no collection of the store has the embedding space of the query",
+            "use the model that the collections were made with, or query by vector",
+        ),
+    };
+    Error::new(ErrorKind::NotFound, context).with_remedy(remedy)
 }
 
 /// Best first; equal scores by collection and key, so that an answer can be repeated.

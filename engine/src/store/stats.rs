@@ -49,7 +49,7 @@ impl Store {
         for collection in self.all_collections() {
             let mut records = 0;
             let mut walk = self.state.records(collection.spec.id, b"");
-            while walk.next_with(|_, _| ())?.is_some() {
+            while walk.next_with(|_, _, _| ())?.is_some() {
                 records += 1;
             }
             vectors_bytes += collection.index().as_ref().map_or(0, |index| index.memory_bytes());

@@ -1,5 +1,7 @@
 //! Putting and removing: validate, embed, encode, commit.
 
+use std::sync::Arc;
+
 use op_dbus_formats::embedding::{self, Encoding, Packing};
 use op_dbus_formats::record::{self as format, EmbeddingSource};
 
@@ -54,14 +56,22 @@ impl Store {
     /// has one, for the store's model otherwise. Of records with equal keys the last counts.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] if a record does not fit the collection, [`ErrorKind::Unavailable`]
-    /// if a text has to be embedded and there is no model, [`ErrorKind::Full`] if the disk is full
-    /// and [`ErrorKind::Poisoned`] after an earlier failed write. Nothing is written then.
+    /// [`ErrorKind::Invalid`] if a record does not fit the collection and
+    /// [`ErrorKind::Unavailable`] if a text has to be embedded and there is no model; nothing is
+    /// written then. [`ErrorKind::Full`] or [`ErrorKind::Io`] if the disk refuses: whether the
+    /// records were written is known when the store is opened again, and until then later writes
+    /// get [`ErrorKind::Poisoned`].
     pub fn put_batch(&self, collection: &str, records: &[Record]) -> Result<PutReport> {
         let Some(first) = records.first() else { return Ok(PutReport::default()) };
         records.iter().try_for_each(Record::validate)?;
-        let collection = self.collection_or_create(collection, || options_for(first))?;
-        let embeddings = self.embed_records(&collection, records)?;
+        // Everything that can be refused is refused before a collection is made for it.
+        let planned = match self.find_collection(collection) {
+            Some(collection) => collection,
+            None => Arc::new(self.plan_collection(collection, options_for(first)?)?),
+        };
+        check_vectors(&planned, records)?;
+        let embeddings = self.embed_texts(&planned, records)?;
+        let collection = self.collection_or_create(collection, &planned.spec)?;
         let mut report = PutReport { records: records.len() as u64, ..PutReport::default() };
         let mut mutations = Vec::with_capacity(records.len());
         let mut embeddings = embeddings.into_iter();
@@ -78,7 +88,7 @@ impl Store {
         let distinct = mutations.len();
         self.drop_unchanged(&mut mutations)?;
         report.unchanged = (distinct - mutations.len()) as u64;
-        self.commit(&collection, mutations)?;
+        self.commit(mutations)?;
         Ok(report)
     }
 
@@ -94,24 +104,16 @@ impl Store {
         }
         let mutation =
             Mutation { collection: collection.spec.id, key: key.to_vec(), action: Action::Remove };
-        self.commit(&collection, vec![mutation])?;
+        self.commit(vec![mutation])?;
         Ok(true)
     }
 
     /// Embeds the texts that need it, in the order of their records.
-    fn embed_records(
+    fn embed_texts(
         &self,
         collection: &Collection,
         records: &[Record],
     ) -> Result<Vec<CachedEmbedding>> {
-        for record in records {
-            if let Some(vector) = &record.vector {
-                collection.check_dimensions(
-                    &format!("the vector of record {}", record.display_key()),
-                    vector.len(),
-                )?;
-            }
-        }
         let texts: Vec<&str> = records
             .iter()
             .filter(|record| needs_embedding(record))
@@ -149,10 +151,9 @@ impl Store {
         }
     }
 
-    fn commit(&self, collection: &Collection, mutations: Vec<Mutation>) -> Result<()> {
-        if mutations.is_empty() {
-            return Ok(());
-        }
+    /// Commits mutations. Without any, waits for earlier ones, so that a caller who is told that
+    /// a record is stored finds it.
+    fn commit(&self, mutations: Vec<Mutation>) -> Result<()> {
         let batch_bytes: usize = mutations.iter().map(Mutation::batch_bytes).sum();
         if batch_bytes > PUT_BYTES_MAX {
             return Err(Error::new(
@@ -161,30 +162,24 @@ impl Store {
             )
             .with_remedy("write fewer records at a time"));
         }
-        debug_assert!(mutations.iter().all(|mutation| mutation.collection == collection.spec.id));
         self.commits.commit(
             mutations,
             |mutations, first_sequence| self.state.commit(mutations, first_sequence),
-            |mutation| self.index_mutation(mutation),
-        )?;
-        Ok(())
+            |mutations| self.index_mutations(mutations),
+        )
     }
 
-    /// Shows a committed mutation to searches, if the collection's vectors are in memory.
-    fn index_mutation(&self, mutation: &Mutation) {
-        let collections = self.all_collections();
-        let Some(collection) =
-            collections.iter().find(|collection| collection.spec.id == mutation.collection)
-        else {
-            return;
-        };
-        let mut loaded = collection.index_mut();
-        if let Some(index) = &mut *loaded
-            && let Err(error) = apply(index, mutation)
-        {
-            // The record is safe; what is in memory is made anew by the next search.
-            tracing::warn!(collection = %collection.name, %error, "reading the vectors again");
-            *loaded = None;
+    /// Shows committed mutations to searches, in collections whose vectors are in memory.
+    fn index_mutations(&self, mutations: &[Mutation]) {
+        for collection in self.all_collections() {
+            let mut loaded = collection.index_mut();
+            let Some(index) = &mut *loaded else { continue };
+            let mut own = mutations.iter().filter(|own| own.collection == collection.spec.id);
+            if let Err(error) = own.try_for_each(|mutation| apply(index, mutation)) {
+                // The records are safe; what is in memory is made anew by the next search.
+                tracing::warn!(collection = %collection.name, %error, "reading the vectors again");
+                *loaded = None;
+            }
         }
     }
 }
@@ -196,6 +191,16 @@ fn apply(index: &mut ExactIndex, mutation: &Mutation) -> Result<()> {
         }
         Action::Put { indexed: None, .. } | Action::Remove => {
             index.remove(&mutation.key);
+        }
+    }
+    Ok(())
+}
+
+fn check_vectors(collection: &Collection, records: &[Record]) -> Result<()> {
+    for record in records {
+        if let Some(vector) = &record.vector {
+            let what = format!("the vector of record {}", record.display_key());
+            collection.check_dimensions(&what, vector.len())?;
         }
     }
     Ok(())
