@@ -340,7 +340,7 @@ fn a_directory_is_no_file_and_a_file_no_directory() {
     let elsewhere = elsewhere.to_str().unwrap();
     // Of two options the last counts.
     refused_in(&place, &["index", "good.jsonl", "--store", elsewhere], None, INVALID, &[elsewhere]);
-    refused_in(&place, &["stats", "--store", elsewhere], None, NOT_FOUND, &[elsewhere]);
+    refused_in(&place, &["stats", "--store", elsewhere], None, INVALID, &[elsewhere]);
     assert_eq!(fs::read_to_string(elsewhere).unwrap(), "not a directory");
     let onto = ["cache", "export", "--collection", "good", "-o", "file"];
     refused_in(&place, &onto, None, INVALID, &["file"]);
@@ -362,7 +362,7 @@ fn nothing_to_read_is_no_failure() {
 #[test]
 fn a_value_that_means_nothing_is_refused() {
     model::installed();
-    refused(&["query", "words", "-k", "0"], None, INVALID, &["0"]);
+    refused(&["query", "words", "-k", "0"], None, 2, &["0"]);
     refused(&["query", " "], None, INVALID, &["empty"]);
     refused(&["index", "good.jsonl", "--collection", "Bad Name"], None, INVALID, &["Bad Name"]);
     refused(&["query", "words", "--provider", "gpu"], None, 2, &["gpu"]);

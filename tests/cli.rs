@@ -162,7 +162,10 @@ fn answers_have_exactly_the_fields_that_programs_rely_on() {
         "{\"key\":\"wolf\",\"text\":\"a grey wolf\",\"payload\":{\"paws\":4}}\n",
     );
     let indexed = place.done(["index", "more.jsonl", "--json"]).json();
-    assert_eq!(names(&indexed), ["records", "embedded", "cached", "skipped", "seconds"]);
+    assert_eq!(
+        names(&indexed),
+        ["records", "embedded", "cached", "skipped", "seconds", "truncated", "left_out"]
+    );
     let imported = place.done(["cache", "import", "more.jsonl", "--json"]).json();
     assert_eq!(names(&imported), names(&indexed));
     assert_eq!(

@@ -515,6 +515,9 @@ fn histories_that_once_failed() {
     play_history(&[put(vec![record(&[0.0])]), Operation::Search(search)]);
     // A put that failed left the collection it had made.
     play_history(&[put(vec![record(&[0.0]), record(&[])])]);
+    // A collection that cannot be was found out only by the write, which then refused all others.
+    let create = |dimensions| Operation::Create { name: "alpha", dimensions, metric: Metric::Dot };
+    play_history(&[create(0), create(1)]);
 }
 
 /// Near vectors differ in distance where `1 / (1 + d²)` rounds to 1 for all of them.

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use op_dbus_engine::LIMIT_MAX;
+use op_dbus_engine::{LIMIT_MAX, Provider};
 
 use crate::exit;
 
@@ -58,9 +58,10 @@ pub(crate) struct Global {
         value_name = "PROVIDER",
         env = "OPDBUS_ML_EXECUTION_PROVIDER",
         hide_env_values = true,
-        default_value = "cpu"
+        default_value = "cpu",
+        value_parser = provider
     )]
-    pub(crate) provider: String,
+    pub(crate) provider: Provider,
     /// Threads that run the model; all CPUs unless told
     #[arg(
         long,
@@ -92,6 +93,10 @@ pub(crate) enum LogLevel {
     Info,
     Debug,
     Trace,
+}
+
+fn provider(text: &str) -> Result<Provider, String> {
+    text.parse().map_err(|_| "it must be cpu, cuda or tensorrt".to_owned())
 }
 
 fn limit(text: &str) -> Result<usize, String> {

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
-use op_dbus_engine::{EmbedderConfig, Provider, Store, StoreConfig};
+use op_dbus_engine::{EmbedderConfig, Store, StoreConfig};
 
 use crate::args::{Arguments, Global, LogLevel};
 use crate::error::{Error, Result};
@@ -22,7 +22,7 @@ pub(crate) struct Config {
 impl Config {
     pub(crate) fn resolve(global: &Global) -> Result<Self> {
         refuse_unknown_variables()?;
-        let provider: Provider = global.provider.parse()?;
+        let provider = global.provider;
         let model = global.model.clone().unwrap_or_else(|| find_model(&global.store));
         let threads_count = global.threads;
         let embedder = EmbedderConfig { provider, threads_count, ..EmbedderConfig::new(model) };
@@ -82,7 +82,9 @@ fn refuse_unknown_variables() -> Result<()> {
 /// The model's directory: the first place that has one, or the first place of all.
 fn find_model(store: &Path) -> PathBuf {
     let in_store = store.join(MODEL);
-    let data_home = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).or_else(|| {
+    // A relative one does not count: whoever wrote the current directory would choose the model.
+    let data_home = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from);
+    let data_home = data_home.filter(|path| path.is_absolute()).or_else(|| {
         let home = PathBuf::from(std::env::var_os("HOME")?);
         Some(home.join(".local/share"))
     });

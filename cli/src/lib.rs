@@ -24,12 +24,11 @@ use output::Output;
 
 /// Runs the program with these arguments, the first of which is its name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
-    let arguments = match Arguments::try_parse_from(arguments) {
+    let given: Vec<OsString> = arguments.into_iter().collect();
+    let arguments = match Arguments::try_parse_from(&given) {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Help and version are such errors too. A closed pipe is no reason to complain.
-            let _ = error.print();
-            return if error.use_stderr() { Exit::Usage } else { Exit::Success };
+            return refuse(&error, &given);
         }
     };
     let output = Output::new(arguments.global.json);
@@ -44,4 +43,17 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Ok(exit) => exit,
         Err(error) => output.error(&error),
     }
+}
+
+/// Says what is wrong with the command line; help and version are such errors too.
+fn refuse(error: &clap::Error, given: &[OsString]) -> Exit {
+    if !error.use_stderr() || !given.iter().any(|argument| argument == "--json") {
+        // A closed pipe is no reason to complain.
+        let _ = error.print();
+        return if error.use_stderr() { Exit::Usage } else { Exit::Success };
+    }
+    let rendered = error.render().to_string();
+    let problem = rendered.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    let remedy = Some("op-dbus --help shows what there is".to_owned());
+    Output::new(true).error(&error::Error::Usage { problem: problem.to_owned(), remedy })
 }

@@ -73,7 +73,9 @@ impl Query {
     }
 
     pub(crate) fn validate(&self) -> Result<()> {
-        let invalid = |text: String| Err(Error::new(ErrorKind::Invalid, text));
+        let invalid = |text: String| {
+            Err(Error::new(ErrorKind::Invalid, text).with_remedy("correct the query"))
+        };
         if !(1..=LIMIT_MAX).contains(&self.limit) {
             return invalid(format!("the limit {} is not between 1 and {LIMIT_MAX}", self.limit));
         }

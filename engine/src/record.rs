@@ -56,7 +56,8 @@ impl Record {
     pub(crate) fn validate(&self) -> Result<()> {
         validate_key(&self.key)?;
         let invalid = |text: String| {
-            Err(Error::new(ErrorKind::Invalid, format!("record {}: {text}", self.display_key())))
+            let context = format!("record {}: {text}", self.display_key());
+            Err(Error::new(ErrorKind::Invalid, context).with_remedy("correct the record"))
         };
         if let Some(text) = &self.text
             && text.len() > TEXT_LEN_MAX_BYTES
@@ -96,5 +97,6 @@ pub(crate) fn validate_key(key: &[u8]) -> Result<()> {
     Err(Error::new(
         ErrorKind::Invalid,
         format!("a key of {} bytes: it must have 1 to {KEY_LEN_MAX_BYTES}", key.len()),
-    ))
+    )
+    .with_remedy("use another key"))
 }

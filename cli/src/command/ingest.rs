@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use op_dbus_engine::{PutReport, Record, Store};
+use op_dbus_engine::{Payload, PutReport, Record, Store};
 use serde_json::json;
 
 use super::cache::warn_of_truncation;
@@ -153,5 +153,10 @@ fn summary(report: &PutReport, took: String) -> String {
 fn record_bytes(record: &Record) -> usize {
     let text_bytes = record.text.as_ref().map_or(0, String::len);
     let vector_bytes = record.vector.as_ref().map_or(0, |vector| size_of_val(&vector[..]));
-    record.key.len() + text_bytes + vector_bytes
+    let payload_bytes = match &record.payload {
+        Payload::None => 0,
+        Payload::Json(json) => json.len(),
+        Payload::Bytes(bytes) => bytes.len(),
+    };
+    record.key.len() + text_bytes + vector_bytes + payload_bytes
 }

@@ -23,6 +23,9 @@ const INTERFACES_COLLECTION: &str = "dbus";
 /// The collection that everything else goes to unless told.
 const DOCUMENTS_COLLECTION: &str = "documents";
 
+/// Reasons that an error repeats; a directory may have thousands.
+const REASONS_COUNT_MAX: usize = 10;
+
 /// One record read.
 pub(crate) struct Read {
     pub(crate) record: Record,
@@ -113,8 +116,10 @@ fn directory(path: &Path, format: Option<SourceFormat>, sources: &mut Sources) -
         }
     }
     if sources.found.len() == before {
-        let wanted = "no .xml, .jsonl, .ndjson or .txt file that can be read is in it";
-        return Err(Error::input(path, &wanted));
+        let none = "no .xml, .jsonl, .ndjson or .txt file that can be read is in it";
+        let reasons = std::iter::once(none).chain(sources.left_out.iter().map(String::as_str));
+        let reasons = reasons.take(REASONS_COUNT_MAX).collect::<Vec<_>>().join("; ");
+        return Err(Error::input(path, &reasons));
     }
     Ok(())
 }

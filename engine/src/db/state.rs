@@ -168,17 +168,9 @@ impl StateDatabase {
         }
     }
 
-    pub(crate) fn put_collection(
-        &self,
-        name: &CollectionName,
-        spec: &CollectionSpec,
-    ) -> Result<()> {
+    pub(crate) fn put_collection(&self, name: &CollectionName, spec: &[u8]) -> Result<()> {
         let mut batch = self.db.batch();
-        let spec = spec.encode().map_err(|error| {
-            Error::new(ErrorKind::Invalid, format!("collection {name} cannot be created"))
-                .with_source(error)
-        })?;
-        batch.put(COLLECTIONS, name.as_str().as_bytes(), &spec);
+        batch.put(COLLECTIONS, name.as_str().as_bytes(), spec);
         self.db.write(batch, Sync::Yes)
     }
 

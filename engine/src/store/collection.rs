@@ -4,7 +4,8 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use op_dbus_formats::collection::{
-    CollectionId, CollectionName, CollectionNameError, CollectionSpec, Metric, ModelFingerprint,
+    COLLECTION_SPEC_LEN_BYTES, CollectionId, CollectionName, CollectionNameError, CollectionSpec,
+    Metric, ModelFingerprint,
 };
 use op_dbus_formats::embedding::Encoding;
 
@@ -169,9 +170,7 @@ impl Store {
         name: &str,
         options: CollectionOptions,
     ) -> Result<Collection> {
-        let name: CollectionName = name.parse().map_err(|error: CollectionNameError| {
-            Error::new(ErrorKind::Invalid, error.to_string()).with_remedy("use another name")
-        })?;
+        let name = parse_name(name)?;
         let (dimensions, metric, model) = match options {
             CollectionOptions::OfModel => {
                 let embedder = self.embedder()?;
@@ -187,6 +186,8 @@ impl Store {
             model,
             created_unix_ms: unix_ms(),
         };
+        // A space that cannot be kept is refused before anything is embedded for it.
+        encode(name.as_str(), &spec)?;
         Ok(Collection::new(name, spec))
     }
 
@@ -208,14 +209,27 @@ impl Store {
             )
             .with_remedy("use another name"));
         }
-        let valid_name: CollectionName = name.parse().map_err(|error: CollectionNameError| {
-            Error::new(ErrorKind::Invalid, error.to_string()).with_remedy("use another name")
-        })?;
+        let valid_name = parse_name(name)?;
         let id = collections.values().map(|known| known.spec.id.0 + 1).max().unwrap_or(1);
         let spec = CollectionSpec { id: CollectionId(id), ..*planned };
-        self.commits.write_besides(|| self.state.put_collection(&valid_name, &spec))?;
+        let encoded = encode(name, &spec)?;
+        self.commits.write_besides(|| self.state.put_collection(&valid_name, &encoded))?;
         let collection = Arc::new(Collection::new(valid_name, spec));
         collections.insert(name.to_owned(), Arc::clone(&collection));
         Ok(collection)
     }
+}
+
+fn parse_name(name: &str) -> Result<CollectionName> {
+    name.parse().map_err(|error: CollectionNameError| {
+        Error::new(ErrorKind::Invalid, error.to_string()).with_remedy("use another name")
+    })
+}
+
+fn encode(name: &str, spec: &CollectionSpec) -> Result<[u8; COLLECTION_SPEC_LEN_BYTES]> {
+    spec.encode().map_err(|error| {
+        Error::new(ErrorKind::Invalid, format!("collection {name} cannot be created"))
+            .with_source(error)
+            .with_remedy("give vectors of at least one element")
+    })
 }

@@ -147,7 +147,8 @@ impl Store {
                     vector.len(),
                     embedder.name()
                 ),
-            ));
+            )
+            .with_remedy("give a vector that this model made"));
         }
         let length = vector.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
         if (length - 1.0).abs() > UNIT_LENGTH_TOLERANCE {

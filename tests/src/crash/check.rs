@@ -158,7 +158,7 @@ fn read(store: &Path) -> op_dbus_engine::Result<Observed> {
     }
     let stats = store.stats()?;
     let counted = stats.collections.iter().map(|collection| collection.records).sum();
-    store.close()?;
+    store.close();
     Ok(Observed { records, sequence: stats.sequence, counted, unsearchable })
 }
 
