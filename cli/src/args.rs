@@ -250,7 +250,8 @@ pub(crate) struct CacheImport {
     /// How to read the source; told from the file name unless given, jsonl for standard input
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<ExchangeFormat>,
-    /// Print the key of each record, on a line of its own, once it is durable
+    /// Print the key of each record, on a line of its own, once it is durable; control characters
+    /// in it are escaped
     #[arg(long)]
     pub(crate) ack: bool,
 }

@@ -1,5 +1,6 @@
 //! `op-dbus cache`: the embedding cache, and records in exchange formats.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -132,12 +133,11 @@ fn import(config: &Config, output: &Output, arguments: &CacheImport) -> Result<E
         let mut stdout = std::io::stdout().lock();
         let mut write = || {
             for record in records {
-                stdout.write_all(&record.key)?;
-                stdout.write_all(b"\n")?;
+                writeln!(stdout, "{}", acknowledged_key(&record.key))?;
             }
             stdout.flush()
         };
-        // Whoever waits for acknowledgements has gone: to go on would be to lie to nobody.
+        // Nobody reads them any more: to go on would store what nobody learns of.
         write().map_err(|error| {
             Error::io("write acknowledgements to", Path::new("standard output"), error)
         })
@@ -145,6 +145,14 @@ fn import(config: &Config, output: &Output, arguments: &CacheImport) -> Result<E
     let result = ingest.run(&store, &arguments.collection, source.records, &mut acknowledge);
     // With --ack, standard output belongs to the keys.
     ingest::finish(store, output, ingest, result, arguments.ack)
+}
+
+/// A key on a line of its own: one that would not fit on it is escaped.
+fn acknowledged_key(key: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(key) {
+        Ok(key) if !key.contains(char::is_control) => Cow::Borrowed(key),
+        _ => Cow::Owned(key.escape_ascii().to_string()),
+    }
 }
 
 fn export(config: &Config, output: &Output, arguments: &CacheExport) -> Result<Exit> {
@@ -159,7 +167,7 @@ fn export(config: &Config, output: &Output, arguments: &CacheExport) -> Result<E
     Ok(Exit::Success)
 }
 
-/// Writes under another name and renames, so that the file is whole or absent.
+/// Writes under another name first, so that the file is whole or absent.
 fn write_file(store: &Store, arguments: &CacheExport, path: &Path) -> Result<u64> {
     if path.exists() {
         let exists = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
@@ -174,13 +182,12 @@ fn write_file(store: &Store, arguments: &CacheExport, path: &Path) -> Result<u64
     let result = write_records(store, arguments, &mut file, failed).and_then(|written| {
         let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
         file.sync_all().map_err(failed)?;
-        std::fs::rename(&unfinished, path).map_err(|error| Error::io("create", path, error))?;
+        // Unlike a rename, a link does not take the place of a file that came meanwhile.
+        std::fs::hard_link(&unfinished, path).map_err(|error| Error::io("create", path, error))?;
         Ok(written)
     });
-    if result.is_err() {
-        // The error is what the user must hear of.
-        let _ = std::fs::remove_file(&unfinished);
-    }
+    // What the user must hear of is the result.
+    let _ = std::fs::remove_file(&unfinished);
     result
 }
 

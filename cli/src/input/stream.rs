@@ -33,6 +33,18 @@ impl Stream {
         Ok(Self { file, may_wait })
     }
 
+    /// Waits for something to read; says whether it came before the user wanted to stop.
+    fn wait(&self) -> std::io::Result<bool> {
+        while !interrupt::is_requested() {
+            match poll(&mut [PollFd::new(&self.file, PollFlags::IN)], Some(&WAIT)) {
+                Ok(0) | Err(rustix::io::Errno::INTR) => {}
+                Ok(_) => return Ok(true),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(false)
+    }
+
     /// Whether a read may have to wait for somebody who writes.
     pub(super) fn may_wait(&self) -> bool {
         self.may_wait
@@ -41,15 +53,8 @@ impl Stream {
 
 impl Read for Stream {
     fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
-        while self.may_wait {
-            if interrupt::is_requested() {
-                return Ok(0);
-            }
-            match poll(&mut [PollFd::new(&self.file, PollFlags::IN)], Some(&WAIT)) {
-                Ok(0) | Err(rustix::io::Errno::INTR) => {}
-                Ok(_) => break,
-                Err(error) => return Err(error.into()),
-            }
+        if self.may_wait && !self.wait()? {
+            return Ok(0);
         }
         self.file.read(bytes)
     }

@@ -48,6 +48,12 @@ pub(crate) struct Mutation {
     pub(crate) action: Action,
 }
 
+/// A record as it is stored, and the vector that was given with it.
+pub(crate) struct StoredRecord {
+    pub(crate) record: Vec<u8>,
+    pub(crate) vector: Option<Vec<u8>>,
+}
+
 /// What a [`Mutation`] does to its key.
 pub(crate) enum Action {
     /// Writes the record and, if the caller gave one, its vector.
@@ -206,12 +212,13 @@ impl StateDatabase {
         &self,
         id: CollectionId,
         key: &[u8],
-    ) -> Result<Option<(Vec<u8>, Option<Vec<u8>>)>> {
+    ) -> Result<Option<StoredRecord>> {
         let view = self.db.view();
         let key = record_key(id, key);
         let Some(record) = view.get(RECORDS, &key)? else { return Ok(None) };
         let vector = view.get(VECTORS, &key)?;
-        Ok(Some((record.to_vec(), vector.map(|vector| vector.to_vec()))))
+        let vector = vector.map(|vector| vector.to_vec());
+        Ok(Some(StoredRecord { record: record.to_vec(), vector }))
     }
 
     /// Walks the records of a collection whose keys start with `prefix`, with their vectors.

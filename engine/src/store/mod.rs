@@ -106,7 +106,7 @@ impl Store {
         let collection = self.collection(collection)?;
         self.state
             .record_and_vector(collection.spec.id, key)?
-            .map(|(record, vector)| self.decode(&collection, key, &record, vector.as_deref()))
+            .map(|stored| self.decode(&collection, key, &stored.record, stored.vector.as_deref()))
             .transpose()
     }
 

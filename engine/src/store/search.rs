@@ -154,9 +154,9 @@ impl Store {
         // A commit that waits for this lock will show its changes again, which changes nothing.
         for key in self.state.changed_keys(collection.spec.id, since)? {
             index.remove(&key);
-            let record = self.state.record_and_vector(collection.spec.id, &key)?;
-            if let Some((record, vector)) = record {
-                let place = self.place(collection, &key, &record, vector.as_deref())?;
+            if let Some(stored) = self.state.record_and_vector(collection.spec.id, &key)? {
+                let vector = stored.vector.as_deref();
+                let place = self.place(collection, &key, &stored.record, vector)?;
                 self.insert_places(collection, vec![(key, place)], &mut index)?;
             }
         }
