@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use op_dbus_formats::acknowledged::Acknowledged;
 use op_dbus_formats::embedding::{self, EncodedEmbedding, Encoding, Packing};
 use op_dbus_formats::exchange::jsonl::{self, ExchangeRecord};
 use op_dbus_formats::exchange::{fvecs, npy};
@@ -57,6 +58,7 @@ fn goldens() -> Vec<Golden> {
 }
 
 fn values() -> Vec<Golden> {
+    let acknowledged = Acknowledged { sequence: 123_456_789 };
     let store = StoreFile {
         store_id: std::array::from_fn(|index| index as u8 + 1),
         hash_seed: 0x0123_4567_89AB_CDEF,
@@ -92,6 +94,7 @@ fn values() -> Vec<Golden> {
         protection: Protection::Checksum,
     };
     vec![
+        value("acknowledged", "sequence", acknowledged.encode().to_vec(), dump_acknowledged),
         value("store_file", "store", store.encode().unwrap().to_vec(), dump_store_file),
         value("record", "empty", Record::default().encode().unwrap(), dump_record),
         value("record", "full", full.encode().unwrap(), dump_record),
@@ -216,6 +219,11 @@ fn dump_store_file(bytes: &[u8]) -> Result<String, String> {
 fn dump_record(bytes: &[u8]) -> Result<String, String> {
     let record = Record::decode(bytes).map_err(|error| error.to_string())?;
     Ok(format!("{record:#?}\n"))
+}
+
+fn dump_acknowledged(bytes: &[u8]) -> Result<String, String> {
+    let acknowledged = Acknowledged::decode(bytes).map_err(|error| error.to_string())?;
+    Ok(format!("{acknowledged:#?}\n"))
 }
 
 fn dump_change(bytes: &[u8]) -> Result<String, String> {

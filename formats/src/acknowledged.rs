@@ -17,7 +17,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::FormatError;
 use crate::header::{Magic, check, too_short, value_checksum};
 
-const MAGIC: Magic = Magic(*b"opdbACKD");
+/// What the checksum begins with; it is not stored.
+pub const MAGIC: Magic = Magic(*b"opdbACKD");
 
 /// Length of the encoding.
 pub const ACKNOWLEDGED_LEN_BYTES: usize = size_of::<RawAcknowledged>();

@@ -12,15 +12,17 @@ use op_dbus_formats::introspection::{
     self, Argument, Node, check_complete_type, check_interface_name, check_member_name,
 };
 use op_dbus_formats::{
-    Change, CollectionSpec, Record, StoreFile, change as change_format,
-    collection as collection_format, record as record_format, store_file as store_file_format,
+    Change, CollectionSpec, Record, StoreFile, acknowledged as acknowledged_format,
+    acknowledged::Acknowledged, change as change_format, collection as collection_format,
+    record as record_format, store_file as store_file_format,
 };
 
 /// A function that must not panic.
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its folder in the corpus.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
+    ("acknowledged", acknowledged),
     ("change", change),
     ("collection", collection),
     ("embedding", embedding),
@@ -31,6 +33,16 @@ pub const TARGETS: [(&str, Target); 9] = [
     ("record", record),
     ("store_file", store_file),
 ];
+
+/// What decodes encodes to the same bytes.
+pub fn acknowledged(data: &[u8]) {
+    let header_len = acknowledged_format::ACKNOWLEDGED_LEN_BYTES;
+    for bytes in [data, &sealed(data, acknowledged_format::MAGIC, header_len)] {
+        if let Ok(acknowledged) = Acknowledged::decode(bytes) {
+            assert_eq!(acknowledged.encode(), bytes);
+        }
+    }
+}
 
 /// What decodes encodes to the same bytes.
 pub fn change(data: &[u8]) {
