@@ -36,8 +36,12 @@ impl Numbers {
         (self.next() >> 40) as f32 / (1 << 24) as f32
     }
 
+    /// A vector of length 1, as embeddings are.
     fn vector(&mut self) -> Vec<f32> {
-        (0..DIMENSIONS).map(|_| self.unit() - 0.5).collect()
+        let mut vector: Vec<f32> = (0..DIMENSIONS).map(|_| self.unit() - 0.5).collect();
+        let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+        vector.iter_mut().for_each(|x| *x /= length);
+        vector
     }
 }
 
