@@ -29,6 +29,7 @@
 //! The engine is synchronous, prints nothing and knows no D-Bus. All of it is `Send + Sync`:
 //! share a store between threads by reference.
 
+mod arena;
 mod cache;
 mod db;
 pub mod distance;
@@ -40,6 +41,7 @@ mod os;
 mod query;
 mod record;
 mod store;
+mod tier;
 
 pub use cache::{CacheStats, CachedEmbedding};
 pub use embed::{Embedder, EmbedderConfig, Embedding, KnownModel, Provider};
@@ -49,5 +51,7 @@ pub use op_dbus_formats::record::Payload;
 pub use query::{Answer, Explain, Hit, LIMIT_MAX, Query};
 pub use record::Record;
 pub use store::{
-    CollectionInfo, CollectionOptions, CollectionStats, PutReport, Scan, Stats, Store, StoreConfig,
+    CollectionInfo, CollectionOptions, CollectionStats, MemoryCap, PutReport, Scan, Stats, Store,
+    StoreConfig, Vector, Vectors,
 };
+pub use tier::PolicyKind;

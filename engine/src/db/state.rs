@@ -18,7 +18,7 @@ use op_dbus_formats::change::{Change, Operation};
 use op_dbus_formats::collection::{CollectionId, CollectionName, CollectionSpec};
 use rocksdb::DBCompressionType::{Lz4, None as Uncompressed};
 
-use super::{Creation, Database, Family, Pinned, Sync, Walk};
+use super::{Creation, Database, DatabaseMemory, Family, Pinned, Sync, Walk};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::{acknowledged_file, database};
 use crate::os::file::{SmallFile, read_bounded};
@@ -77,9 +77,13 @@ impl Mutation {
 }
 
 impl StateDatabase {
-    pub(crate) fn open(state: &Path, creation: Creation) -> Result<Self> {
+    pub(crate) fn open(
+        state: &Path,
+        creation: Creation,
+        memory: DatabaseMemory,
+    ) -> Result<Self> {
         let path = acknowledged_file(state);
-        let db = Database::open(&database(state), &FAMILIES, creation)?;
+        let db = Database::open(&database(state), &FAMILIES, creation, memory)?;
         let this = Self { db, acknowledged: SmallFile::open(&path)? };
         this.check_acknowledged(&path)?;
         Ok(this)

@@ -1,3 +1,6 @@
 //! System calls behind safe types. No policy, no formats.
 
+pub(crate) mod barrier;
 pub(crate) mod file;
+pub(crate) mod limits;
+pub(crate) mod memory;

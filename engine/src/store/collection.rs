@@ -8,6 +8,7 @@ use op_dbus_formats::collection::{
     Metric, ModelFingerprint,
 };
 use op_dbus_formats::embedding::Encoding;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::Store;
 use super::open::unix_ms;
@@ -19,6 +20,8 @@ use crate::index::ExactIndex;
 pub(super) struct Collection {
     pub(super) name: CollectionName,
     pub(super) spec: CollectionSpec,
+    /// Makes the tier's keys of this collection unlike those of any other.
+    pub(super) tier_seed: u64,
     /// The collection's vectors; `None` until the first search.
     index: RwLock<Option<ExactIndex>>,
     /// Held while they are brought into memory, so that two searches do not do it twice.
@@ -55,8 +58,10 @@ pub struct CollectionInfo {
 }
 
 impl Collection {
-    pub(super) fn new(name: CollectionName, spec: CollectionSpec) -> Self {
-        Self { name, spec, index: RwLock::new(None), loading: Mutex::new(()) }
+    /// `hash_seed` is the store's own, so that nobody can prepare keys that collide.
+    pub(super) fn new(name: CollectionName, spec: CollectionSpec, hash_seed: u64) -> Self {
+        let tier_seed = xxh3_64_with_seed(&spec.id.0.to_le_bytes(), hash_seed);
+        Self { name, spec, tier_seed, index: RwLock::new(None), loading: Mutex::new(()) }
     }
 
     pub(super) fn index(&self) -> RwLockReadGuard<'_, Option<ExactIndex>> {
@@ -188,7 +193,7 @@ impl Store {
         };
         // A space that cannot be kept is refused before anything is embedded for it.
         encode(name.as_str(), &spec)?;
-        Ok(Collection::new(name, spec))
+        Ok(Collection::new(name, spec, self.hash_seed))
     }
 
     /// Finds a collection of the same embedding space, or creates it durably.
@@ -214,7 +219,7 @@ impl Store {
         let spec = CollectionSpec { id: CollectionId(id), ..*planned };
         let encoded = encode(name, &spec)?;
         self.commits.write_besides(|| self.state.put_collection(&valid_name, &encoded))?;
-        let collection = Arc::new(Collection::new(valid_name, spec));
+        let collection = Arc::new(Collection::new(valid_name, spec, self.hash_seed));
         collections.insert(name.to_owned(), Arc::clone(&collection));
         Ok(collection)
     }

@@ -5,19 +5,21 @@
 //! the first search and kept up to date by every commit after that.
 
 mod collection;
+mod memory;
 mod open;
 mod search;
 mod stats;
+mod vectors;
 mod write;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use op_dbus_formats::embedding::EncodedEmbedding;
 use op_dbus_formats::record::{self as format, EmbeddingSource};
 
-use crate::cache::{CachedEmbedding, EmbeddingCache};
+use crate::cache::{CachedEmbedding, EmbeddingCache, Found};
 use crate::db::commit::CommitQueue;
 use crate::db::state::{Records, StateDatabase};
 use crate::embed::{Embedder, EmbedderConfig};
@@ -25,10 +27,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::layout::Layout;
 use crate::os::file::Lock;
 use crate::record::{Record, validate_key};
+use crate::tier::{PolicyKind, Tier};
 
 use collection::Collection;
 pub use collection::{CollectionInfo, CollectionOptions};
+pub use memory::MemoryCap;
 pub use stats::{CollectionStats, Stats};
+pub use vectors::{Vector, Vectors};
 pub use write::PutReport;
 
 /// How far a caller's embedding may be from length 1: what f16 makes of one.
@@ -40,19 +45,44 @@ pub struct StoreConfig {
     base: PathBuf,
     embedder: Option<EmbedderConfig>,
     create: bool,
+    capacity_bytes: Option<u64>,
+    policy: PolicyKind,
 }
 
 impl StoreConfig {
     /// Names the directory of the store, which is made if it is missing.
     #[must_use]
     pub fn new(base: impl Into<PathBuf>) -> Self {
-        Self { base: base.into(), embedder: None, create: true }
+        Self {
+            base: base.into(),
+            embedder: None,
+            create: true,
+            capacity_bytes: None,
+            policy: PolicyKind::default(),
+        }
     }
 
     /// Sets the model that turns text into vectors. It is loaded when first needed.
     #[must_use]
     pub fn with_embedder(mut self, embedder: EmbedderConfig) -> Self {
         self.embedder = Some(embedder);
+        self
+    }
+
+    /// Sets the memory that the store may take: hot vectors and what the databases buffer.
+    ///
+    /// Unless set, a quarter of the machine's memory. A control group's limit lowers it to 70 % of
+    /// that. Vectors brought together by a search come on top.
+    #[must_use]
+    pub fn with_capacity_bytes(mut self, capacity_bytes: u64) -> Self {
+        self.capacity_bytes = Some(capacity_bytes);
+        self
+    }
+
+    /// Sets who leaves memory when it is full.
+    #[must_use]
+    pub fn with_policy(mut self, policy: PolicyKind) -> Self {
+        self.policy = policy;
         self
     }
 
@@ -69,10 +99,14 @@ pub struct Store {
     layout: Layout,
     state: StateDatabase,
     cache: EmbeddingCache,
+    tier: Arc<Tier>,
+    memory: MemoryCap,
+    hash_seed: u64,
     commits: CommitQueue,
     collections: RwLock<BTreeMap<String, Arc<Collection>>>,
     embedder_config: Option<EmbedderConfig>,
-    embedder: Mutex<Option<Arc<Embedder>>>,
+    embedder: OnceLock<Arc<Embedder>>,
+    opening_embedder: Mutex<()>,
     // Last, so that the databases are closed before somebody else may open them.
     _lock: Lock,
 }
@@ -169,13 +203,33 @@ impl Store {
         self.cache.clear()
     }
 
+    /// Returns the embedding of a text if it is known, without computing it.
+    ///
+    /// Cost of a hot one: as [`Vectors::get`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] if no model is configured.
+    pub fn embedding(&self, text: &str) -> Result<Option<Vector<'_>>> {
+        let embedder = match self.embedder.get() {
+            Some(embedder) => embedder,
+            None => &self.embedder()?,
+        };
+        Ok(self.cache.find(embedder, text).map(|found| match found {
+            Found::Hot(vector) => Vector::hot(vector),
+            Found::Cold(vector) => Vector::cold(vector),
+        }))
+    }
+
     /// The store's model, opened when first asked for.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] if none is configured; those of [`Embedder::open`].
     pub fn embedder(&self) -> Result<Arc<Embedder>> {
-        let mut embedder = lock(&self.embedder);
-        if let Some(embedder) = &*embedder {
+        if let Some(embedder) = self.embedder.get() {
+            return Ok(Arc::clone(embedder));
+        }
+        let _opening = lock(&self.opening_embedder);
+        if let Some(embedder) = self.embedder.get() {
             return Ok(Arc::clone(embedder));
         }
         let config = self.embedder_config.as_ref().ok_or_else(|| {
@@ -187,8 +241,7 @@ impl Store {
         if known != Some(opened.known()) {
             self.cache.put_known_model(&config.model_dir, &opened.known());
         }
-        *embedder = Some(Arc::clone(&opened));
-        Ok(opened)
+        Ok(Arc::clone(self.embedder.get_or_init(|| opened)))
     }
 
     /// Closes the store and keeps its counters.

@@ -7,6 +7,7 @@ use op_dbus_formats::record::{self as format, EmbeddingSource};
 
 use super::Store;
 use super::collection::{Collection, CollectionOptions};
+use crate::arena::Contents;
 use crate::cache::CachedEmbedding;
 use crate::db::state::{Action, Mutation};
 use crate::error::{Error, ErrorKind, Result};
@@ -165,8 +166,32 @@ impl Store {
         self.commits.commit(
             mutations,
             |mutations, first_sequence| self.state.commit(mutations, first_sequence),
-            |mutations| self.index_mutations(mutations),
+            |mutations| {
+                self.tier_mutations(mutations);
+                self.index_mutations(mutations);
+            },
         )
+    }
+
+    /// Shows committed mutations to readers of hot vectors.
+    fn tier_mutations(&self, mutations: &[Mutation]) {
+        let collections = self.all_collections();
+        for mutation in mutations {
+            let Some(collection) =
+                collections.iter().find(|known| known.spec.id == mutation.collection)
+            else {
+                continue;
+            };
+            let Ok(pool) = self.tier.pool(collection.spec.dimensions as usize) else { continue };
+            let (tier_key, budget) = (collection.tier_key(&mutation.key), self.tier.budget());
+            match &mutation.action {
+                Action::Put { given_vector: Some(_), indexed: Some(vector), .. } => {
+                    let contents = Contents { key: tier_key, expires_at_unix_ms: 0, vector };
+                    pool.put(&contents, Some(&collection.locator(&mutation.key)), budget);
+                }
+                Action::Put { .. } | Action::Remove => pool.remove(tier_key, budget),
+            }
+        }
     }
 
     /// Shows committed mutations to searches, in collections whose vectors are in memory.
