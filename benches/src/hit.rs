@@ -52,6 +52,9 @@ pub struct HitRow {
 /// Looks keys up and answers with something of the value, so that it must have been read.
 type Lookup<'a> = &'a (dyn Fn(&[u32], &mut [f32]) -> f32 + Sync);
 
+/// Hears what is being done, and may end it.
+pub type Step<'a> = &'a mut dyn FnMut(&str) -> io::Result<()>;
+
 struct Engine<'a> {
     name: &'static str,
     lookup: Lookup<'a>,
@@ -60,16 +63,15 @@ struct Engine<'a> {
 impl HitBenchmark {
     /// Fills the engines in `directory`, which is empty, and measures them.
     ///
-    /// `step` hears what is being done.
+    /// `step` hears what is being done, and ends it with an error.
     ///
     /// # Errors
     /// Those of the disk and of the engines; [`io::ErrorKind::InvalidData`] if one of them answers
     /// with another vector than it was given.
-    pub fn run(&self, directory: &Path, step: &mut dyn FnMut(&str)) -> io::Result<Vec<HitRow>> {
+    pub fn run(&self, directory: &Path, step: Step<'_>) -> io::Result<Vec<HitRow>> {
         let keys_count = self.keys_count;
-        step(&format!("filling a store with {keys_count} vectors"));
         let (ours_path, other_path) = (directory.join("ours"), directory.join("lmdb"));
-        let store = ours::fill(&ours_path, keys_count, &mut |_| ()).map_err(io::Error::other)?;
+        let store = ours::fill(&ours_path, keys_count, step)?;
         let vectors = ours::vectors(&store).map_err(io::Error::other)?;
         let array = Array::fill(keys_count);
         let borrowed = |indexes: &[u32], _: &mut [f32]| {
@@ -99,7 +101,7 @@ impl HitBenchmark {
             Engine { name: "op-dbus copied", lookup: &copied },
             Engine { name: "memcpy", lookup: &memcpy },
         ];
-        step("verifying what the store answers");
+        step("verifying what the store answers")?;
         self.verify(|index, out| {
             let found = vectors.get(&key(index)).map_err(io::Error::other)?;
             let found = found.ok_or_else(|| io::Error::other(format!("key {index} is lost")))?;
@@ -111,7 +113,7 @@ impl HitBenchmark {
         })?;
         #[cfg(feature = "rivals")]
         {
-            step(&format!("filling LMDB with {keys_count} vectors"));
+            step(&format!("filling LMDB with {keys_count} vectors"))?;
             std::fs::create_dir(&other_path)?;
             let environment = crate::lmdb::Environment::open(&other_path)?;
             let lmdb = crate::lmdb::Lmdb::fill(&environment, keys_count)?;
@@ -138,12 +140,12 @@ impl HitBenchmark {
             };
             engines.push(Engine { name: "LMDB borrowed", lookup: &lmdb_borrowed });
             engines.push(Engine { name: "LMDB copied", lookup: &lmdb_copied });
-            return Ok(self.measure(&engines, step));
+            self.measure(&engines, step)
         }
         #[cfg(not(feature = "rivals"))]
         {
             let _ = other_path;
-            Ok(self.measure(&engines, step))
+            self.measure(&engines, step)
         }
     }
 
@@ -164,12 +166,12 @@ impl HitBenchmark {
         Ok(())
     }
 
-    fn measure(&self, engines: &[Engine<'_>], step: &mut dyn FnMut(&str)) -> Vec<HitRow> {
+    fn measure(&self, engines: &[Engine<'_>], step: Step<'_>) -> io::Result<Vec<HitRow>> {
         let mut rows = Vec::new();
         for &threads in &self.threads_counts {
             let mut rounds = vec![Vec::new(); engines.len()];
             for round in 0..ROUNDS_COUNT {
-                step(&format!("{threads} threads, round {} of {ROUNDS_COUNT}", round + 1));
+                step(&format!("{threads} threads, round {} of {ROUNDS_COUNT}", round + 1))?;
                 for (engine, rounds) in engines.iter().zip(&mut rounds) {
                     rounds.push(self.round(engine.lookup, threads, round as u64));
                 }
@@ -187,7 +189,7 @@ impl HitBenchmark {
                 }
             }));
         }
-        rows
+        Ok(rows)
     }
 
     /// One engine's turn: all lookups at once for processor time, then one by one for quantiles.

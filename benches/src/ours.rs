@@ -1,9 +1,11 @@
 //! Our own engine: all vectors hot, read by key from a collection.
 
+use std::io;
 use std::path::Path;
 
 use op_dbus_engine::{Record, Result, Store, StoreConfig, Vectors};
 
+use crate::hit::Step;
 use crate::traffic::{DIMENSIONS, VALUE_BYTES, fill_vector, key};
 
 const COLLECTION: &str = "hits";
@@ -12,11 +14,12 @@ const BATCH_COUNT: u32 = 1000;
 const CAPACITY_PER_VALUE: u64 = 2;
 const CAPACITY_LEAST_BYTES: u64 = 1 << 30;
 
-/// Makes a store whose vectors are all hot; `step` hears how many are in it.
-pub(crate) fn fill(directory: &Path, keys_count: u32, step: &mut dyn FnMut(u32)) -> Result<Store> {
+/// Makes a store whose vectors are all hot.
+pub(crate) fn fill(directory: &Path, keys_count: u32, step: Step<'_>) -> io::Result<Store> {
     let capacity_bytes =
         u64::from(keys_count) * VALUE_BYTES as u64 * CAPACITY_PER_VALUE + CAPACITY_LEAST_BYTES;
-    let store = Store::open(StoreConfig::new(directory).with_capacity_bytes(capacity_bytes))?;
+    let config = StoreConfig::new(directory).with_capacity_bytes(capacity_bytes);
+    let store = Store::open(config).map_err(io::Error::other)?;
     let mut vector = vec![0.0; DIMENSIONS];
     for first in (0..keys_count).step_by(BATCH_COUNT as usize) {
         let batch: Vec<Record> = (first..keys_count.min(first + BATCH_COUNT))
@@ -25,8 +28,8 @@ pub(crate) fn fill(directory: &Path, keys_count: u32, step: &mut dyn FnMut(u32))
                 Record::new(key(index)).with_vector(vector.clone())
             })
             .collect();
-        store.put_batch(COLLECTION, &batch)?;
-        step(first);
+        store.put_batch(COLLECTION, &batch).map_err(io::Error::other)?;
+        step(&format!("filling a store: {first} of {keys_count} vectors"))?;
     }
     Ok(store)
 }

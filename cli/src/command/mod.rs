@@ -1,5 +1,6 @@
 //! One verb a file.
 
+mod benchmark;
 mod cache;
 mod index;
 mod ingest;
@@ -17,6 +18,7 @@ pub(crate) fn run(config: &Config, output: &Output, command: Command) -> Result<
         Command::Index(arguments) => index::run(config, output, &arguments),
         Command::Query(arguments) => query::run(config, output, arguments),
         Command::Cache { command } => cache::run(config, output, command),
+        Command::Benchmark(arguments) => benchmark::run(output, &arguments),
         Command::Stats(_) => stats::run(config, output),
     }
 }
