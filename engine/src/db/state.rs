@@ -7,21 +7,32 @@
 //! | `records` | collection id (u32 big-endian), record key | encoded record |
 //! | `vectors` | the same | encoded embedding that a caller gave |
 //! | `changes` | sequence (u64 big-endian) | encoded change |
+//! | `history` | collection id, length of the key (u16 big-endian), record key, sequence | [`HistoryEntry`](op_dbus_formats::HistoryEntry) |
+//! | `expiries` | time in Unix milliseconds (u64 big-endian), collection id, record key | nothing |
 //!
 //! Integers in keys are big-endian, so that RocksDB's byte order is their order.
 
+mod expiry;
+mod history;
+
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use op_dbus_formats::acknowledged::{ACKNOWLEDGED_LEN_BYTES, Acknowledged};
 use op_dbus_formats::change::{Change, Operation};
 use op_dbus_formats::collection::{CollectionId, CollectionName, CollectionSpec};
 use rocksdb::DBCompressionType::{Lz4, None as Uncompressed};
 
-use super::{Creation, Database, Family, Pinned, Sync, Walk};
+use super::{Batch, Creation, Database, Family, Pinned, Sync, Walk};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::{acknowledged_file, database};
 use crate::os::file::{SmallFile, read_bounded};
+
+pub(crate) use expiry::Due;
+use expiry::{Settled, expiry_key};
+use history::Additions;
 
 const META: Family = Family { name: "meta", compression: Lz4 };
 const COLLECTIONS: Family = Family { name: "collections", compression: Lz4 };
@@ -29,9 +40,12 @@ const RECORDS: Family = Family { name: "records", compression: Lz4 };
 /// Embeddings look random to a compressor: LZ4 would only cost time.
 const VECTORS: Family = Family { name: "vectors", compression: Uncompressed };
 const CHANGES: Family = Family { name: "changes", compression: Lz4 };
+const HISTORY: Family = Family { name: "history", compression: Lz4 };
+const EXPIRIES: Family = Family { name: "expiries", compression: Lz4 };
 /// RocksDB insists on this one; it stays empty.
 const DEFAULT: Family = Family { name: "default", compression: Lz4 };
-const FAMILIES: [Family; 6] = [DEFAULT, META, COLLECTIONS, RECORDS, VECTORS, CHANGES];
+const FAMILIES: [Family; 8] =
+    [DEFAULT, META, COLLECTIONS, RECORDS, VECTORS, CHANGES, HISTORY, EXPIRIES];
 
 const SEQUENCE_KEY: &[u8] = b"sequence";
 
@@ -39,6 +53,8 @@ const SEQUENCE_KEY: &[u8] = b"sequence";
 pub(crate) struct StateDatabase {
     db: Database,
     acknowledged: SmallFile,
+    /// Whether a record may expire; until one does, no commit looks for what expires.
+    has_expiries: AtomicBool,
 }
 
 /// One record to write or to remove, encoded.
@@ -46,6 +62,8 @@ pub(crate) struct Mutation {
     pub(crate) collection: CollectionId,
     pub(crate) key: Vec<u8>,
     pub(crate) action: Action,
+    /// How many versions the collection keeps of a record.
+    pub(crate) versions_kept: u16,
 }
 
 /// A record as it is stored, and the vector that was given with it.
@@ -57,9 +75,17 @@ pub(crate) struct StoredRecord {
 /// What a [`Mutation`] does to its key.
 pub(crate) enum Action {
     /// Writes the record and, if the caller gave one, its vector.
-    Put { record: Vec<u8>, given_vector: Option<Vec<u8>>, indexed: Option<Vec<f32>> },
+    Put {
+        record: Vec<u8>,
+        given_vector: Option<Vec<u8>>,
+        indexed: Option<Vec<f32>>,
+        /// As in the record.
+        expires_at_unix_ms: Option<u64>,
+    },
     /// Removes the record and its vector.
     Remove,
+    /// The same, if when it is committed the record still expires at this time.
+    Expire { expires_at_unix_ms: u64, removed_count: Arc<AtomicU64> },
 }
 
 impl Mutation {
@@ -70,9 +96,10 @@ impl Mutation {
             Action::Put { record, given_vector, .. } => {
                 record.len() + given_vector.as_ref().map_or(0, Vec::len)
             }
-            Action::Remove => 0,
+            Action::Remove | Action::Expire { .. } => 0,
         };
-        3 * key_bytes + value_bytes
+        let copies_count = if self.versions_kept > 0 { 2 } else { 1 };
+        5 * key_bytes + copies_count * value_bytes
     }
 }
 
@@ -80,7 +107,8 @@ impl StateDatabase {
     pub(crate) fn open(state: &Path, creation: Creation) -> Result<Self> {
         let path = acknowledged_file(state);
         let db = Database::open(&database(state), &FAMILIES, creation)?;
-        let this = Self { db, acknowledged: SmallFile::open(&path)? };
+        let has_expiries = AtomicBool::new(db.last_key(EXPIRIES)?.is_some());
+        let this = Self { db, acknowledged: SmallFile::open(&path)?, has_expiries };
         this.check_acknowledged(&path)?;
         Ok(this)
     }
@@ -132,37 +160,44 @@ impl StateDatabase {
     }
 
     /// Commits mutations as one batch, numbered from `first_sequence`, durable on return.
-    pub(crate) fn commit(&self, mutations: &[Mutation], first_sequence: u64) -> Result<()> {
+    ///
+    /// Drops those of [`Action::Expire`] that are not true any more.
+    pub(crate) fn commit(
+        &self,
+        mutations: &mut Vec<Mutation>,
+        first_sequence: u64,
+        now_unix_ms: u64,
+    ) -> Result<()> {
         if mutations.is_empty() {
             return Ok(());
         }
+        let Settled { expired_before, stale } = self.settle(mutations)?;
         let mut batch = self.db.batch();
-        for (sequence, mutation) in (first_sequence..).zip(mutations) {
+        for entry in stale {
+            batch.remove(EXPIRIES, &entry);
+        }
+        let mut versions = Additions::default();
+        for ((sequence, mutation), before) in
+            (first_sequence..).zip(&*mutations).zip(expired_before)
+        {
             let key = record_key(mutation.collection, &mutation.key);
-            let operation = match &mutation.action {
-                Action::Put { record, given_vector, .. } => {
-                    batch.put(RECORDS, &key, record);
-                    match given_vector {
-                        Some(vector) => batch.put(VECTORS, &key, vector),
-                        None => batch.remove(VECTORS, &key),
-                    }
-                    Operation::Put
-                }
-                Action::Remove => {
-                    batch.remove(RECORDS, &key);
-                    batch.remove(VECTORS, &key);
-                    Operation::Remove
-                }
-            };
+            if let Some(before) = before {
+                batch.remove(EXPIRIES, &expiry_key(before, &key));
+            }
+            let operation = write_record(&mut batch, &key, &mutation.action);
             let change = Change { operation, collection: mutation.collection, key: &mutation.key };
             let change = change.encode().map_err(|error| {
                 Error::new(ErrorKind::Invalid, "cannot encode a change").with_source(error)
             })?;
             batch.put(CHANGES, &sequence.to_be_bytes(), &change);
             batch.put(META, SEQUENCE_KEY, &sequence.to_be_bytes());
+            versions.add(mutation, sequence, now_unix_ms)?;
         }
+        self.write_versions(versions, &mut batch)?;
         self.db.write(batch, Sync::Yes)?;
-        self.note_acknowledged(first_sequence + mutations.len() as u64 - 1);
+        if let Some(last) = (mutations.len() as u64).checked_sub(1) {
+            self.note_acknowledged(first_sequence + last);
+        }
         Ok(())
     }
 
@@ -281,6 +316,28 @@ impl Records<'_> {
                 Ok(read(&key[size_of::<CollectionId>()..], record, vector))
             })?
             .transpose()
+    }
+}
+
+/// Writes what an action makes of the record with this key, and says what happened to it.
+fn write_record(batch: &mut Batch<'_>, key: &[u8], action: &Action) -> Operation {
+    match action {
+        Action::Put { record, given_vector, expires_at_unix_ms, .. } => {
+            batch.put(RECORDS, key, record);
+            match given_vector {
+                Some(vector) => batch.put(VECTORS, key, vector),
+                None => batch.remove(VECTORS, key),
+            }
+            if let Some(at) = expires_at_unix_ms {
+                batch.put(EXPIRIES, &expiry_key(*at, key), b"");
+            }
+            Operation::Put
+        }
+        Action::Remove | Action::Expire { .. } => {
+            batch.remove(RECORDS, key);
+            batch.remove(VECTORS, key);
+            Operation::Remove
+        }
     }
 }
 
