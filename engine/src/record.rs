@@ -95,6 +95,9 @@ impl Record {
                 json.len()
             }
         };
+        if let Err(error) = self.payload.check_depth() {
+            return invalid(error.to_string());
+        }
         if payload_bytes > PAYLOAD_LEN_MAX_BYTES {
             return invalid(format!(
                 "the payload has {payload_bytes} bytes, more than {PAYLOAD_LEN_MAX_BYTES}"

@@ -20,9 +20,6 @@ use prost::Message;
 
 pub use text::decode;
 
-/// Deepest nesting of a document: what JSON parsers commonly take.
-pub const DOCUMENT_DEPTH_MAX: usize = 128;
-
 const NULL: u32 = 1;
 const FALSE: u32 = 2;
 const TRUE: u32 = 3;

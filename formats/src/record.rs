@@ -44,6 +44,9 @@ pub const TEXT_LEN_MAX_BYTES: usize = 1 << 20;
 /// Longest payload of a record.
 pub const PAYLOAD_LEN_MAX_BYTES: usize = 16 << 20;
 
+/// Deepest nesting of a JSON payload: what JSON parsers commonly take.
+pub const PAYLOAD_DEPTH_MAX: usize = 128;
+
 /// Longest JSON payload that is always stored as the text that it is.
 pub const JSON_TEXT_LEN_MAX_BYTES: usize = 1 << 20;
 
@@ -127,6 +130,15 @@ impl Payload<'_> {
     /// [`FormatError::TooLarge`] if it is over [`PAYLOAD_LEN_MAX_BYTES`].
     pub fn check_len(&self) -> Result<(), FormatError> {
         check_limit("payload length in bytes", self.as_bytes().len(), PAYLOAD_LEN_MAX_BYTES)
+    }
+
+    /// Checks that a payload of valid JSON is not nested too deep to be read by everybody.
+    ///
+    /// # Errors
+    /// [`FormatError::TooLarge`] if it is deeper than [`PAYLOAD_DEPTH_MAX`].
+    pub fn check_depth(&self) -> Result<(), FormatError> {
+        let Self::Json(json) = self else { return Ok(()) };
+        check_limit("nesting of the payload", depth_of(json), PAYLOAD_DEPTH_MAX)
     }
 
     fn as_bytes(&self) -> &[u8] {
@@ -368,6 +380,29 @@ pub fn check_key(key: &[u8]) -> Result<(), FormatError> {
 /// [`FormatError::TooLarge`] if it is over [`TEXT_LEN_MAX_BYTES`].
 pub fn check_text(text: &str) -> Result<(), FormatError> {
     check_limit("text length in bytes", text.len(), TEXT_LEN_MAX_BYTES)
+}
+
+/// Returns how deeply the arrays and objects of valid JSON are nested.
+fn depth_of(json: &str) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let mut in_string = false;
+    let mut bytes = json.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => in_string = !in_string,
+            // Whatever is escaped does not end the string.
+            b'\\' => {
+                bytes.next();
+            }
+            b'[' | b'{' if !in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
 }
 
 fn utf8<'a>(what: &'static str, bytes: &'a [u8]) -> Result<&'a str, FormatError> {

@@ -344,3 +344,140 @@ fn write_record(batch: &mut Batch<'_>, key: &[u8], action: &Action) -> Operation
 fn record_key(CollectionId(id): CollectionId, key: &[u8]) -> Vec<u8> {
     [&id.to_be_bytes()[..], key].concat()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use op_dbus_formats::record::Record;
+    use rocksdb::{DB, Options};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const COLLECTION: CollectionId = CollectionId(1);
+
+    fn state() -> (TempDir, StateDatabase) {
+        let directory = tempfile::tempdir().unwrap();
+        let state = StateDatabase::open(directory.path(), Creation::Create).unwrap();
+        (directory, state)
+    }
+
+    fn put(key: &[u8], expires_at_unix_ms: Option<u64>) -> Mutation {
+        let record = Record { expires_at_unix_ms, ..Record::default() }.encode().unwrap();
+        let action = Action::Put { record, given_vector: None, indexed: None, expires_at_unix_ms };
+        Mutation { collection: COLLECTION, key: key.to_vec(), action, versions_kept: 2 }
+    }
+
+    fn expire(key: &[u8], expires_at_unix_ms: u64, removed_count: &Arc<AtomicU64>) -> Mutation {
+        let removed_count = Arc::clone(removed_count);
+        let action = Action::Expire { expires_at_unix_ms, removed_count };
+        Mutation { collection: COLLECTION, key: key.to_vec(), action, versions_kept: 2 }
+    }
+
+    fn due(state: &StateDatabase) -> Vec<(u64, Vec<u8>)> {
+        let due = state.due(u64::MAX, usize::MAX).unwrap();
+        due.into_iter().map(|due| (due.expires_at_unix_ms, due.key)).collect()
+    }
+
+    fn has(state: &StateDatabase, key: &[u8]) -> bool {
+        state.record(COLLECTION, key).unwrap().is_some()
+    }
+
+    #[test]
+    fn an_expiration_drops_out_if_the_record_was_replaced() {
+        let (directory, state) = state();
+        let commit = |mut mutations: Vec<Mutation>| {
+            let first_sequence = state.last_sequence().unwrap() + 1;
+            state.commit(&mut mutations, first_sequence, 0).unwrap();
+            mutations.len()
+        };
+        let removed = Arc::new(AtomicU64::new(0));
+        commit(vec![put(b"a", Some(7)), put(b"b", Some(5)), put(b"c", Some(5))]);
+        assert_eq!(due(&state), [(5, b"b".to_vec()), (5, b"c".to_vec()), (7, b"a".to_vec())]);
+        // Before the batch, within it, and not at all.
+        commit(vec![put(b"a", None)]);
+        let batch = vec![
+            expire(b"a", 7, &removed),
+            put(b"b", Some(9)),
+            expire(b"b", 5, &removed),
+            expire(b"c", 5, &removed),
+            expire(b"c", 5, &removed),
+        ];
+        assert_eq!(commit(batch), 2);
+        assert_eq!(removed.load(Ordering::Relaxed), 1);
+        assert_eq!((has(&state, b"a"), has(&state, b"b"), has(&state, b"c")), (true, true, false));
+        assert_eq!(due(&state), [(9, b"b".to_vec())]);
+        // A batch of which nothing is left takes no sequence.
+        assert_eq!(commit(vec![expire(b"b", 5, &removed)]), 0);
+        assert_eq!(state.last_sequence().unwrap(), 6);
+        drop(state);
+        let state = StateDatabase::open(directory.path(), Creation::Refuse).unwrap();
+        assert_eq!((state.last_sequence().unwrap(), due(&state).len()), (6, 1));
+    }
+
+    #[test]
+    fn a_damaged_record_that_expires_can_be_replaced_and_collected() {
+        let (_directory, state) = state();
+        let removed = Arc::new(AtomicU64::new(0));
+        state.commit(&mut vec![put(b"a", Some(5)), put(b"b", Some(5))], 1, 0).unwrap();
+        let mut damage = state.db.batch();
+        damage.put(RECORDS, &record_key(COLLECTION, b"a"), b"damaged");
+        damage.put(RECORDS, &record_key(COLLECTION, b"b"), b"damaged");
+        state.db.write(damage, Sync::Yes).unwrap();
+        state.commit(&mut vec![put(b"a", None), expire(b"b", 5, &removed)], 3, 0).unwrap();
+        assert_eq!((due(&state).len(), removed.load(Ordering::Relaxed)), (0, 1));
+        assert!(has(&state, b"a") && !has(&state, b"b"));
+    }
+
+    #[test]
+    fn versions_of_one_batch_are_trimmed_with_those_before() {
+        let (_directory, state) = state();
+        let numbers = |key: &[u8]| {
+            let mut numbers = Vec::new();
+            let mut note = |number, _: &[u8]| {
+                numbers.push(number);
+                Ok(())
+            };
+            state.versions(COLLECTION, key, &mut note).unwrap();
+            numbers
+        };
+        state.commit(&mut vec![put(b"a", None), put(b"a\0", None)], 1, 0).unwrap();
+        assert_eq!((numbers(b"a"), numbers(b"a\0")), (vec![1], vec![2]));
+        state.commit(&mut vec![put(b"a", None), put(b"a", None), put(b"a", None)], 3, 0).unwrap();
+        assert_eq!((numbers(b"a"), numbers(b"a\0")), (vec![4, 5], vec![2]));
+    }
+
+    /// As versions before history and expiry made a store.
+    #[test]
+    fn families_that_a_store_has_not_got_are_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        let old = ["default", "meta", "collections", "records", "vectors", "changes"];
+        let db = DB::open_cf(&options, database(directory.path()), old).unwrap();
+        let key = record_key(COLLECTION, b"a");
+        db.put_cf(db.cf_handle("records").unwrap(), &key, Record::default().encode().unwrap())
+            .unwrap();
+        drop(db);
+        let state = StateDatabase::open(directory.path(), Creation::Refuse).unwrap();
+        assert!(has(&state, b"a"));
+        state.commit(&mut vec![put(b"b", Some(5))], 1, 0).unwrap();
+        assert_eq!(due(&state).len(), 1);
+    }
+
+    #[test]
+    fn a_store_of_a_later_version_is_refused_with_the_remedy() {
+        let (directory, state) = state();
+        drop(state);
+        let path = database(directory.path());
+        let names = DB::list_cf(&Options::default(), &path).unwrap();
+        let mut db = DB::open_cf(&Options::default(), &path, names).unwrap();
+        db.create_cf("later", &Options::default()).unwrap();
+        drop(db);
+        let error = StateDatabase::open(directory.path(), Creation::Refuse).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.remedy().unwrap().contains("newer"), "{error:?}");
+    }
+}

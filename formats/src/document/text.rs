@@ -3,11 +3,12 @@
 use prost::Message;
 
 use super::{
-    ARRAY, DECIMAL, DIGITS_MAX, DOCUMENT_DEPTH_MAX, Document, END, FALSE, INTEGER, NAMES, NULL,
-    NUMBER, OBJECT, STRING, STRING_AGAIN, TRUE,
+    ARRAY, DECIMAL, DIGITS_MAX, Document, END, FALSE, INTEGER, NAMES, NULL, NUMBER, OBJECT, STRING,
+    STRING_AGAIN, TRUE,
 };
 use crate::FormatError;
 use crate::header::check_limit;
+use crate::record::PAYLOAD_DEPTH_MAX;
 
 /// Returns the text of a document, which has at most `len_max_bytes`.
 ///
@@ -141,7 +142,7 @@ impl Renderer<'_> {
     }
 
     fn open(&mut self, is_object: bool) -> Result<(), FormatError> {
-        check_limit("nesting of the document", self.open.len() + 1, DOCUMENT_DEPTH_MAX)?;
+        check_limit("nesting of the document", self.open.len() + 1, PAYLOAD_DEPTH_MAX)?;
         self.push(if is_object { "{" } else { "[" })?;
         self.open.push(Open { is_object, is_empty: true });
         Ok(())
@@ -262,8 +263,8 @@ mod tests {
     #[test]
     fn depth_and_length_are_bounded() {
         let nested = |depth: usize| [vec![ARRAY; depth], vec![END; depth]].concat();
-        assert!(rendered(&nested(DOCUMENT_DEPTH_MAX), |_| ()).is_ok());
-        let too_deep = rendered(&nested(DOCUMENT_DEPTH_MAX + 1), |_| ());
+        assert!(rendered(&nested(PAYLOAD_DEPTH_MAX), |_| ()).is_ok());
+        let too_deep = rendered(&nested(PAYLOAD_DEPTH_MAX + 1), |_| ());
         assert!(matches!(too_deep, Err(FormatError::TooLarge { found: 129, limit: 128, .. })));
         let mut tokens = vec![ARRAY, STRING];
         tokens.extend([STRING_AGAIN, 0].repeat(100));
