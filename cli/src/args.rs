@@ -1,5 +1,7 @@
 //! The command line as clap sees it. Nothing here is resolved or checked against the world.
 
+mod documents;
+
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -7,6 +9,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use op_dbus_engine::{LIMIT_MAX, PolicyKind, Provider};
 
 use crate::exit;
+
+pub(crate) use documents::{Expiry, Get, History, Put, Remove};
 
 /// Find D-Bus methods, packages and your own records by what they mean.
 #[derive(Debug, Parser)]
@@ -148,6 +152,10 @@ fn score(text: &str) -> Result<f32, String> {
 pub(crate) enum Command {
     Index(Index),
     Query(Query),
+    Put(Put),
+    Get(Get),
+    History(History),
+    Remove(Remove),
     Cache {
         #[command(subcommand)]
         command: Cache,
@@ -221,6 +229,8 @@ pub(crate) struct Index {
     /// Of directories, only files of this format are read
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<SourceFormat>,
+    #[command(flatten)]
+    pub(crate) expiry: Expiry,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -309,8 +319,9 @@ Examples:
   op-dbus cache import vectors.npy --collection images
   producer | op-dbus cache import - --collection notes --ack
 
-JSON lines have \"key\", and \"text\", \"vector\" or both, and may have a \"payload\". The rows of
-npy and fvecs files get their numbers, from 0, as keys.")]
+JSON lines have \"key\", and \"text\", \"vector\" or both, and may have a \"payload\" and
+\"expires_at_unix_ms\", which counts more than --expires-in. The rows of npy and fvecs files get
+their numbers, from 0, as keys.")]
 pub(crate) struct CacheImport {
     /// The file, or - for standard input
     #[arg(value_name = "FILE|-")]
@@ -325,6 +336,8 @@ pub(crate) struct CacheImport {
     /// in it are escaped
     #[arg(long)]
     pub(crate) ack: bool,
+    #[command(flatten)]
+    pub(crate) expiry: Expiry,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -15,7 +15,7 @@ use op_dbus_formats::embedding::{self, EmbeddingKey, EncodedEmbedding, Encoding,
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::arena::{Contents, HotVector};
+use crate::arena::{Contents, HotVector, NEVER};
 use crate::db::DatabaseMemory;
 use crate::db::cache::CacheDatabase;
 use crate::embed::{Embedder, KnownModel};
@@ -425,7 +425,7 @@ impl EmbeddingCache {
 }
 
 fn contents(key: EmbeddingKey, vector: &[f32]) -> Contents<'_> {
-    Contents { key: key.0, expires_at_unix_ms: 0, vector }
+    Contents { key: key.0, expires_at_unix_ms: NEVER, vector }
 }
 
 fn model_meta(directory: &Path) -> String {

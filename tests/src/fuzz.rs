@@ -12,21 +12,24 @@ use op_dbus_formats::introspection::{
     self, Argument, Node, check_complete_type, check_interface_name, check_member_name,
 };
 use op_dbus_formats::{
-    Change, CollectionSpec, Record, StoreFile, acknowledged as acknowledged_format,
+    Change, CollectionSpec, HistoryEntry, Record, StoreFile, acknowledged as acknowledged_format,
     acknowledged::Acknowledged, change as change_format, collection as collection_format,
-    record as record_format, store_file as store_file_format,
+    document as document_format, history as history_format, record as record_format,
+    store_file as store_file_format,
 };
 
 /// A function that must not panic.
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its folder in the corpus.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("acknowledged", acknowledged),
     ("change", change),
     ("collection", collection),
+    ("document", document),
     ("embedding", embedding),
     ("fvecs", fvecs),
+    ("history", history),
     ("introspection", introspection),
     ("jsonl", jsonl),
     ("npy", npy),
@@ -65,6 +68,25 @@ pub fn collection(data: &[u8]) {
         match name.parse::<op_dbus_formats::CollectionName>() {
             Ok(parsed) => assert_eq!(parsed.as_str(), name),
             Err(error) => assert!(error.to_string().len() < 2000),
+        }
+    }
+}
+
+/// A text becomes a document only if it comes back in every byte; what decodes from any bytes
+/// keeps to its limit.
+pub fn document(data: &[u8]) {
+    const LEN_MAX_BYTES: usize = 1 << 16;
+    if let Ok(json) = std::str::from_utf8(data)
+        && let Some(bytes) = document_format::encode(json)
+    {
+        assert!(bytes.len() < json.len());
+        assert_eq!(document_format::decode(&bytes, json.len()).as_deref(), Ok(json));
+        assert!(document_format::decode(&bytes, json.len() - 1).is_err());
+    }
+    if let Ok(text) = document_format::decode(data, LEN_MAX_BYTES) {
+        assert!(text.len() <= LEN_MAX_BYTES);
+        if let Some(bytes) = document_format::encode(&text) {
+            assert_eq!(document_format::decode(&bytes, text.len()), Ok(text));
         }
     }
 }
@@ -128,6 +150,15 @@ pub fn fvecs(data: &[u8]) {
         offset += len;
     }
     assert_eq!(encoded, data[..offset]);
+}
+
+/// What decodes encodes to the same bytes.
+pub fn history(data: &[u8]) {
+    for bytes in [data, &sealed(data, history_format::MAGIC, history_format::HEADER_LEN_BYTES)] {
+        if let Ok(entry) = HistoryEntry::decode(bytes) {
+            assert_eq!(entry.encode().as_deref(), Ok(bytes));
+        }
+    }
 }
 
 /// What is parsed has valid names and types, and documentation without loose ends.
@@ -209,11 +240,16 @@ pub fn npy(data: &[u8]) {
     }
 }
 
-/// What decodes encodes to the same bytes.
+/// What decodes encodes to the same bytes, unless its payload is a document, and to the same
+/// record in any case.
 pub fn record(data: &[u8]) {
+    const VERSION_OF_DOCUMENTS: u8 = 2;
     for bytes in [data, &sealed(data, record_format::MAGIC, record_format::HEADER_LEN_BYTES)] {
         if let Ok(record) = Record::decode(bytes) {
-            assert_eq!(record.encode().as_deref(), Ok(bytes));
+            let encoded = record.encode().expect("what decoded encodes");
+            assert!(encoded == bytes || bytes[1] == VERSION_OF_DOCUMENTS);
+            assert_eq!(Record::decode(&encoded).as_ref(), Ok(&record));
+            assert_eq!(Record::decode_expiry(bytes), Ok(record.expires_at_unix_ms));
             assert_eq!(record.clone().into_owned(), record);
         }
     }

@@ -29,12 +29,15 @@ pub(crate) use slots::{Slot, slot_bytes};
 use slots::{FreeSlot, FreeSlots, Header, Slots};
 use table::Table;
 
+/// The expiry of what never expires.
+pub(crate) const NEVER: u64 = 0;
+
 /// What is put into a slot.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Contents<'a> {
     /// A hash of what names the vector, uniform in all its bits and never of two vectors.
     pub(crate) key: u128,
-    /// When the vector stops to be valid; 0 is never.
+    /// When the vector stops to be valid, or [`NEVER`].
     pub(crate) expires_at_unix_ms: u64,
     /// Shape: `[dimensions]` of the arena.
     pub(crate) vector: &'a [f32],
@@ -159,7 +162,7 @@ impl HotVector<'_> {
         &self.header.access
     }
 
-    /// When it stops to be valid; 0 is never.
+    /// When it stops to be valid, or [`NEVER`].
     #[inline]
     pub(crate) fn expires_at_unix_ms(&self) -> u64 {
         self.expires_at_unix_ms

@@ -13,7 +13,7 @@ fn key(number: u32) -> u128 {
 }
 
 fn contents(key: u128, vector: &[f32]) -> Contents<'_> {
-    Contents { key, expires_at_unix_ms: 0, vector }
+    Contents { key, expires_at_unix_ms: NEVER, vector }
 }
 
 fn slots(count: usize) -> (Arena, Writer) {

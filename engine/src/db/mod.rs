@@ -71,7 +71,8 @@ const WRITE_BUFFERS_BYTES_MIN: u64 = 4 << 20;
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
 
 impl Database {
-    /// Opens the database at `path` with exactly these families.
+    /// Opens the database at `path` with exactly these families; those that it has not got, because
+    /// an earlier version made it, are made.
     pub(crate) fn open(
         path: &Path,
         families: &[Family],
@@ -291,7 +292,8 @@ fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
 fn database_options(creation: Creation, memory: DatabaseMemory) -> Options {
     let mut options = Options::default();
     options.create_if_missing(creation == Creation::Create);
-    options.create_missing_column_families(creation == Creation::Create);
+    // Only a version can lack a family: their names stand in one file, which has checksums.
+    options.create_missing_column_families(true);
     options.set_paranoid_checks(true);
     // An unfinished record at the end of the log was never acknowledged and is dropped. So is what
     // follows a damaged one, which the store notices by the sequence it has acknowledged.
@@ -332,6 +334,7 @@ fn rocksdb_error(action: &str, path: &Path, error: rocksdb::Error) -> Error {
         Rocks::IOError if text.contains("ermission denied") => ErrorKind::Denied,
         Rocks::IOError if text.contains("While lock file") => ErrorKind::Busy,
         Rocks::InvalidArgument if text.contains("does not exist") => ErrorKind::Corrupt,
+        Rocks::InvalidArgument if text.contains("families not opened") => ErrorKind::Unsupported,
         Rocks::Busy | Rocks::TimedOut | Rocks::TryAgain => ErrorKind::Busy,
         _ => ErrorKind::Io,
     };
@@ -342,6 +345,9 @@ fn rocksdb_error(action: &str, path: &Path, error: rocksdb::Error) -> Error {
             "free space on this file system, or raise the file size limit (ulimit -f), and try again",
         ),
         ErrorKind::Corrupt => error_out.with_remedy("restore the store from an export"),
+        ErrorKind::Unsupported => {
+            error_out.with_remedy("use the version of op-dbus that wrote it, or a newer one")
+        }
         _ => error_out,
     }
 }

@@ -5,6 +5,8 @@
 //! the first search and kept up to date by every commit after that.
 
 mod collection;
+mod expiry;
+mod history;
 mod memory;
 mod open;
 mod search;
@@ -25,12 +27,14 @@ use crate::db::state::{Records, StateDatabase};
 use crate::embed::{Embedder, EmbedderConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::Layout;
+use crate::os::clock::unix_ms;
 use crate::os::file::Lock;
-use crate::record::{Record, validate_key};
+use crate::record::{Record, is_past, validate_key};
 use crate::tier::{PolicyKind, Tier};
 
 use collection::Collection;
-pub use collection::{CollectionInfo, CollectionOptions};
+pub use collection::{CollectionInfo, CollectionOptions, STATE_COLLECTION, STATE_VERSIONS_KEPT};
+pub use history::Version;
 pub use memory::MemoryCap;
 pub use stats::{CollectionStats, Stats};
 pub use vectors::{Vector, Vectors};
@@ -138,10 +142,12 @@ impl Store {
     pub fn get(&self, collection: &str, key: &[u8]) -> Result<Option<Record>> {
         validate_key(key)?;
         let collection = self.collection(collection)?;
-        self.state
+        let record = self
+            .state
             .record_and_vector(collection.spec.id, key)?
             .map(|stored| self.decode(&collection, key, &stored.record, stored.vector.as_deref()))
-            .transpose()
+            .transpose()?;
+        Ok(record.filter(|record| !is_past(record.expires_at_unix_ms, unix_ms())))
     }
 
     /// Walks the records whose keys start with `prefix`, in key order, as they are now.
@@ -151,7 +157,7 @@ impl Store {
     pub fn scan(&self, collection: &str, prefix: &[u8]) -> Result<Scan<'_>> {
         let collection = self.collection(collection)?;
         let records = self.state.records(collection.spec.id, prefix);
-        Ok(Scan { store: self, collection, records })
+        Ok(Scan { store: self, collection, records, now_unix_ms: unix_ms() })
     }
 
     /// Returns the embedding of a text by the store's model, from the cache if it is there.
@@ -269,6 +275,7 @@ impl Store {
             text: record.text.map(Into::into),
             vector,
             payload: record.payload.into_owned(),
+            expires_at_unix_ms: record.expires_at_unix_ms,
         })
     }
 
@@ -313,6 +320,7 @@ pub struct Scan<'a> {
     store: &'a Store,
     collection: Arc<Collection>,
     records: Records<'a>,
+    now_unix_ms: u64,
 }
 
 impl Iterator for Scan<'_> {
@@ -320,10 +328,15 @@ impl Iterator for Scan<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let (store, collection) = (self.store, &self.collection);
-        self.records
-            .next_with(|key, record, vector| store.decode(collection, key, record, vector))
-            .transpose()
-            .map(Result::flatten)
+        loop {
+            let next = self
+                .records
+                .next_with(|key, record, vector| store.decode(collection, key, record, vector));
+            match next.transpose()?.flatten() {
+                Ok(record) if is_past(record.expires_at_unix_ms, self.now_unix_ms) => {}
+                record => return Some(record),
+            }
+        }
     }
 }
 

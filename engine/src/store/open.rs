@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use op_dbus_formats::FormatError;
 use op_dbus_formats::store_file::StoreFile;
@@ -18,6 +17,7 @@ use crate::db::commit::CommitQueue;
 use crate::db::state::StateDatabase;
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::{Layout, database, store_file};
+use crate::os::clock::unix_ms;
 use crate::os::file::{self, Lock};
 use crate::tier::Tier;
 
@@ -149,11 +149,4 @@ fn random_bytes<const N: usize>() -> Result<[u8; N]> {
         })?;
     }
     Ok(bytes)
-}
-
-/// Now, in milliseconds since 1970-01-01 UTC; 0 for a clock that stands before.
-pub(super) fn unix_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -8,9 +8,10 @@ use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use super::Store;
 use super::collection::Collection;
-use crate::arena::{Contents, HotVector};
+use crate::arena::{Contents, HotVector, NEVER};
 use crate::error::Result;
-use crate::record::validate_key;
+use crate::os::clock::unix_ms;
+use crate::record::{is_past, validate_key};
 use crate::tier::Pool;
 
 /// Reads vectors of one collection by key. Made by [`Store::vectors`].
@@ -92,7 +93,9 @@ impl Vectors<'_> {
     pub fn get(&self, key: &[u8]) -> Result<Option<Vector<'_>>> {
         let tier_key = self.collection.tier_key(key);
         match self.pool.get(tier_key) {
-            Some(hot) => Ok(Some(Vector::hot(hot))),
+            Some(hot) if is_valid(&hot) => Ok(Some(Vector::hot(hot))),
+            // It stays where it is until it is collected.
+            Some(_) => Ok(None),
             None => self.get_cold(key, tier_key),
         }
     }
@@ -102,14 +105,24 @@ impl Vectors<'_> {
         validate_key(key)?;
         let (store, collection) = (self.store, &*self.collection);
         let fence = self.pool.fence(tier_key);
-        let vector = match store.state.vector(collection.spec.id, key)? {
-            Some(bytes) => store.decode_given(collection, key, Some(&bytes))?,
-            None => match store.vector_of_text(collection, key)? {
+        let given = store.state.vector(collection.spec.id, key)?;
+        // Only the record knows when it expires, but reading it costs as much again.
+        let needs_record = given.is_none() || store.state.has_expiries();
+        let record = if needs_record { store.record_of(collection, key)? } else { None };
+        let expires_at_unix_ms = record.as_ref().and_then(|record| record.expires_at_unix_ms);
+        if (needs_record && record.is_none()) || is_past(expires_at_unix_ms, unix_ms()) {
+            return Ok(None);
+        }
+        let vector = match (given, record) {
+            (Some(bytes), _) => store.decode_given(collection, key, Some(&bytes))?,
+            (None, Some(record)) => match store.vector_of_text(collection, record)? {
                 Some(vector) => vector,
                 None => return Ok(None),
             },
+            (None, None) => return Ok(None),
         };
-        let contents = Contents { key: tier_key, expires_at_unix_ms: 0, vector: &vector };
+        let expires_at_unix_ms = expires_at_unix_ms.unwrap_or(NEVER);
+        let contents = Contents { key: tier_key, expires_at_unix_ms, vector: &vector };
         let locator = collection.locator(key);
         self.pool.promote(&contents, Some(&locator), fence, store.tier.budget());
         Ok(Some(Vector::cold(vector)))
@@ -117,11 +130,23 @@ impl Vectors<'_> {
 }
 
 impl Store {
-    /// The embedding of a record's text; `None` if there is no record, or no text.
-    fn vector_of_text(&self, collection: &Collection, key: &[u8]) -> Result<Option<Vec<f32>>> {
+    fn record_of(
+        &self,
+        collection: &Collection,
+        key: &[u8],
+    ) -> Result<Option<format::Record<'static>>> {
         let Some(bytes) = self.state.record(collection.spec.id, key)? else { return Ok(None) };
         let record = format::Record::decode(&bytes)
             .map_err(|error| self.damaged(collection, "record", key, error))?;
+        Ok(Some(record.into_owned()))
+    }
+
+    /// The embedding of a record's text; `None` if it has none.
+    fn vector_of_text(
+        &self,
+        collection: &Collection,
+        record: format::Record<'_>,
+    ) -> Result<Option<Vec<f32>>> {
         let EmbeddingSource::Cached(embedding) = record.embedding else { return Ok(None) };
         let dimensions = collection.spec.dimensions as usize;
         if let Some(vector) = self.cache.vectors(&[embedding]).remove(&embedding)
@@ -134,6 +159,15 @@ impl Store {
         collection.check_model(&embedder)?;
         let mut embeddings = self.cache.get_or_embed(&embedder, &[&text])?;
         Ok(embeddings.pop().map(|embedding| embedding.vector))
+    }
+}
+
+/// Whether a hot vector has not expired; asks the clock only if it ever does.
+#[inline]
+fn is_valid(hot: &HotVector<'_>) -> bool {
+    match hot.expires_at_unix_ms() {
+        NEVER => true,
+        expires_at_unix_ms => !is_past(Some(expires_at_unix_ms), unix_ms()),
     }
 }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 pub(crate) use budget::Budget;
 pub(crate) use counters::Counter;
 pub use policy::PolicyKind;
-pub(crate) use pool::{Fence, Pool, Resident, key_hash};
+pub(crate) use pool::{Departure, Fence, Pool, Resident, key_hash};
 
 use crate::error::{Error, ErrorKind, Result};
 use budget::Call;

@@ -157,22 +157,22 @@ impl Pool {
     /// Takes note that a vector was written; keeps the new one if there is room or it was hot.
     pub(crate) fn put(&self, contents: &Contents<'_>, locator: Option<&[u8]>, budget: &Budget) {
         let mut desk = self.desk();
-        let was_hot = self.forget(&mut desk, contents.key, budget);
+        let was_hot = self.forget(&mut desk, contents.key, Departure::Change, budget);
         if was_hot || !budget.is_high() {
             self.insert(&mut desk, contents, locator, budget);
         }
     }
 
-    /// Takes note that a vector was removed.
-    pub(crate) fn remove(&self, key: u128, budget: &Budget) {
-        self.forget(&mut self.desk(), key, budget);
+    /// Takes note that a vector was removed, or its time was over.
+    pub(crate) fn remove(&self, key: u128, why: Departure, budget: &Budget) {
+        self.forget(&mut self.desk(), key, why, budget);
     }
 
-    fn forget(&self, desk: &mut Desk, key: u128, budget: &Budget) -> bool {
+    fn forget(&self, desk: &mut Desk, key: u128, why: Departure, budget: &Budget) -> bool {
         self.fence_of(key).fetch_add(1, Ordering::SeqCst);
         let Some(slot) = desk.writer.find(key) else { return false };
         desk.policy.removed(slot.0);
-        self.depart(desk, slot, Departure::Change, budget);
+        self.depart(desk, slot, why, budget);
         true
     }
 
@@ -227,15 +227,6 @@ impl Pool {
         }
         desk.writer.collect();
         count
-    }
-
-    /// Takes out vectors whose time was over at `now_unix_ms`.
-    pub(super) fn demote_expired(&self, key: u128, budget: &Budget) {
-        let mut desk = self.desk();
-        if let Some(slot) = desk.writer.find(key) {
-            desk.policy.removed(slot.0);
-            self.depart(&mut desk, slot, Departure::Expiry, budget);
-        }
     }
 
     /// Takes out everything.
