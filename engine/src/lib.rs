@@ -40,6 +40,7 @@ mod os;
 mod query;
 mod record;
 mod store;
+mod tier;
 
 pub use cache::{CacheStats, CachedEmbedding};
 pub use embed::{Embedder, EmbedderConfig, Embedding, KnownModel, Provider};
@@ -51,3 +52,4 @@ pub use record::Record;
 pub use store::{
     CollectionInfo, CollectionOptions, CollectionStats, PutReport, Scan, Stats, Store, StoreConfig,
 };
+pub use tier::{PolicyKind, SimulationReport, simulate};
