@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -18,6 +19,7 @@ use crate::db::cache::CacheDatabase;
 use crate::embed::{Embedder, KnownModel};
 use crate::error::{Error, ErrorKind, Result};
 use crate::os::file::used_bytes;
+use crate::tier::Recorder;
 
 const COUNTERS: &str = "counters";
 
@@ -58,6 +60,7 @@ pub(crate) struct EmbeddingCache {
     db: CacheDatabase,
     seed: u64,
     counters: Counters,
+    recorder: Arc<Recorder>,
 }
 
 #[derive(Default)]
@@ -86,7 +89,7 @@ struct SavedModel {
 }
 
 impl EmbeddingCache {
-    pub(crate) fn open(path: &Path, seed: u64) -> Result<Self> {
+    pub(crate) fn open(path: &Path, seed: u64, recorder: Arc<Recorder>) -> Result<Self> {
         let db = CacheDatabase::open(path)?;
         let saved: SavedCounters = read_meta(&db, COUNTERS).unwrap_or_default();
         let counters = Counters {
@@ -95,7 +98,7 @@ impl EmbeddingCache {
             computed: saved.computed.into(),
             compute_nanos: saved.compute_nanos.into(),
         };
-        Ok(Self { db, seed, counters })
+        Ok(Self { db, seed, counters, recorder })
     }
 
     pub(crate) fn key(&self, model: ModelFingerprint, text: &str) -> EmbeddingKey {
@@ -142,6 +145,8 @@ impl EmbeddingCache {
                     },
                 };
                 self.count(embedding.hit);
+                // The low half of the key, as everywhere where 64 bits do.
+                self.recorder.record(key.0 as u64, size_of_val(&embedding.vector[..]));
                 embedding
             })
             .collect())

@@ -47,9 +47,10 @@ pub use embed::{Embedder, EmbedderConfig, Embedding, KnownModel, Provider};
 pub use error::{Error, ErrorKind, Result};
 pub use op_dbus_formats::collection::{Metric, ModelFingerprint};
 pub use op_dbus_formats::record::Payload;
+pub use op_dbus_formats::trace::TracedAccess;
 pub use query::{Answer, Explain, Hit, LIMIT_MAX, Query};
 pub use record::Record;
 pub use store::{
     CollectionInfo, CollectionOptions, CollectionStats, PutReport, Scan, Stats, Store, StoreConfig,
 };
-pub use tier::{PolicyKind, SimulationReport, simulate};
+pub use tier::{PolicyKind, SimulationReport, TraceReport, read_trace, simulate};

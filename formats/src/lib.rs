@@ -35,6 +35,7 @@ pub mod header;
 pub mod introspection;
 pub mod record;
 pub mod store_file;
+pub mod trace;
 
 pub use change::{Change, Operation};
 pub use collection::{
@@ -44,3 +45,4 @@ pub use embedding::{EmbeddingKey, EncodedEmbedding, Encoding, Packing};
 pub use error::{FormatError, TextError};
 pub use record::{EmbeddingSource, Payload, Record};
 pub use store_file::StoreFile;
+pub use trace::{TraceStart, TracedAccess};

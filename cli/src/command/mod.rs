@@ -4,7 +4,9 @@ mod cache;
 mod index;
 mod ingest;
 mod query;
+mod simulate;
 mod stats;
+mod trace;
 
 use crate::args::Command;
 use crate::config::Config;

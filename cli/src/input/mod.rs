@@ -7,6 +7,7 @@ mod interfaces;
 mod lines;
 mod stream;
 mod text;
+mod trace;
 mod walk;
 
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use crate::args::{ExchangeFormat, SourceFormat};
 use crate::error::{Error, Result};
 
 pub(crate) use exchange::open as exchange;
+pub(crate) use trace::{Requests, open as trace};
 
 /// The collection that introspection XML goes to unless told.
 const INTERFACES_COLLECTION: &str = "dbus";

@@ -8,6 +8,7 @@ mod collection;
 mod open;
 mod search;
 mod stats;
+mod trace;
 mod write;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::layout::Layout;
 use crate::os::file::Lock;
 use crate::record::{Record, validate_key};
+use crate::tier::Recorder;
 
 use collection::Collection;
 pub use collection::{CollectionInfo, CollectionOptions};
@@ -69,6 +71,7 @@ pub struct Store {
     layout: Layout,
     state: StateDatabase,
     cache: EmbeddingCache,
+    recorder: Arc<Recorder>,
     commits: CommitQueue,
     collections: RwLock<BTreeMap<String, Arc<Collection>>>,
     embedder_config: Option<EmbedderConfig>,

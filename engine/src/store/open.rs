@@ -16,8 +16,9 @@ use crate::db::Creation;
 use crate::db::commit::CommitQueue;
 use crate::db::state::StateDatabase;
 use crate::error::{Error, ErrorKind, Result};
-use crate::layout::{Layout, database, store_file};
+use crate::layout::{Layout, database, store_file, trace_directory};
 use crate::os::file::{self, Lock};
+use crate::tier::Recorder;
 
 /// No `STORE` file of any version is longer.
 const STORE_FILE_LEN_MAX_BYTES: u64 = 4096;
@@ -43,11 +44,18 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
         .map(|(name, spec)| (name.to_string(), Arc::new(Collection::new(name, spec))))
         .collect();
     file::create_directories(&layout.cache())?;
-    let cache = EmbeddingCache::open(&database(&layout.cache()), store_file.hash_seed)?;
+    let recorder = Recorder::open(trace_directory(&layout.timing()), store_file.store_id);
+    let recorder = Arc::new(recorder);
+    let cache = EmbeddingCache::open(
+        &database(&layout.cache()),
+        store_file.hash_seed,
+        Arc::clone(&recorder),
+    )?;
     Ok(Store {
         layout,
         state,
         cache,
+        recorder,
         commits,
         collections: RwLock::new(collections),
         embedder_config: config.embedder,

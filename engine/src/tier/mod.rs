@@ -2,6 +2,9 @@
 
 mod policy;
 mod simulate;
+mod trace;
 
 pub use policy::PolicyKind;
 pub use simulate::{SimulationReport, simulate};
+pub(crate) use trace::Recorder;
+pub use trace::{TraceReport, read_trace};

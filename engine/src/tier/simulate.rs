@@ -31,8 +31,7 @@ pub struct SimulationReport {
 ///
 /// As in a pool, residents fill between 85 and 90 % of the slots.
 ///
-/// Cost: memory in proportion to `capacity_slots`, or to the number of keys if that is less; some
-/// 100 ns a request.
+/// Cost: memory in proportion to `capacity_slots`, some hundred bytes each; some 100 ns a request.
 pub fn simulate(
     keys: impl IntoIterator<Item = u64>,
     capacity_slots: u32,
