@@ -7,7 +7,7 @@
 //!
 //! # What holds
 //! - What a policy remembers is about slots that are resident, and about a number of keys in
-//!   proportion to the pool's capacity. Memory is a few bytes a slot.
+//!   proportion to the pool's capacity: some tens of bytes a slot in all.
 //! - A slot that was freed and is used again starts a new life: nothing that a policy knew about
 //!   the earlier one counts against it.
 //! - Decisions follow from the calls alone, so that a simulation can be repeated.
