@@ -118,7 +118,8 @@ impl HitBenchmark {
             let environment = crate::lmdb::Environment::open(&other_path)?;
             let lmdb = crate::lmdb::Lmdb::fill(&environment, keys_count)?;
             let first_and_last = |bytes: &[u8]| {
-                let float = |at: usize| bytes.as_chunks().0.get(at).copied().map(f32::from_le_bytes);
+                let float =
+                    |at: usize| bytes.as_chunks().0.get(at).copied().map(f32::from_le_bytes);
                 float(0).unwrap_or(0.0) + float(DIMENSIONS - 1).unwrap_or(0.0)
             };
             let copy = |bytes: &[u8], out: &mut [f32]| {

@@ -44,8 +44,8 @@ impl<'e> Lmdb<'e> {
     }
 
     fn try_fill(env: &'e Env<WithTls>, keys_count: u32) -> heed::Result<Self> {
-        let made: CommitOrAbort<_, ()> = env
-            .create_databases_and_commit(env.write_txn()?, |databases, transaction| {
+        let made: CommitOrAbort<_, ()> =
+            env.create_databases_and_commit(env.write_txn()?, |databases, transaction| {
                 databases.create_database(transaction, None).map(CommitOrAbort::Commit)
             })?;
         let values = made.unwrap_commit();

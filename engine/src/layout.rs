@@ -36,6 +36,11 @@ impl Layout {
     pub(crate) fn cache(&self) -> PathBuf {
         self.base.join("@cache")
     }
+
+    /// What was measured: nothing depends on it.
+    pub(crate) fn timing(&self) -> PathBuf {
+        self.base.join("@timing")
+    }
 }
 
 /// The file in `@state` that names the store and the version of its formats.
@@ -51,4 +56,24 @@ pub(crate) fn acknowledged_file(state: &Path) -> PathBuf {
 /// The RocksDB directory of `@state` or `@cache`.
 pub(crate) fn database(subvolume: &Path) -> PathBuf {
     subvolume.join("db")
+}
+
+/// The directory in `@timing` of traces of what was asked for.
+pub(crate) fn trace_directory(timing: &Path) -> PathBuf {
+    timing.join("trace")
+}
+
+/// The trace that is being recorded. That it is there is the wish to record.
+pub(crate) fn current_trace(directory: &Path) -> PathBuf {
+    directory.join("current")
+}
+
+/// Where a trace is made before it takes its name, so that it has its beginning or is absent.
+pub(crate) fn unfinished_trace(directory: &Path) -> PathBuf {
+    directory.join("current.new")
+}
+
+/// The trace that was begun at this time.
+pub(crate) fn finished_trace(directory: &Path, started_unix_ms: u64) -> PathBuf {
+    directory.join(format!("{started_unix_ms}.trace"))
 }

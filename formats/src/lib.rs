@@ -38,6 +38,7 @@ pub mod history;
 pub mod introspection;
 pub mod record;
 pub mod store_file;
+pub mod trace;
 
 pub use change::{Change, Operation};
 pub use collection::{
@@ -48,3 +49,4 @@ pub use error::{FormatError, TextError};
 pub use history::HistoryEntry;
 pub use record::{EmbeddingSource, Payload, Record};
 pub use store_file::StoreFile;
+pub use trace::{TraceStart, TracedAccess};

@@ -25,8 +25,8 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use crate::error::Result;
 use epoch::Guard;
-pub(crate) use slots::{Slot, slot_bytes};
 use slots::{FreeSlot, FreeSlots, Header, Slots};
+pub(crate) use slots::{Slot, slot_bytes};
 use table::Table;
 
 /// The expiry of what never expires.

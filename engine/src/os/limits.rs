@@ -37,7 +37,10 @@ fn limit_below(mounted: &Path, groups: &str) -> Option<u64> {
         } else {
             (&[], &[])
         };
-        roots.iter().filter_map(|root| limit_of(&mounted.join(root), path, files)).collect::<Vec<_>>()
+        roots
+            .iter()
+            .filter_map(|root| limit_of(&mounted.join(root), path, files))
+            .collect::<Vec<_>>()
     });
     limits.min()
 }

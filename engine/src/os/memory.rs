@@ -50,9 +50,8 @@ impl Reservation {
             )
         }
         .map_err(|error| no_memory("reserve", mapped_bytes, error))?;
-        let mapped = NonNull::new(mapped.cast::<u8>()).ok_or_else(|| {
-            no_memory("reserve", mapped_bytes, rustix::io::Errno::NOMEM)
-        })?;
+        let mapped = NonNull::new(mapped.cast::<u8>())
+            .ok_or_else(|| no_memory("reserve", mapped_bytes, rustix::io::Errno::NOMEM))?;
         let skip_bytes = mapped.as_ptr().align_offset(REGION_BYTES);
         #[expect(unsafe_code, reason = "an address inside the mapping")]
         // SAFETY: at most REGION_BYTES - 1 are skipped, and the mapping is longer by one region.
@@ -79,14 +78,17 @@ impl Reservation {
         #[expect(unsafe_code, reason = "changing protection has no safe interface")]
         // SAFETY: the range is ours, and more rights take nothing from those who use it.
         unsafe {
-            rustix::mm::mprotect(start.cast(), len_bytes, MprotectFlags::READ | MprotectFlags::WRITE)
+            rustix::mm::mprotect(
+                start.cast(),
+                len_bytes,
+                MprotectFlags::READ | MprotectFlags::WRITE,
+            )
         }
         .map_err(|error| no_memory("get", len_bytes, error))?;
         #[expect(unsafe_code, reason = "advising has no safe interface")]
         // SAFETY: the range is ours; this advice changes no byte of it.
-        let advised = unsafe {
-            rustix::mm::madvise(start.cast(), len_bytes, Advice::LinuxHugepage)
-        };
+        let advised =
+            unsafe { rustix::mm::madvise(start.cast(), len_bytes, Advice::LinuxHugepage) };
         if let Err(error) = advised {
             // A kernel without huge pages: slower, not wrong.
             tracing::debug!(%error, "no huge pages for memory of the arena");
@@ -106,7 +108,8 @@ impl Drop for Reservation {
     fn drop(&mut self) {
         #[expect(unsafe_code, reason = "unmapping has no safe interface")]
         // SAFETY: the mapping is ours, and whoever uses its memory keeps the reservation alive.
-        let unmapped = unsafe { rustix::mm::munmap(self.mapped.as_ptr().cast(), self.mapped_bytes) };
+        let unmapped =
+            unsafe { rustix::mm::munmap(self.mapped.as_ptr().cast(), self.mapped_bytes) };
         debug_assert!(unmapped.is_ok(), "{unmapped:?}");
     }
 }

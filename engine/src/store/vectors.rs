@@ -64,7 +64,10 @@ impl Deref for Vector<'_> {
 
 impl std::fmt::Debug for Vector<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Vector").field("is_hot", &self.is_hot()).field("elements", &&**self).finish()
+        f.debug_struct("Vector")
+            .field("is_hot", &self.is_hot())
+            .field("elements", &&**self)
+            .finish()
     }
 }
 
