@@ -1,9 +1,8 @@
 //! What a request costs under each eviction policy, simulated, and what share of them hit.
 //!
-//! Requests follow Zipf's law over more keys than fit. A hash map that never forgets stands beside
-//! them: no policy can be faster than finding the key.
+//! Requests follow Zipf's law over more keys than fit. Reading them alone stands beside the
+//! policies: what is above it is theirs and the map's that finds the keys.
 
-use std::collections::HashSet;
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -50,8 +49,8 @@ fn request(criterion: &mut Criterion) {
             });
         }
     }
-    group.bench_function("physical/hash_map", |bencher| {
-        bencher.iter(|| black_box(&requests).iter().copied().collect::<HashSet<u64>>().len());
+    group.bench_function("physical/read", |bencher| {
+        bencher.iter(|| black_box(&requests).iter().fold(0, |sum: u64, key| sum ^ key));
     });
     group.finish();
 }
