@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
-    DBPinnableSlice, DBRawIterator, DBRecoveryMode, LogLevel, Options, ReadOptions, Snapshot,
-    WriteBatch, WriteOptions,
+    DBPinnableSlice, DBRawIterator, DBRecoveryMode, FlushOptions, LogLevel, Options, ReadOptions,
+    Snapshot, WriteBatch, WriteOptions,
 };
 
 use crate::error::{Error, ErrorKind, Result};
@@ -43,6 +43,8 @@ pub(crate) type Pinned<'a> = DBPinnableSlice<'a>;
 
 const BLOCK_CACHE_BYTES: usize = 32 << 20;
 const WRITE_BUFFER_BYTES: usize = 16 << 20;
+/// The part of a table's entries that makes it one of removals.
+const REMOVALS_RATIO: f64 = 0.5;
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
 
 impl Database {
@@ -134,6 +136,24 @@ impl Database {
         Batch { database: self, batch: WriteBatch::default() }
     }
 
+    /// Asks whether writes are accepted, by one of nothing: after an error in the background, such
+    /// as a full disk, RocksDB refuses them all until it has recovered.
+    pub(crate) fn check_accepts_writes(&self) -> Result<()> {
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        self.db
+            .write_opt(WriteBatch::default(), &options)
+            .map_err(|error| self.error("write to", error))
+    }
+
+    /// Writes what the families hold in memory to tables.
+    pub(crate) fn flush(&self, families: &[Family]) -> Result<()> {
+        let handles: Vec<_> = families.iter().map(|family| self.handle(*family)).collect();
+        self.db
+            .flush_cfs_opt(&handles, &FlushOptions::default())
+            .map_err(|error| self.error("flush", error))
+    }
+
     /// Gives the space of removed entries back to the file system.
     pub(crate) fn reclaim(&self, family: Family) -> Result<()> {
         let handle = self.handle(family);
@@ -144,7 +164,12 @@ impl Database {
 
     /// Bytes of memory the database holds for blocks and unflushed writes.
     pub(crate) fn memory_bytes(&self, families: &[Family]) -> u64 {
-        let memtables: u64 = families
+        self.unflushed_bytes(families) + self.block_cache.get_usage() as u64
+    }
+
+    /// Bytes of memory for writes that are in the log and not in tables.
+    pub(crate) fn unflushed_bytes(&self, families: &[Family]) -> u64 {
+        families
             .iter()
             .filter_map(|family| {
                 self.db
@@ -155,8 +180,14 @@ impl Database {
                     .ok()
                     .flatten()
             })
-            .sum();
-        memtables + self.block_cache.get_usage() as u64
+            .sum()
+    }
+
+    /// Whether tables are being written.
+    pub(crate) fn works_in_background(&self) -> bool {
+        use rocksdb::properties::{NUM_RUNNING_COMPACTIONS, NUM_RUNNING_FLUSHES};
+        let running = |name| self.db.property_int_value(name).ok().flatten().unwrap_or_default();
+        running(NUM_RUNNING_COMPACTIONS) + running(NUM_RUNNING_FLUSHES) > 0
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -268,7 +299,8 @@ fn database_options(creation: Creation) -> Options {
     options.set_track_and_verify_wals_in_manifest(true);
     options.set_atomic_flush(true);
     options.set_max_background_jobs(2);
-    options.set_db_write_buffer_size(4 * WRITE_BUFFER_BYTES);
+    // What is in memory when a disk is full must fit into the store's ballast.
+    options.set_db_write_buffer_size(2 * WRITE_BUFFER_BYTES);
     options.set_log_level(LogLevel::Warn);
     options.set_keep_log_file_num(4);
     options.set_max_log_file_size(1 << 20);
@@ -287,6 +319,8 @@ fn family_options(family: Family, block_cache: &Cache) -> Options {
     options.set_block_based_table_factory(&table);
     options.set_write_buffer_size(WRITE_BUFFER_BYTES);
     options.set_compression_type(family.compression);
+    // A table of removals is compacted at once, so that room comes back when it is needed most.
+    options.add_compact_on_deletion_collector_factory(0, 0, REMOVALS_RATIO);
     options
 }
 

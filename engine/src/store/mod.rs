@@ -7,6 +7,7 @@
 mod collection;
 mod open;
 mod search;
+mod space;
 mod stats;
 mod write;
 
@@ -28,6 +29,7 @@ use crate::record::{Record, validate_key};
 
 use collection::Collection;
 pub use collection::{CollectionInfo, CollectionOptions};
+use space::{Admitted, Space};
 pub use stats::{CollectionStats, Stats};
 pub use write::PutReport;
 
@@ -70,6 +72,7 @@ pub struct Store {
     state: StateDatabase,
     cache: EmbeddingCache,
     commits: CommitQueue,
+    space: Space,
     collections: RwLock<BTreeMap<String, Arc<Collection>>>,
     embedder_config: Option<EmbedderConfig>,
     embedder: Mutex<Option<Arc<Embedder>>>,
@@ -158,6 +161,7 @@ impl Store {
             )
             .with_remedy("divide the vector by its length"));
         }
+        self.space.admit_put(size_of_val(vector) as u64)?;
         self.cache.put_text(embedder.fingerprint(), text, vector)
     }
 

@@ -10,6 +10,7 @@ use op_dbus_formats::FormatError;
 use op_dbus_formats::store_file::StoreFile;
 
 use super::collection::Collection;
+use super::space::Space;
 use super::{Store, StoreConfig};
 use crate::cache::EmbeddingCache;
 use crate::db::Creation;
@@ -30,6 +31,7 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
         require_store(&layout)?;
     }
     let lock = Lock::acquire(&layout.lock())?;
+    let space = Space::prepare(&layout);
     if !layout.state().exists() {
         create(&layout)?;
     }
@@ -49,6 +51,7 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
         state,
         cache,
         commits,
+        space,
         collections: RwLock::new(collections),
         embedder_config: config.embedder,
         embedder: Mutex::new(None),
