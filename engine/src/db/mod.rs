@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
     DBPinnableSlice, DBRawIterator, DBRecoveryMode, FlushOptions, LogLevel, Options, ReadOptions,
-    Snapshot, WriteBatch, WriteOptions,
+    Snapshot, WriteBatch, WriteOptions, properties,
 };
 
 use crate::error::{Error, ErrorKind, Result};
@@ -169,25 +169,26 @@ impl Database {
 
     /// Bytes of memory for writes that are in the log and not in tables.
     pub(crate) fn unflushed_bytes(&self, families: &[Family]) -> u64 {
-        families
-            .iter()
-            .filter_map(|family| {
-                self.db
-                    .property_int_value_cf(
-                        self.handle(*family),
-                        rocksdb::properties::CUR_SIZE_ALL_MEM_TABLES,
-                    )
-                    .ok()
-                    .flatten()
-            })
-            .sum()
+        self.sum(families, properties::CUR_SIZE_ALL_MEM_TABLES)
+    }
+
+    /// Bytes on disk of the tables, those included that are about to be removed.
+    pub(crate) fn tables_bytes(&self, families: &[Family]) -> u64 {
+        self.sum(families, properties::TOTAL_SST_FILES_SIZE)
+    }
+
+    fn sum(&self, families: &[Family], property: &properties::PropName) -> u64 {
+        let value = |family: &Family| {
+            self.db.property_int_value_cf(self.handle(*family), property).ok().flatten()
+        };
+        families.iter().filter_map(value).sum()
     }
 
     /// Whether tables are being written.
     pub(crate) fn works_in_background(&self) -> bool {
-        use rocksdb::properties::{NUM_RUNNING_COMPACTIONS, NUM_RUNNING_FLUSHES};
-        let running = |name| self.db.property_int_value(name).ok().flatten().unwrap_or_default();
-        running(NUM_RUNNING_COMPACTIONS) + running(NUM_RUNNING_FLUSHES) > 0
+        [properties::NUM_RUNNING_COMPACTIONS, properties::NUM_RUNNING_FLUSHES]
+            .into_iter()
+            .any(|running| self.db.property_int_value(running).is_ok_and(|count| count > Some(0)))
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -266,6 +266,10 @@ impl StateDatabase {
         self.db.works_in_background()
     }
 
+    pub(crate) fn tables_bytes(&self) -> u64 {
+        self.db.tables_bytes(&FAMILIES)
+    }
+
     pub(crate) fn unflushed_bytes(&self) -> u64 {
         self.db.unflushed_bytes(&FAMILIES)
     }

@@ -138,7 +138,8 @@ impl Store {
     /// Shape: `vector` is `[dimensions]` of the model.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] if the length differs or an element is not finite.
+    /// [`ErrorKind::Invalid`] if the length differs or an element is not finite,
+    /// [`ErrorKind::Full`] if it would not leave the room that the store needs.
     pub fn put_embedding(&self, text: &str, vector: &[f32]) -> Result<()> {
         let embedder = self.embedder()?;
         let dimensions = embedder.dimensions()?;
@@ -161,7 +162,7 @@ impl Store {
             )
             .with_remedy("divide the vector by its length"));
         }
-        self.space.admit_put(size_of_val(vector) as u64)?;
+        self.admit_put(size_of_val(vector) as u64)?;
         self.cache.put_text(embedder.fingerprint(), text, vector)
     }
 

@@ -23,10 +23,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::layout::Layout;
 use crate::os::file::{self, Room};
 
-/// What RocksDB needs for what both databases hold in memory and a new log of each, 96 MiB, and for
-/// the compaction that it does most, of four new tables into the 256 MiB of the first level. A
-/// larger one may fail for want of room; RocksDB tries it again when there is some.
-const HEADROOM_MAX_BYTES: u64 = 416 << 20;
+/// What opening takes: both databases write out what their logs hold, and begin new logs.
+const OPENING_BYTES: u64 = 96 << 20;
+/// What RocksDB needs for that, and for the compaction that it does most, of four new tables into
+/// the 256 MiB of the first level. A larger one may fail for want of room; RocksDB tries it again
+/// when there is some.
+const HEADROOM_MAX_BYTES: u64 = OPENING_BYTES + (320 << 20);
+/// What a store without records needs: the logs of both databases are allocated in advance.
+const HEADROOM_MIN_BYTES: u64 = 48 << 20;
 /// Of a small disk the headroom takes no more than this part.
 const HEADROOM_PARTS: u64 = 4;
 /// Enough to write out the memory of one database, which is what opening a full store takes.
@@ -45,10 +49,17 @@ const REMOVAL_MIN_BYTES: u64 = 256 << 10;
 pub(super) struct Space {
     base: PathBuf,
     ballast_path: PathBuf,
-    /// Whether the ballast is there.
-    ballast: Mutex<bool>,
+    ballast: Mutex<Ballast>,
     /// Whether a write has found little room since RocksDB was last seen to accept writes.
     short: AtomicBool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ballast {
+    There,
+    Out,
+    /// This file system has no use for it, or cannot allocate.
+    Impossible,
 }
 
 /// Whether RocksDB has to be asked if it accepts writes again.
@@ -63,44 +74,62 @@ impl Space {
     pub(super) fn prepare(layout: &Layout) -> Self {
         let ballast_path = layout.ballast();
         // One that a crash has left without its room is none.
-        let ballast = Mutex::new(file::allocated_bytes(&ballast_path) >= BALLAST_MIN_BYTES);
+        let is_there = file::allocated_bytes(&ballast_path) >= BALLAST_MIN_BYTES;
+        let ballast = Mutex::new(if is_there { Ballast::There } else { Ballast::Out });
         let base = layout.base().to_owned();
         let space = Self { base, ballast_path, ballast, short: AtomicBool::new(false) };
-        if let Some(room) = space.room()
-            && room.available_bytes < headroom_bytes(room)
-        {
-            space.short.store(true, Ordering::Relaxed);
+        if space.admit_removal() == Admitted::AfterShortage {
             space.throw_out(&mut lock(&space.ballast));
         }
         space
     }
 
-    /// Refuses to write so many bytes if they would not leave the headroom.
-    pub(super) fn admit_put(&self, bytes: u64) -> Result<Admitted> {
+    /// Refuses to write so many bytes if they would not leave the headroom of a database of this
+    /// size, which is asked for only if that matters.
+    pub(super) fn admit_put(
+        &self,
+        bytes: u64,
+        database_bytes: impl FnOnce() -> u64,
+    ) -> Result<Admitted> {
         let Some(room) = self.room() else { return Ok(Admitted::Freely) };
-        let headroom = headroom_bytes(room);
         // They lie on the disk twice: in the log and in a table, until the log is removed.
-        let needed = headroom.saturating_add(bytes.saturating_mul(2));
-        if room.available_bytes < needed {
+        let needed = |database_bytes| {
+            headroom_bytes(room, database_bytes).saturating_add(bytes.saturating_mul(2))
+        };
+        let mut needed_bytes = needed(u64::MAX);
+        if room.available_bytes < needed_bytes {
+            needed_bytes = needed(database_bytes());
+        }
+        if room.available_bytes < needed_bytes {
             self.short.store(true, Ordering::Relaxed);
-            return Err(self.full(room, needed));
+            return Err(self.full(room, needed_bytes));
         }
         let mut ballast = lock(&self.ballast);
-        if !*ballast && room.available_bytes >= needed + 2 * ballast_bytes(room) {
+        if *ballast == Ballast::Out
+            && room.available_bytes >= needed_bytes + 2 * ballast_bytes(room)
+        {
             self.take(&mut ballast, room);
         }
         Ok(self.admitted())
     }
 
-    /// Makes room for a removal, at the price of the ballast.
-    pub(super) fn admit_removal(&self) -> Result<Admitted> {
-        if self.has_room_for(REMOVAL_BYTES) {
-            return Ok(self.admitted());
+    /// Says whether a removal can be written at once, or whether room has to be made for it.
+    pub(super) fn admit_removal(&self) -> Admitted {
+        let is_short =
+            |room: Room| room.available_bytes < OPENING_BYTES.min(headroom_bytes(room, u64::MAX));
+        if self.room().is_some_and(is_short) {
+            self.short.store(true, Ordering::Relaxed);
         }
-        self.short.store(true, Ordering::Relaxed);
+        self.admitted()
+    }
+
+    /// Makes room for a removal, at the price of the ballast.
+    pub(super) fn make_room_for_removal(&self) -> Result<()> {
+        if self.has_room_for(REMOVAL_BYTES) {
+            return Ok(());
+        }
         self.throw_out(&mut lock(&self.ballast));
-        self.await_room(REMOVAL_MIN_BYTES)?;
-        Ok(Admitted::AfterShortage)
+        self.await_room(REMOVAL_MIN_BYTES)
     }
 
     /// Waits for room that is about to come: a compaction that found none gives back what it had
@@ -145,29 +174,29 @@ impl Space {
         room.inspect_err(|error| tracing::debug!(%error, "cannot tell the room on the disk")).ok()
     }
 
-    fn take(&self, ballast: &mut MutexGuard<'_, bool>, room: Room) {
+    fn take(&self, ballast: &mut MutexGuard<'_, Ballast>, room: Room) {
         let bytes = ballast_bytes(room);
+        **ballast = Ballast::Impossible;
         if bytes < BALLAST_MIN_BYTES || file::is_in_memory(&self.base) {
             return;
         }
         match file::allocate(&self.ballast_path, bytes) {
-            Ok(()) => **ballast = true,
-            // Not every file system can, and then there is none.
+            Ok(()) => **ballast = Ballast::There,
             Err(error) => tracing::debug!(%error, "no room is kept for a full disk"),
         }
     }
 
-    fn throw_out(&self, ballast: &mut MutexGuard<'_, bool>) {
-        if !**ballast {
+    fn throw_out(&self, ballast: &mut MutexGuard<'_, Ballast>) {
+        if **ballast != Ballast::There {
             return;
         }
         match self.remove_ballast() {
             Ok(()) => {
-                **ballast = false;
+                **ballast = Ballast::Out;
                 tracing::warn!(store = %self.base.display(), "the disk is full: the ballast is out");
             }
             // Somebody has thrown it out already.
-            Err(error) if error.kind() == ErrorKind::NotFound => **ballast = false,
+            Err(error) if error.kind() == ErrorKind::NotFound => **ballast = Ballast::Out,
             Err(error) => tracing::warn!(%error, "the ballast cannot be thrown out"),
         }
     }
@@ -190,8 +219,11 @@ impl Space {
     }
 }
 
-fn headroom_bytes(room: Room) -> u64 {
-    HEADROOM_MAX_BYTES.min(room.total_bytes / HEADROOM_PARTS)
+fn headroom_bytes(room: Room, database_bytes: u64) -> u64 {
+    HEADROOM_MIN_BYTES
+        .saturating_add(database_bytes)
+        .min(HEADROOM_MAX_BYTES)
+        .min(room.total_bytes / HEADROOM_PARTS)
 }
 
 fn ballast_bytes(room: Room) -> u64 {
@@ -209,9 +241,10 @@ mod tests {
     }
 
     #[test]
-    fn a_small_disk_is_left_to_its_user() {
-        assert_eq!(headroom_bytes(disk(100 * GIB)), HEADROOM_MAX_BYTES);
-        assert_eq!(headroom_bytes(disk(GIB)), GIB / 4);
+    fn small_disks_and_small_stores_need_little() {
+        assert_eq!(headroom_bytes(disk(100 * GIB), 50 * GIB), HEADROOM_MAX_BYTES);
+        assert_eq!(headroom_bytes(disk(100 * GIB), 1), HEADROOM_MIN_BYTES + 1);
+        assert_eq!(headroom_bytes(disk(GIB), u64::MAX), GIB / 4);
         assert_eq!(ballast_bytes(disk(100 * GIB)), BALLAST_MAX_BYTES);
         assert!(ballast_bytes(disk(16 << 20)) < BALLAST_MIN_BYTES);
     }
@@ -220,7 +253,7 @@ mod tests {
     fn more_than_the_disk_holds_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let space = Space::prepare(&Layout::new(directory.path()));
-        let error = space.admit_put(u64::MAX).unwrap_err();
+        let error = space.admit_put(u64::MAX, || 0).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Full);
         assert!(error.remedy().is_some());
         assert!(!directory.path().join("BALLAST").exists(), "no room is taken where there is none");
@@ -238,7 +271,7 @@ mod tests {
         let space = Space::prepare(&Layout::new(directory.path()));
         // With little room it is out already.
         space.throw_out(&mut lock(&space.ballast));
-        assert!(!path.exists() && !*lock(&space.ballast));
+        assert!(!path.exists() && *lock(&space.ballast) == Ballast::Out);
         space.throw_out(&mut lock(&space.ballast));
     }
 }

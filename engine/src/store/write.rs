@@ -118,7 +118,10 @@ impl Store {
 
     /// Refuses to put so many bytes where there is no room, before anything is tried.
     pub(super) fn admit_put(&self, bytes: u64) -> Result<()> {
-        let admitted = self.space.admit_put(bytes).inspect_err(|_| self.write_out_removals())?;
+        let admitted = self
+            .space
+            .admit_put(bytes, || self.state.tables_bytes() + self.state.unflushed_bytes())
+            .inspect_err(|_| self.write_out_removals())?;
         self.check_accepts_writes(admitted)
     }
 
@@ -134,12 +137,12 @@ impl Store {
 
     /// Makes room for a removal, before anything is tried.
     fn admit_removal(&self) -> Result<()> {
-        if self.space.admit_removal()? == Admitted::Freely {
+        if self.space.admit_removal() == Admitted::Freely {
             return Ok(());
         }
-        // What works in the background takes room before it gives some: look again after it.
+        // What works in the background takes room before it gives some.
         self.await_background();
-        self.space.admit_removal()?;
+        self.space.make_room_for_removal()?;
         self.check_accepts_writes(Admitted::AfterShortage)
     }
 
