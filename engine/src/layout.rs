@@ -32,6 +32,11 @@ impl Layout {
         self.base.join("@state.new")
     }
 
+    /// Room that is given up when the disk is full.
+    pub(crate) fn ballast(&self) -> PathBuf {
+        self.base.join("BALLAST")
+    }
+
     /// Embeddings of texts: can be computed again.
     pub(crate) fn cache(&self) -> PathBuf {
         self.base.join("@cache")

@@ -5,6 +5,8 @@
 
 #[cfg(feature = "engine")]
 pub mod crash;
+#[cfg(feature = "engine")]
+pub mod fault;
 pub mod fuzz;
 pub mod model;
 pub mod onnx;
