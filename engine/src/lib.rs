@@ -34,11 +34,15 @@ mod db;
 pub mod distance;
 mod embed;
 mod error;
+#[cfg_attr(not(test), expect(dead_code, reason = "wired by the store next"))]
+mod heat;
 mod index;
 mod layout;
 mod os;
 mod query;
 mod record;
+#[cfg_attr(not(test), expect(dead_code, reason = "wired by the store next"))]
+mod segment;
 mod store;
 
 pub use cache::{CacheStats, CachedEmbedding};

@@ -26,13 +26,17 @@
 #![forbid(unsafe_code)]
 
 pub mod acknowledged;
+pub mod arena_file;
 pub mod change;
 pub mod collection;
 pub mod embedding;
 mod error;
 pub mod exchange;
 pub mod header;
+pub mod heat;
+pub mod heat_block;
 pub mod introspection;
+pub mod manifest;
 pub mod record;
 pub mod store_file;
 

@@ -79,6 +79,34 @@ pub(crate) fn used_bytes(directory: &Path) -> u64 {
         .sum()
 }
 
+/// What a file system has, and what of it this user may still write.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Space {
+    pub(crate) total_bytes: u64,
+    pub(crate) available_bytes: u64,
+}
+
+/// Asks the file system that a directory is on for its space.
+pub(crate) fn space(directory: &Path) -> Result<Space> {
+    let statistics = rustix::fs::statvfs(directory)
+        .map_err(|error| Error::io("ask for free space at", directory, error.into()))?;
+    let bytes = |blocks: u64| blocks.saturating_mul(statistics.f_frsize);
+    Ok(Space {
+        total_bytes: bytes(statistics.f_blocks),
+        available_bytes: bytes(statistics.f_bavail),
+    })
+}
+
+/// Removes a file; that it is missing is no error.
+pub(crate) fn remove_if_there(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io("remove", path, error))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A file of a few bytes that is overwritten in place.
 #[derive(Debug)]
 pub(crate) struct SmallFile {
