@@ -16,14 +16,16 @@ use op_dbus_formats::embedding::{self, EncodedEmbedding, Encoding, Packing};
 use op_dbus_formats::exchange::jsonl::{self, ExchangeRecord};
 use op_dbus_formats::exchange::{fvecs, npy};
 use op_dbus_formats::{
-    Change, CollectionId, CollectionSpec, EmbeddingKey, EmbeddingSource, Metric, ModelFingerprint,
-    Operation, Payload, Record, StoreFile, introspection,
+    Change, CollectionId, CollectionSpec, EmbeddingKey, EmbeddingSource, HistoryEntry, Metric,
+    ModelFingerprint, Operation, Payload, Record, StoreFile, document, introspection,
 };
 use proptest::prelude::*;
+use support::derived;
 
 /// A golden file: where it lies, what it is made of and how it is read.
 struct Golden {
     format: &'static str,
+    version: u8,
     name: &'static str,
     bytes: Vec<u8>,
     dump: fn(&[u8]) -> Result<String, String>,
@@ -42,19 +44,27 @@ enum Protection {
 
 impl Golden {
     fn path(&self, extension: &str) -> PathBuf {
-        folder(self.format).join(format!("{}.{extension}", self.name))
+        folder(self.format, self.version).join(format!("{}.{extension}", self.name))
     }
 }
 
-fn folder(format: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(format).join("v1")
+fn folder(format: &str, version: u8) -> PathBuf {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
+    golden.join(format).join(format!("v{version}"))
 }
 
 fn goldens() -> Vec<Golden> {
     let mut goldens = values();
+    goldens.extend(second_versions());
+    goldens.extend(documents());
     goldens.extend(embeddings());
     goldens.extend(exchanged());
+    goldens.extend(derived::samples().into_iter().map(derived_golden));
     goldens
+}
+
+fn derived_golden(derived::Sample { format, name, bytes, dump }: derived::Sample) -> Golden {
+    Golden { format, version: 1, name, bytes, dump, protection: Protection::Checksum }
 }
 
 fn values() -> Vec<Golden> {
@@ -85,9 +95,16 @@ fn values() -> Vec<Golden> {
         encoding: Encoding::F16,
         model: Some(ModelFingerprint(std::array::from_fn(|index| 0xF0 | index as u8))),
         created_unix_ms: 1_700_000_000_000,
+        versions_kept: 0,
     };
+    let put = HistoryEntry {
+        written_at_unix_ms: 1_700_000_000_000,
+        record: Some(&Record::default().encode().unwrap()),
+    };
+    let removal = HistoryEntry { written_at_unix_ms: 1_700_000_000_001, record: None };
     let value = |format, name, bytes, dump| Golden {
         format,
+        version: 1,
         name,
         bytes,
         dump,
@@ -101,7 +118,69 @@ fn values() -> Vec<Golden> {
         value("record", "given", given.encode().unwrap(), dump_record),
         value("change", "remove", change.encode().unwrap(), dump_change),
         value("collection", "model", spec.encode().unwrap().to_vec(), dump_collection),
+        value("history", "put", put.encode().unwrap(), dump_history),
+        value("history", "remove", removal.encode().unwrap(), dump_history),
     ]
+}
+
+/// Values that only the second version of their format can say.
+fn second_versions() -> Vec<Golden> {
+    let documents = CollectionSpec {
+        id: CollectionId(1),
+        dimensions: 0,
+        metric: Metric::Cosine,
+        encoding: Encoding::F32,
+        model: None,
+        created_unix_ms: 1_700_000_000_000,
+        versions_kept: 10,
+    };
+    let value = |format, name, bytes, dump| Golden {
+        format,
+        version: 2,
+        name,
+        bytes,
+        dump,
+        protection: Protection::Checksum,
+    };
+    let large = Record { payload: Payload::Json(large_json().into()), ..Record::default() };
+    vec![
+        value("collection", "documents", documents.encode().unwrap().to_vec(), dump_collection),
+        value("record", "document", large.encode().unwrap(), dump_large_record),
+    ]
+}
+
+/// JSON that is long enough to be stored as a document, which is short.
+fn large_json() -> String {
+    let word = "w".repeat(2000);
+    let rows: Vec<String> =
+        (0..530).map(|row| format!("{{\"row\":{row},\"word\":\"{word}\"}}")).collect();
+    format!("[{}]", rows.join(","))
+}
+
+const DOCUMENT: &str = r#"{
+  "hosts": [
+    {"name": "web1", "name": "twice", "load": -0.05, "up": true, "disks": []},
+    {"name": "web1", "name": "\u00e9\/", "load": 1.50, "up": null, "disks": {}}
+  ],
+  "numbers": [0, -0, 1e5, 9223372036854775808, 123456789]
+}
+"#;
+
+/// The same without white space that no program writes, in three styles that programs do.
+fn documents() -> Vec<Golden> {
+    let compact: String = DOCUMENT.split_whitespace().collect();
+    let spaced = compact.replace(',', ", ").replace(':', ": ");
+    let indented = "{\n  \"a\": [\n    \"long enough to be a string\",\n    \
+         \"long enough to be a string\",\n    {}\n  ]\n}\n";
+    let document = |name, json: &str| Golden {
+        format: "document",
+        version: 1,
+        name,
+        bytes: document::encode(json).unwrap(),
+        dump: dump_document,
+        protection: Protection::None,
+    };
+    vec![document("compact", &compact), document("spaced", &spaced), document("indented", indented)]
 }
 
 fn embeddings() -> Vec<Golden> {
@@ -109,6 +188,7 @@ fn embeddings() -> Vec<Golden> {
     let exponents: Vec<f32> = (0..96).map(|index| ((index % 7) as f32 - 3.0) / 64.0).collect();
     let embedding = |name, vector: &[f32], encoding, packing, protection| Golden {
         format: "embedding",
+        version: 1,
         name,
         bytes: embedding::encode(vector, encoding, packing).unwrap(),
         dump: dump_embedding,
@@ -149,6 +229,7 @@ fn exchanged() -> Vec<Golden> {
     fvecs::encode_row(&[0.5], &mut rows).unwrap();
     let exchanged = |format, name, bytes, dump| Golden {
         format,
+        version: 1,
         name,
         bytes,
         dump,
@@ -221,6 +302,24 @@ fn dump_record(bytes: &[u8]) -> Result<String, String> {
     Ok(format!("{record:#?}\n"))
 }
 
+/// Dumps of what is long only its length.
+fn dump_large_record(bytes: &[u8]) -> Result<String, String> {
+    let mut record = Record::decode(bytes).map_err(|error| error.to_string())?;
+    let Payload::Json(json) = std::mem::take(&mut record.payload) else { panic!("{record:?}") };
+    assert!(json == large_json());
+    Ok(format!("{} bytes of JSON\n{record:#?}\n", json.len()))
+}
+
+fn dump_document(bytes: &[u8]) -> Result<String, String> {
+    document::decode(bytes, 1 << 20).map_err(|error| error.to_string())
+}
+
+fn dump_history(bytes: &[u8]) -> Result<String, String> {
+    let entry = HistoryEntry::decode(bytes).map_err(|error| error.to_string())?;
+    let record = entry.record.map(dump_record).transpose()?.unwrap_or_default();
+    Ok(format!("{:?} at {}\n{record}", entry.operation(), entry.written_at_unix_ms))
+}
+
 fn dump_acknowledged(bytes: &[u8]) -> Result<String, String> {
     let acknowledged = Acknowledged::decode(bytes).map_err(|error| error.to_string())?;
     Ok(format!("{acknowledged:#?}\n"))
@@ -291,10 +390,11 @@ fn golden_files_are_read_and_written_as_ever() {
 fn no_golden_file_is_forgotten() {
     let expected: BTreeSet<PathBuf> =
         goldens().iter().flat_map(|golden| [golden.path("bin"), golden.path("txt")]).collect();
-    let formats: BTreeSet<&str> = goldens().iter().map(|golden| golden.format).collect();
-    let found: BTreeSet<PathBuf> = formats
+    let folders: BTreeSet<PathBuf> =
+        goldens().iter().map(|golden| folder(golden.format, golden.version)).collect();
+    let found: BTreeSet<PathBuf> = folders
         .iter()
-        .flat_map(|format| fs::read_dir(folder(format)).unwrap())
+        .flat_map(|folder| fs::read_dir(folder).unwrap())
         .map(|entry| entry.unwrap().path())
         .collect();
     assert_eq!(found, expected);
@@ -407,6 +507,7 @@ proptest! {
         encoding in 1_u8..=3,
         model in any::<Option<[u8; 16]>>(),
         created_unix_ms in any::<u64>(),
+        versions_kept in any::<u16>(),
     ) {
         let spec = CollectionSpec {
             id: CollectionId(id),
@@ -415,6 +516,7 @@ proptest! {
             encoding: encoding.try_into().unwrap(),
             model: model.map(ModelFingerprint),
             created_unix_ms,
+            versions_kept,
         };
         prop_assert_eq!(CollectionSpec::decode(&spec.encode().unwrap()), Ok(spec));
     }

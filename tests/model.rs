@@ -88,6 +88,7 @@ fn record(dimensions: usize) -> impl Strategy<Value = Record> {
         text,
         vector,
         payload,
+        expires_at_unix_ms: None,
     })
 }
 
@@ -153,23 +154,39 @@ impl Model {
     ) -> Result<(), ErrorKind> {
         if let Some(known) = self.collections.get(name) {
             let same = (known.dimensions, known.metric) == (dimensions, metric);
-            return if same { Ok(()) } else { Err(ErrorKind::Invalid) };
+            if known.dimensions > 0 || dimensions == 0 {
+                return if same && dimensions > 0 { Ok(()) } else { Err(ErrorKind::Invalid) };
+            }
         }
         if name == NAMES[3] || dimensions == 0 {
             return Err(ErrorKind::Invalid);
         }
-        self.collections.insert(name, Collection { dimensions, metric, records: BTreeMap::new() });
+        let known = self.collections.remove(name);
+        let records = known.map(|known| known.records).unwrap_or_default();
+        self.collections.insert(name, Collection { dimensions, metric, records });
         Ok(())
     }
 
     fn put(&mut self, name: &'static str, records: &[Record]) -> Result<PutReport, ErrorKind> {
-        let Some(first) = records.first() else { return Ok(PutReport::default()) };
+        if records.is_empty() {
+            return Ok(PutReport::default());
+        }
         if records.iter().any(|record| !is_valid(record)) {
             return Err(ErrorKind::Invalid);
         }
-        let mut collection = match self.collections.get(name) {
-            Some(collection) => collection.clone(),
-            None => new_collection(name, first)?,
+        // The first record with something to embed decides what the vectors are.
+        let first = records.iter().find(|one| one.vector.is_some() || one.text.is_some());
+        let mut collection = match (self.collections.get(name), first) {
+            (Some(collection), None) => collection.clone(),
+            (Some(collection), Some(_)) if collection.dimensions > 0 => collection.clone(),
+            (Some(collection), Some(first)) => {
+                Collection { records: collection.records.clone(), ..new_collection(name, first)? }
+            }
+            (None, Some(first)) => new_collection(name, first)?,
+            (None, None) if name == NAMES[3] => return Err(ErrorKind::Invalid),
+            (None, None) => {
+                Collection { dimensions: 0, metric: Metric::Cosine, records: BTreeMap::new() }
+            }
         };
         let lengths = records.iter().filter_map(|record| Some(record.vector.as_ref()?.len()));
         if lengths.into_iter().any(|length| length != collection.dimensions as usize) {
@@ -204,7 +221,9 @@ impl Model {
         if !(1..=LIMIT_MAX).contains(&search.limit) || !finite {
             return Err(ErrorKind::Invalid);
         }
-        let fits = |collection: &Collection| collection.dimensions as usize == search.vector.len();
+        let fits = |collection: &Collection| {
+            collection.dimensions > 0 && collection.dimensions as usize == search.vector.len()
+        };
         let names: BTreeSet<_> = search.names.iter().copied().collect();
         for name in &search.names {
             self.collection(name)?;

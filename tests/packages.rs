@@ -67,6 +67,7 @@ fn packages() -> Vec<Record> {
                 text: parsed.text.map(Into::into),
                 vector: parsed.vector,
                 payload: parsed.payload.into_owned(),
+                expires_at_unix_ms: parsed.expires_at_unix_ms,
             }
         })
         .collect();

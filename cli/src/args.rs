@@ -1,12 +1,16 @@
 //! The command line as clap sees it. Nothing here is resolved or checked against the world.
 
+mod documents;
+
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use op_dbus_engine::{LIMIT_MAX, Provider};
+use op_dbus_engine::{LIMIT_MAX, PolicyKind, Provider};
 
 use crate::exit;
+
+pub(crate) use documents::{Expiry, Get, History, Put, Remove};
 
 /// Find D-Bus methods, packages and your own records by what they mean.
 #[derive(Debug, Parser)]
@@ -71,6 +75,28 @@ pub(crate) struct Global {
         hide_env_values = true
     )]
     pub(crate) threads: Option<NonZeroUsize>,
+    /// Memory for hot vectors and the databases' buffers; a quarter of the machine's unless told
+    ///
+    /// Where a control group limits memory, 70 % of its limit is the most.
+    #[arg(
+        long,
+        global = true,
+        value_name = "GB",
+        env = "OPDBUS_CACHE_MAX_SIZE_GB",
+        hide_env_values = true,
+        value_parser = gigabytes
+    )]
+    pub(crate) cache_max_size_gb: Option<u64>,
+    /// Who leaves memory when it is full: lru, s3fifo or tinylfu
+    #[arg(
+        long,
+        global = true,
+        value_name = "POLICY",
+        env = "OPDBUS_CACHE_POLICY",
+        hide_env_values = true,
+        default_value = "lru"
+    )]
+    pub(crate) cache_policy: PolicyKind,
     /// What is logged to standard error
     #[arg(
         long,
@@ -99,6 +125,15 @@ fn provider(text: &str) -> Result<Provider, String> {
     text.parse().map_err(|_| "it must be cpu, cuda or tensorrt".to_owned())
 }
 
+/// Decimal gigabytes, as bytes. Less than 16 MB would hold nothing beside the databases' buffers.
+fn gigabytes(text: &str) -> Result<u64, String> {
+    const BYTES: f64 = 1e9;
+    match text.parse::<f64>() {
+        Ok(count) if (0.016..=1e6).contains(&count) => Ok((count * BYTES) as u64),
+        _ => Err("it must be a number of gigabytes from 0.016".to_owned()),
+    }
+}
+
 fn limit(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(limit) if (1..=LIMIT_MAX).contains(&limit) => Ok(limit),
@@ -117,11 +152,55 @@ fn score(text: &str) -> Result<f32, String> {
 pub(crate) enum Command {
     Index(Index),
     Query(Query),
+    Put(Put),
+    Get(Get),
+    History(History),
+    Remove(Remove),
     Cache {
         #[command(subcommand)]
         command: Cache,
     },
     Stats(Stats),
+    Benchmark(Benchmark),
+}
+
+/// Measure this machine: hits of the engine beside plain memory and a rival
+///
+/// Everything is made in a temporary directory, which takes about 4 KB for each key, and removed.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  op-dbus benchmark --cache-hit 300000
+  op-dbus benchmark --cache-hit 300000 --keys 100000,1000000 --threads-at-once 1,2 --json")]
+pub(crate) struct Benchmark {
+    /// Lookups of a vector by key in each of the rounds
+    #[arg(long, value_name = "N", value_parser = lookups)]
+    pub(crate) cache_hit: usize,
+    /// Vectors in each engine, several numbers for several runs
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "100000",
+        value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    pub(crate) keys: Vec<u32>,
+    /// Threads that look up at the same time, several numbers for several rows
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1",
+        value_parser = threads_at_once)]
+    pub(crate) threads_at_once: Vec<usize>,
+    /// Where to make the engines; the system's temporary directory unless told
+    #[arg(long, value_name = "DIR")]
+    pub(crate) directory: Option<PathBuf>,
+}
+
+fn lookups(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if (1000..=100_000_000).contains(&count) => Ok(count),
+        _ => Err("it must be a number from 1000, so that quantiles mean something".to_owned()),
+    }
+}
+
+fn threads_at_once(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if (1..=1024).contains(&count) => Ok(count),
+        _ => Err("it must be a number from 1 to 1024".to_owned()),
+    }
 }
 
 /// Read files into the store, so that they are found by meaning
@@ -150,6 +229,8 @@ pub(crate) struct Index {
     /// Of directories, only files of this format are read
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<SourceFormat>,
+    #[command(flatten)]
+    pub(crate) expiry: Expiry,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -238,8 +319,9 @@ Examples:
   op-dbus cache import vectors.npy --collection images
   producer | op-dbus cache import - --collection notes --ack
 
-JSON lines have \"key\", and \"text\", \"vector\" or both, and may have a \"payload\". The rows of
-npy and fvecs files get their numbers, from 0, as keys.")]
+JSON lines have \"key\", and \"text\", \"vector\" or both, and may have a \"payload\" and
+\"expires_at_unix_ms\", which counts more than --expires-in. The rows of npy and fvecs files get
+their numbers, from 0, as keys.")]
 pub(crate) struct CacheImport {
     /// The file, or - for standard input
     #[arg(value_name = "FILE|-")]
@@ -254,6 +336,8 @@ pub(crate) struct CacheImport {
     /// in it are escaped
     #[arg(long)]
     pub(crate) ack: bool,
+    #[command(flatten)]
+    pub(crate) expiry: Expiry,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

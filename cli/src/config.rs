@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
-use op_dbus_engine::{EmbedderConfig, Store, StoreConfig};
+use op_dbus_engine::{EmbedderConfig, PolicyKind, Store, StoreConfig};
 
 use crate::args::{Arguments, Global, LogLevel};
 use crate::error::{Error, Result};
@@ -16,6 +16,8 @@ const MODEL: &str = "models/all-MiniLM-L6-v2";
 pub(crate) struct Config {
     store: PathBuf,
     embedder: EmbedderConfig,
+    capacity_bytes: Option<u64>,
+    policy: PolicyKind,
     log_level: tracing::Level,
 }
 
@@ -33,7 +35,13 @@ impl Config {
             LogLevel::Debug => tracing::Level::DEBUG,
             LogLevel::Trace => tracing::Level::TRACE,
         };
-        Ok(Self { store: global.store.clone(), embedder, log_level })
+        Ok(Self {
+            store: global.store.clone(),
+            embedder,
+            capacity_bytes: global.cache_max_size_gb,
+            policy: global.cache_policy,
+            log_level,
+        })
     }
 
     /// Sends the log to standard error. A second call changes nothing.
@@ -49,14 +57,22 @@ impl Config {
 
     /// Opens the store, making it if it is missing.
     pub(crate) fn open_or_create(&self) -> Result<Store> {
-        let config = StoreConfig::new(&self.store).with_embedder(self.embedder.clone());
-        Ok(Store::open(config)?)
+        Ok(Store::open(self.store_config())?)
     }
 
     /// Opens the store, which must exist: asking must not create.
     pub(crate) fn open(&self) -> Result<Store> {
-        let config = StoreConfig::new(&self.store).with_embedder(self.embedder.clone());
-        Ok(Store::open(config.existing())?)
+        Ok(Store::open(self.store_config().existing())?)
+    }
+
+    fn store_config(&self) -> StoreConfig {
+        let config = StoreConfig::new(&self.store)
+            .with_embedder(self.embedder.clone())
+            .with_policy(self.policy);
+        match self.capacity_bytes {
+            Some(capacity_bytes) => config.with_capacity_bytes(capacity_bytes),
+            None => config,
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use op_dbus_formats::collection::ModelFingerprint;
@@ -14,10 +15,13 @@ use op_dbus_formats::embedding::{self, EmbeddingKey, EncodedEmbedding, Encoding,
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::arena::{Contents, HotVector, NEVER};
+use crate::db::DatabaseMemory;
 use crate::db::cache::CacheDatabase;
 use crate::embed::{Embedder, KnownModel};
 use crate::error::{Error, ErrorKind, Result};
 use crate::os::file::used_bytes;
+use crate::tier::{Counter, Fence, Pool, Tier};
 
 const COUNTERS: &str = "counters";
 
@@ -57,15 +61,37 @@ pub struct CacheStats {
 pub(crate) struct EmbeddingCache {
     db: CacheDatabase,
     seed: u64,
+    tier: Arc<Tier>,
+    /// Where the model's embeddings are hot, once it is known how long they are.
+    pool: OnceLock<Arc<Pool>>,
     counters: Counters,
+}
+
+/// An embedding that is known, where it was found.
+pub(crate) enum Found<'a> {
+    Hot(HotVector<'a>),
+    Cold(Vec<f32>),
 }
 
 #[derive(Default)]
 struct Counters {
-    hits: AtomicU64,
-    misses: AtomicU64,
+    hits: Counter,
+    misses: Counter,
+    /// Counted by earlier processes.
+    hits_before: u64,
+    misses_before: u64,
     computed: AtomicU64,
     compute_nanos: AtomicU64,
+}
+
+impl Counters {
+    fn hits(&self) -> u64 {
+        self.hits_before + self.hits.sum()
+    }
+
+    fn misses(&self) -> u64 {
+        self.misses_before + self.misses.sum()
+    }
 }
 
 /// The counters as they lie in the database.
@@ -86,16 +112,23 @@ struct SavedModel {
 }
 
 impl EmbeddingCache {
-    pub(crate) fn open(path: &Path, seed: u64) -> Result<Self> {
-        let db = CacheDatabase::open(path)?;
+    pub(crate) fn open(
+        path: &Path,
+        seed: u64,
+        memory: DatabaseMemory,
+        tier: Arc<Tier>,
+    ) -> Result<Self> {
+        let db = CacheDatabase::open(path, memory)?;
         let saved: SavedCounters = read_meta(&db, COUNTERS).unwrap_or_default();
         let counters = Counters {
-            hits: saved.hits.into(),
-            misses: saved.misses.into(),
+            hits: Counter::default(),
+            misses: Counter::default(),
+            hits_before: saved.hits,
+            misses_before: saved.misses,
             computed: saved.computed.into(),
             compute_nanos: saved.compute_nanos.into(),
         };
-        Ok(Self { db, seed, counters })
+        Ok(Self { db, seed, tier, pool: OnceLock::new(), counters })
     }
 
     pub(crate) fn key(&self, model: ModelFingerprint, text: &str) -> EmbeddingKey {
@@ -115,7 +148,7 @@ impl EmbeddingCache {
     ) -> Result<Vec<CachedEmbedding>> {
         let model = embedder.fingerprint();
         let keys: Vec<EmbeddingKey> = texts.iter().map(|text| self.key(model, text)).collect();
-        let mut found = self.vectors(&keys);
+        let mut found = self.find_all(embedder, &keys);
         let mut missing: Vec<(EmbeddingKey, &str)> = keys
             .iter()
             .zip(texts)
@@ -147,6 +180,68 @@ impl EmbeddingCache {
             .collect())
     }
 
+    /// Where the embeddings of this model are hot; `None` while their length is not known.
+    fn pool(&self, embedder: &Embedder) -> Option<&Pool> {
+        if let Some(pool) = self.pool.get() {
+            return Some(pool);
+        }
+        let dimensions = embedder.known().dimensions?;
+        let pool = self.tier.pool(dimensions as usize).ok()?;
+        Some(self.pool.get_or_init(|| pool))
+    }
+
+    /// Finds the embedding of one text, which counts as a lookup.
+    pub(crate) fn find(&self, embedder: &Embedder, text: &str) -> Option<Found<'_>> {
+        let key = self.key(embedder.fingerprint(), text);
+        let pool = self.pool(embedder);
+        if let Some(hot) = pool.and_then(|pool| pool.get(key.0)) {
+            self.count(true);
+            return Some(Found::Hot(hot));
+        }
+        let cold = self.find_cold(pool, &[key]).remove(&key);
+        self.count(cold.is_some());
+        cold.map(Found::Cold)
+    }
+
+    /// Finds embeddings, hot ones and others, which are then promoted.
+    fn find_all(
+        &self,
+        embedder: &Embedder,
+        keys: &[EmbeddingKey],
+    ) -> HashMap<EmbeddingKey, Vec<f32>> {
+        let pool = self.pool(embedder);
+        let mut found = HashMap::with_capacity(keys.len());
+        let mut cold = Vec::new();
+        for &key in keys {
+            match pool.and_then(|pool| pool.get(key.0)) {
+                Some(hot) => {
+                    found.insert(key, hot.to_vec());
+                }
+                None => cold.push(key),
+            }
+        }
+        found.extend(self.find_cold(pool, &cold));
+        found
+    }
+
+    fn find_cold(
+        &self,
+        pool: Option<&Pool>,
+        keys: &[EmbeddingKey],
+    ) -> HashMap<EmbeddingKey, Vec<f32>> {
+        let fences: Vec<Option<Fence>> =
+            keys.iter().map(|key| pool.map(|pool| pool.fence(key.0))).collect();
+        let found = self.vectors(keys);
+        for (key, fence) in keys.iter().zip(fences) {
+            if let (Some(pool), Some(fence), Some(vector)) = (pool, fence, found.get(key))
+                && vector.len() == pool.dimensions()
+            {
+                pool.promote(&contents(*key, vector), None, fence, self.tier.budget());
+            }
+        }
+        found
+    }
+
     fn compute(
         &self,
         embedder: &Embedder,
@@ -169,27 +264,41 @@ impl EmbeddingCache {
                 (*key, CachedEmbedding { vector, hit: false, truncated, key: *key })
             })
             .collect();
-        let vectors = computed.values().map(|embedding| (embedding.key, &embedding.vector[..]));
-        if let Err(error) = self.put(vectors) {
-            // One that cannot be kept costs time later, nothing else.
+        let vectors: Vec<(EmbeddingKey, &[f32])> =
+            computed.values().map(|embedding| (embedding.key, &embedding.vector[..])).collect();
+        if let Err(error) = self.put(&vectors) {
+            // One that cannot be kept costs time later, nothing else. It does not become hot either:
+            // what is hot is in RocksDB.
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             tracing::warn!(%error, cause, "embeddings are not kept and will be computed again");
         }
         Ok(computed)
     }
 
-    fn put<'v>(&self, embeddings: impl Iterator<Item = (EmbeddingKey, &'v [f32])>) -> Result<()> {
+    fn put(&self, embeddings: &[(EmbeddingKey, &[f32])]) -> Result<()> {
         let encoded: Vec<_> = embeddings
+            .iter()
             .map(|(key, vector)| {
                 embedding::encode(vector, Encoding::F32, Packing::Plain)
-                    .map(|encoded| (key, encoded))
+                    .map(|encoded| (*key, encoded))
                     .map_err(|error| {
                         Error::new(ErrorKind::Invalid, "an embedding cannot be stored")
                             .with_source(error)
                     })
             })
             .collect::<Result<_>>()?;
-        self.db.put_embeddings(encoded)
+        self.db.put_embeddings(encoded)?;
+        self.warm(embeddings);
+        Ok(())
+    }
+
+    /// Makes embeddings hot that were just stored, while there is room.
+    fn warm(&self, vectors: &[(EmbeddingKey, &[f32])]) {
+        for (key, vector) in vectors {
+            if let Ok(pool) = self.tier.pool(vector.len()) {
+                pool.put(&contents(*key, vector), None, self.tier.budget());
+            }
+        }
     }
 
     /// Stores the embedding that a caller computed elsewhere with the same model.
@@ -199,7 +308,7 @@ impl EmbeddingCache {
         text: &str,
         vector: &[f32],
     ) -> Result<()> {
-        self.put(std::iter::once((self.key(model, text), vector)))
+        self.put(&[(self.key(model, text), vector)])
     }
 
     /// Reads the embeddings that are here; what cannot be read counts as missing.
@@ -245,11 +354,14 @@ impl EmbeddingCache {
 
     fn count(&self, hit: bool) {
         let counter = if hit { &self.counters.hits } else { &self.counters.misses };
-        counter.fetch_add(1, Ordering::Relaxed);
+        counter.add_one();
     }
 
     pub(crate) fn clear(&self) -> Result<()> {
-        self.db.clear_embeddings().map_err(|error| self.with_remedy(error))
+        self.db.clear_embeddings().map_err(|error| self.with_remedy(error))?;
+        // After it, so that nobody promotes again what was read before.
+        self.tier.clear();
+        Ok(())
     }
 
     /// What an earlier open learned about the model in this directory.
@@ -275,8 +387,8 @@ impl EmbeddingCache {
     pub(crate) fn close(&self) {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let saved = SavedCounters {
-            hits: load(&self.counters.hits),
-            misses: load(&self.counters.misses),
+            hits: self.counters.hits(),
+            misses: self.counters.misses(),
             computed: load(&self.counters.computed),
             compute_nanos: load(&self.counters.compute_nanos),
         };
@@ -293,7 +405,7 @@ impl EmbeddingCache {
         };
         self.db.for_each_embedding(count).map_err(|error| self.with_remedy(error))?;
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let (hits, misses) = (load(&self.counters.hits), load(&self.counters.misses));
+        let (hits, misses) = (self.counters.hits(), self.counters.misses());
         let computed = load(&self.counters.computed);
         let compute_seconds = load(&self.counters.compute_nanos) as f64 / 1e9;
         let bytes_disk = used_bytes(self.db.path());
@@ -310,6 +422,10 @@ impl EmbeddingCache {
                 * ratio(compute_seconds, computed as f64).unwrap_or(0.0),
         })
     }
+}
+
+fn contents(key: EmbeddingKey, vector: &[f32]) -> Contents<'_> {
+    Contents { key: key.0, expires_at_unix_ms: NEVER, vector }
 }
 
 fn model_meta(directory: &Path) -> String {

@@ -2,7 +2,8 @@
 //!
 //! A [`Store`] keeps named records in collections. A record has a payload, and may have words and
 //! a place in an embedding space; the store turns words into such a place itself, with a model of
-//! the caller's choice. Records are found by key, in key order, or by meaning ([`Query`]).
+//! the caller's choice. Records are found by key, in key order, or by meaning ([`Query`]); they may
+//! expire, and a collection may keep earlier versions of them.
 //!
 //! ```no_run
 //! use op_dbus_engine::{EmbedderConfig, Query, Record, Store, StoreConfig};
@@ -29,6 +30,7 @@
 //! The engine is synchronous, prints nothing and knows no D-Bus. All of it is `Send + Sync`:
 //! share a store between threads by reference.
 
+mod arena;
 mod cache;
 mod db;
 pub mod distance;
@@ -44,14 +46,18 @@ mod record;
 #[cfg_attr(not(test), expect(dead_code, reason = "wired by the store next"))]
 mod segment;
 mod store;
+mod tier;
 
 pub use cache::{CacheStats, CachedEmbedding};
 pub use embed::{Embedder, EmbedderConfig, Embedding, KnownModel, Provider};
 pub use error::{Error, ErrorKind, Result};
+pub use op_dbus_formats::change::Operation;
 pub use op_dbus_formats::collection::{Metric, ModelFingerprint};
 pub use op_dbus_formats::record::Payload;
 pub use query::{Answer, Explain, Hit, LIMIT_MAX, Query};
 pub use record::Record;
 pub use store::{
-    CollectionInfo, CollectionOptions, CollectionStats, PutReport, Scan, Stats, Store, StoreConfig,
+    CollectionInfo, CollectionOptions, CollectionStats, MemoryCap, PutReport, STATE_COLLECTION,
+    STATE_VERSIONS_KEPT, Scan, Stats, Store, StoreConfig, Vector, Vectors, Version,
 };
+pub use tier::PolicyKind;

@@ -17,13 +17,21 @@ pub struct Record {
     pub vector: Option<Vec<f32>>,
     /// Whatever the caller wants back with it.
     pub payload: Payload<'static>,
+    /// When it stops to exist, in milliseconds since 1970-01-01 UTC. From then on nothing finds it.
+    pub expires_at_unix_ms: Option<u64>,
 }
 
 impl Record {
     /// Creates a record with a key and nothing else.
     #[must_use]
     pub fn new(key: impl Into<Vec<u8>>) -> Self {
-        Self { key: key.into(), text: None, vector: None, payload: Payload::None }
+        Self {
+            key: key.into(),
+            text: None,
+            vector: None,
+            payload: Payload::None,
+            expires_at_unix_ms: None,
+        }
     }
 
     /// Sets the words.
@@ -44,6 +52,13 @@ impl Record {
     #[must_use]
     pub fn with_payload(mut self, payload: Payload<'static>) -> Self {
         self.payload = payload;
+        self
+    }
+
+    /// Sets when the record stops to exist, in milliseconds since 1970-01-01 UTC.
+    #[must_use]
+    pub fn with_expiry(mut self, unix_ms: u64) -> Self {
+        self.expires_at_unix_ms = Some(unix_ms);
         self
     }
 
@@ -80,6 +95,9 @@ impl Record {
                 json.len()
             }
         };
+        if let Err(error) = self.payload.check_depth() {
+            return invalid(error.to_string());
+        }
         if payload_bytes > PAYLOAD_LEN_MAX_BYTES {
             return invalid(format!(
                 "the payload has {payload_bytes} bytes, more than {PAYLOAD_LEN_MAX_BYTES}"
@@ -87,6 +105,11 @@ impl Record {
         }
         Ok(())
     }
+}
+
+/// Whether a record that expires then has stopped to exist.
+pub(crate) fn is_past(expires_at_unix_ms: Option<u64>, now_unix_ms: u64) -> bool {
+    expires_at_unix_ms.is_some_and(|at| at <= now_unix_ms)
 }
 
 /// Refuses keys that are empty or too long.

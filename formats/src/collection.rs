@@ -3,16 +3,20 @@
 //! | offset | size | field | |
 //! |---|---|---|---|
 //! | 0 | 1 | marker | `K` |
-//! | 1 | 1 | version | 1 |
+//! | 1 | 1 | version | 1 or 2 |
 //! | 2 | 1 | metric | 1 cosine, 2 dot, 3 euclidean |
 //! | 3 | 1 | encoding | 1 f32, 2 f16, 3 i8 |
 //! | 4 | 1 | model_tag | 1 no model, 2 model in `model` |
-//! | 5 | 3 | reserved | 0 |
+//! | 5 | 1 | reserved | 0 |
+//! | 6 | 2 | versions_kept | of each record; 0 in version 1 |
 //! | 8 | 4 | id | identity of the collection |
-//! | 12 | 4 | dimensions | 1 to 65536 |
+//! | 12 | 4 | dimensions | 1 to 65536; in version 2 also 0, with metric 1, encoding 1 and no model |
 //! | 16 | 8 | created_unix_ms | milliseconds since 1970-01-01 UTC |
 //! | 24 | 16 | model | fingerprint, or 0 without a model |
 //! | 40 | 8 | checksum | of a value ([`crate::header`]), magic `opdbCOLL` |
+//!
+//! Version 2 is written only for what version 1 cannot say: versions that are kept, and
+//! a collection that has no embedding space yet.
 //!
 //! The name is the key under which the value is stored and is not repeated in it.
 
@@ -21,17 +25,17 @@ use std::mem::{offset_of, size_of};
 use std::str::FromStr;
 
 use thiserror::Error;
-use zerocopy::little_endian::{U32, U64};
+use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::embedding::check_dimensions;
-use crate::header::{Magic, check, check_value_start, too_short, value_checksum};
+use crate::header::{Magic, check, check_oldest, check_value_start, too_short, value_checksum};
 use crate::{Encoding, FormatError};
 
 /// Magic of the format, which seeds the checksum.
 pub const MAGIC: Magic = Magic(*b"opdbCOLL");
 const MARKER: u8 = b'K';
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const MODEL_NONE: u8 = 1;
 const MODEL_SOME: u8 = 2;
 
@@ -49,7 +53,8 @@ struct RawCollection {
     metric: u8,
     encoding: u8,
     model_tag: u8,
-    reserved: [u8; 3],
+    reserved: u8,
+    versions_kept: U16,
     id: U32,
     dimensions: U32,
     created_unix_ms: U64,
@@ -63,6 +68,7 @@ const _: () = {
     assert!(offset_of!(RawCollection, encoding) == 3);
     assert!(offset_of!(RawCollection, model_tag) == 4);
     assert!(offset_of!(RawCollection, reserved) == 5);
+    assert!(offset_of!(RawCollection, versions_kept) == 6);
     assert!(offset_of!(RawCollection, id) == 8);
     assert!(offset_of!(RawCollection, dimensions) == 12);
     assert!(offset_of!(RawCollection, created_unix_ms) == 16);
@@ -132,7 +138,7 @@ impl fmt::Display for ModelFingerprint {
 pub struct CollectionSpec {
     /// Identity within the store.
     pub id: CollectionId,
-    /// Length of every vector of the collection.
+    /// Length of every vector of the collection; 0 while it has no embedding space.
     pub dimensions: u32,
     /// How near two of them are.
     pub metric: Metric,
@@ -142,23 +148,45 @@ pub struct CollectionSpec {
     pub model: Option<ModelFingerprint>,
     /// When the collection was created, in milliseconds since 1970-01-01 UTC.
     pub created_unix_ms: u64,
+    /// How many versions of each record are kept, the newest among them; 0 for no history.
+    pub versions_kept: u16,
 }
 
 impl CollectionSpec {
+    /// Whether records of the collection can have vectors.
+    #[must_use]
+    pub const fn has_space(&self) -> bool {
+        self.dimensions > 0
+    }
+
+    /// The oldest version that can say this.
+    const fn version(&self) -> u8 {
+        if self.versions_kept > 0 || !self.has_space() { 2 } else { 1 }
+    }
+
+    fn check_space(&self) -> Result<(), FormatError> {
+        let default = (Metric::Cosine, Encoding::F32, None);
+        if !self.has_space() && (self.metric, self.encoding, self.model) == default {
+            return Ok(());
+        }
+        check_dimensions(self.dimensions as usize)
+    }
+
     /// Returns the bytes of the value.
     ///
     /// # Errors
     /// [`FormatError::Empty`] or [`FormatError::TooLarge`] if there can be no vectors
     /// of so many dimensions.
     pub fn encode(&self) -> Result<[u8; COLLECTION_SPEC_LEN_BYTES], FormatError> {
-        check_dimensions(self.dimensions as usize)?;
+        self.check_space()?;
         let mut raw = RawCollection {
             marker: MARKER,
-            version: VERSION,
+            version: self.version(),
             metric: self.metric as u8,
             encoding: self.encoding as u8,
             model_tag: if self.model.is_some() { MODEL_SOME } else { MODEL_NONE },
-            reserved: [0; 3],
+            reserved: 0,
+            versions_kept: self.versions_kept.into(),
             id: self.id.0.into(),
             dimensions: self.dimensions.into(),
             created_unix_ms: self.created_unix_ms.into(),
@@ -181,19 +209,22 @@ impl CollectionSpec {
         }
         check_value_start("marker of a collection", (MARKER, raw.marker), raw.version, VERSION)?;
         check(raw.checksum.get(), raw.checksum_now())?;
-        if raw.reserved != [0; 3] {
+        if raw.reserved != 0 {
             let offset = offset_of!(RawCollection, reserved) as u64;
             return Err(FormatError::NonZeroReserved { offset });
         }
-        check_dimensions(raw.dimensions.get() as usize)?;
-        Ok(Self {
+        let spec = Self {
             id: CollectionId(raw.id.get()),
             dimensions: raw.dimensions.get(),
             metric: raw.metric.try_into()?,
             encoding: raw.encoding.try_into()?,
             model: raw.model()?,
             created_unix_ms: raw.created_unix_ms.get(),
-        })
+            versions_kept: raw.versions_kept.get(),
+        };
+        spec.check_space()?;
+        check_oldest("version of a collection", raw.version, spec.version())?;
+        Ok(spec)
     }
 }
 
@@ -342,6 +373,7 @@ mod tests {
         encoding: Encoding::F16,
         model: None,
         created_unix_ms: 1_700_000_000_000,
+        versions_kept: 0,
     };
 
     fn altered(change: impl FnOnce(&mut RawCollection)) -> Vec<u8> {
@@ -369,7 +401,7 @@ mod tests {
             );
         }
         assert_eq!(
-            error(altered(|raw| raw.reserved[2] = 1)),
+            error(altered(|raw| raw.reserved = 1)),
             FormatError::NonZeroReserved { offset: 5 }
         );
         assert_eq!(
@@ -384,6 +416,22 @@ mod tests {
             error(altered(|raw| raw.dimensions = 65_537.into())),
             FormatError::TooLarge { found: 65_537, limit: 65_536, .. }
         ));
+    }
+
+    #[test]
+    fn each_version_says_what_the_one_before_cannot() {
+        let documents = CollectionSpec { dimensions: 0, encoding: Encoding::F32, ..SPEC };
+        let versioned = CollectionSpec { versions_kept: 10, ..SPEC };
+        for (spec, version) in [(SPEC, 1), (documents, 2), (versioned, 2)] {
+            let bytes = spec.encode().unwrap();
+            assert_eq!((bytes[1], CollectionSpec::decode(&bytes)), (version, Ok(spec)));
+        }
+        let mismatch = |expected, found| {
+            Err(FormatError::Mismatch { what: "version of a collection", expected, found })
+        };
+        assert_eq!(CollectionSpec::decode(&altered(|raw| raw.version = 2)), mismatch(1, 2));
+        let kept = |raw: &mut RawCollection| raw.versions_kept = 1.into();
+        assert_eq!(CollectionSpec::decode(&altered(kept)), mismatch(2, 1));
     }
 
     #[test]

@@ -121,6 +121,12 @@ pub enum FormatError {
         /// Offset in it where parsing stopped.
         offset: u64,
     },
+    /// Bytes are no document, or its tokens do not make one.
+    #[error("not a document{}", token.map_or(String::new(), |index| format!(": token {index} has no place")))]
+    InvalidDocument {
+        /// Index of the first token without a place; none if there are no tokens at all.
+        token: Option<u64>,
+    },
     /// Compressed bytes do not decompress to what the header says.
     #[error("compressed plane {plane} is damaged")]
     Compression {

@@ -227,6 +227,14 @@ pub(crate) fn check_value_start(
     FormatVersion(version.into()).check_supported(FormatVersion(newest.into()))
 }
 
+/// Checks that a value is written in the oldest version that can say it.
+pub(crate) fn check_oldest(what: &'static str, found: u8, oldest: u8) -> Result<(), FormatError> {
+    if found != oldest {
+        return Err(FormatError::Mismatch { what, expected: oldest.into(), found: found.into() });
+    }
+    Ok(())
+}
+
 pub(crate) fn check_limit(
     what: &'static str,
     found: usize,

@@ -18,7 +18,8 @@
 //! - A decoder is total: any bytes give a value or an error. It never panics, and
 //!   it allocates in proportion to the bytes given, never to a length read in them.
 //!   Encodings are canonical: what decodes encodes back to the same bytes, compressed
-//!   ones apart.
+//!   ones and [documents](document) apart. So a value is written in the oldest version
+//!   that can say it.
 //! - `encode` and `decode` speak bytes; `parse` and `render` speak text.
 //!
 //! Layout tables stand in the documentation of the modules and nowhere else.
@@ -29,12 +30,14 @@ pub mod acknowledged;
 pub mod arena_file;
 pub mod change;
 pub mod collection;
+pub mod document;
 pub mod embedding;
 mod error;
 pub mod exchange;
 pub mod header;
 pub mod heat;
 pub mod heat_block;
+pub mod history;
 pub mod introspection;
 pub mod manifest;
 pub mod record;
@@ -46,5 +49,6 @@ pub use collection::{
 };
 pub use embedding::{EmbeddingKey, EncodedEmbedding, Encoding, Packing};
 pub use error::{FormatError, TextError};
+pub use history::HistoryEntry;
 pub use record::{EmbeddingSource, Payload, Record};
 pub use store_file::StoreFile;

@@ -3,8 +3,8 @@
 //! | offset | size | field | |
 //! |---|---|---|---|
 //! | 0 | 1 | marker | `R` |
-//! | 1 | 1 | version | 1 |
-//! | 2 | 1 | payload_tag | 1 none, 2 JSON, 3 bytes |
+//! | 1 | 1 | version | 2 for a document, 1 otherwise |
+//! | 2 | 1 | payload_tag | 1 none, 2 JSON, 3 bytes; in version 2: 4 document |
 //! | 3 | 1 | embedding_tag | 1 none, 2 cached, 3 given |
 //! | 4 | 1 | text_tag | 1 none, 2 text |
 //! | 5 | 1 | expiry_tag | 1 never, 2 at `expires_at_unix_ms` |
@@ -17,6 +17,10 @@
 //! | 48 | text_len | text | UTF-8 |
 //! | | payload_len | payload | |
 //!
+//! A JSON payload over [`JSON_TEXT_LEN_MAX_BYTES`] is stored as a
+//! [document](crate::document), unless its text would then not come back in every byte.
+//! Readers do not notice: they get JSON.
+//!
 //! That a JSON payload is JSON is for whoever accepts it to check, once: decoding
 //! checks only that it is UTF-8, because the checksum says that it is what was stored.
 
@@ -26,8 +30,10 @@ use std::mem::{offset_of, size_of};
 use zerocopy::little_endian::{U16, U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::header::{Magic, check, check_limit, check_value_start, too_short, value_checksum};
-use crate::{EmbeddingKey, FormatError};
+use crate::header::{
+    Magic, check, check_limit, check_oldest, check_value_start, too_short, value_checksum,
+};
+use crate::{EmbeddingKey, FormatError, document};
 
 /// Longest key of a record.
 pub const KEY_LEN_MAX_BYTES: usize = 4096;
@@ -38,10 +44,16 @@ pub const TEXT_LEN_MAX_BYTES: usize = 1 << 20;
 /// Longest payload of a record.
 pub const PAYLOAD_LEN_MAX_BYTES: usize = 16 << 20;
 
+/// Deepest nesting of a JSON payload: what JSON parsers commonly take.
+pub const PAYLOAD_DEPTH_MAX: usize = 128;
+
+/// Longest JSON payload that is always stored as the text that it is.
+pub const JSON_TEXT_LEN_MAX_BYTES: usize = 1 << 20;
+
 /// Magic of the format, which seeds the checksum.
 pub const MAGIC: Magic = Magic(*b"opdbRECD");
 const MARKER: u8 = b'R';
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Length of the header, whose last eight bytes are the checksum.
 pub const HEADER_LEN_BYTES: usize = size_of::<RawRecord>();
@@ -51,6 +63,7 @@ const TEXT: u8 = 2;
 const EXPIRES: u8 = 2;
 const PAYLOAD_JSON: u8 = 2;
 const PAYLOAD_BYTES: u8 = 3;
+const PAYLOAD_DOCUMENT: u8 = 4;
 const EMBEDDING_CACHED: u8 = 2;
 const EMBEDDING_GIVEN: u8 = 3;
 
@@ -119,6 +132,15 @@ impl Payload<'_> {
         check_limit("payload length in bytes", self.as_bytes().len(), PAYLOAD_LEN_MAX_BYTES)
     }
 
+    /// Checks that a payload of valid JSON is not nested too deep to be read by everybody.
+    ///
+    /// # Errors
+    /// [`FormatError::TooLarge`] if it is deeper than [`PAYLOAD_DEPTH_MAX`].
+    pub fn check_depth(&self) -> Result<(), FormatError> {
+        let Self::Json(json) = self else { return Ok(()) };
+        check_limit("nesting of the payload", depth_of(json), PAYLOAD_DEPTH_MAX)
+    }
+
     fn as_bytes(&self) -> &[u8] {
         match self {
             Self::None => &[],
@@ -127,13 +149,25 @@ impl Payload<'_> {
         }
     }
 
-    const fn tag(&self) -> u8 {
+    /// The tag and the bytes that are stored.
+    fn stored(&self) -> (u8, Cow<'_, [u8]>) {
         match self {
-            Self::None => NONE,
-            Self::Json(_) => PAYLOAD_JSON,
-            Self::Bytes(_) => PAYLOAD_BYTES,
+            Self::None => (NONE, Cow::Borrowed(&[])),
+            Self::Bytes(bytes) => (PAYLOAD_BYTES, Cow::Borrowed(bytes)),
+            Self::Json(json) => {
+                let is_long = json.len() > JSON_TEXT_LEN_MAX_BYTES;
+                match is_long.then(|| document::encode(json)).flatten() {
+                    Some(document) => (PAYLOAD_DOCUMENT, document.into()),
+                    None => (PAYLOAD_JSON, Cow::Borrowed(json.as_bytes())),
+                }
+            }
         }
     }
+}
+
+/// The oldest version that knows a payload's tag.
+const fn version_of(payload_tag: u8) -> u8 {
+    if payload_tag == PAYLOAD_DOCUMENT { 2 } else { 1 }
 }
 
 /// Where the embedding of a record is found.
@@ -178,13 +212,13 @@ impl<'a> Record<'a> {
     /// [`FormatError::TooLarge`] if the text or the payload is over its limit.
     pub fn encode(&self) -> Result<Vec<u8>, FormatError> {
         let text = self.text.as_deref().unwrap_or_default();
-        let payload = self.payload.as_bytes();
         check_text(text)?;
         self.payload.check_len()?;
+        let (payload_tag, payload) = self.payload.stored();
         let mut raw = RawRecord {
             marker: MARKER,
-            version: VERSION,
-            payload_tag: self.payload.tag(),
+            version: version_of(payload_tag),
+            payload_tag,
             embedding_tag: self.embedding.tag(),
             text_tag: if self.text.is_some() { TEXT } else { NONE },
             expiry_tag: if self.expires_at_unix_ms.is_some() { EXPIRES } else { NONE },
@@ -201,32 +235,35 @@ impl<'a> Record<'a> {
         let mut bytes = Vec::with_capacity(HEADER_LEN_BYTES + text.len() + payload.len());
         bytes.extend_from_slice(raw.as_bytes());
         bytes.extend_from_slice(text.as_bytes());
-        bytes.extend_from_slice(payload);
+        bytes.extend_from_slice(&payload);
         // The body must be in one piece to be hashed, so the checksum comes last.
         raw.checksum = raw.checksum_with(&bytes[HEADER_LEN_BYTES..]).into();
         bytes[..HEADER_LEN_BYTES].copy_from_slice(raw.as_bytes());
         Ok(bytes)
     }
 
-    /// Decodes a record; text and payload stay where they are.
+    /// Decodes a record; text and payload stay where they are, a document's text apart.
     ///
     /// # Errors
     /// Says what is wrong with the bytes.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, FormatError> {
-        let (raw, body) =
-            RawRecord::ref_from_prefix(bytes).map_err(|_| too_short(HEADER_LEN_BYTES, bytes))?;
-        check_value_start("marker of a record", (MARKER, raw.marker), raw.version, VERSION)?;
-        check(raw.checksum.get(), raw.checksum_with(body))?;
-        if raw.reserved.get() != 0 {
-            return Err(zero_expected(offset_of!(RawRecord, reserved)));
-        }
+        let (raw, body) = RawRecord::verified(bytes)?;
         let (text, payload) = raw.split(body)?;
+        check_oldest("version of a record", raw.version, version_of(raw.payload_tag))?;
         Ok(Self {
             payload: raw.payload(payload)?,
             text: raw.text(text)?,
             embedding: raw.embedding()?,
             expires_at_unix_ms: raw.expires_at_unix_ms()?,
         })
+    }
+
+    /// Decodes only when a record stops to exist.
+    ///
+    /// # Errors
+    /// Says what is wrong with the bytes, as far as that makes the time doubtful.
+    pub fn decode_expiry(bytes: &[u8]) -> Result<Option<u64>, FormatError> {
+        RawRecord::verified(bytes)?.0.expires_at_unix_ms()
     }
 
     /// Copies what is borrowed.
@@ -242,6 +279,18 @@ impl<'a> Record<'a> {
 }
 
 impl RawRecord {
+    /// Splits a value into its header and its body, whose checksum is right.
+    fn verified(bytes: &[u8]) -> Result<(&Self, &[u8]), FormatError> {
+        let (raw, body) =
+            Self::ref_from_prefix(bytes).map_err(|_| too_short(HEADER_LEN_BYTES, bytes))?;
+        check_value_start("marker of a record", (MARKER, raw.marker), raw.version, VERSION)?;
+        check(raw.checksum.get(), raw.checksum_with(body))?;
+        if raw.reserved.get() != 0 {
+            return Err(zero_expected(offset_of!(Self, reserved)));
+        }
+        Ok((raw, body))
+    }
+
     fn checksum_with(&self, body: &[u8]) -> u64 {
         value_checksum(MAGIC, &self.as_bytes()[..offset_of!(Self, checksum)], body)
     }
@@ -272,6 +321,10 @@ impl RawRecord {
             NONE => Ok(Payload::None),
             PAYLOAD_JSON => Ok(Payload::Json(utf8("payload", payload)?.into())),
             PAYLOAD_BYTES => Ok(Payload::Bytes(payload.into())),
+            PAYLOAD_DOCUMENT => {
+                let json = document::decode(payload, PAYLOAD_LEN_MAX_BYTES)?;
+                Ok(Payload::Json(json.into()))
+            }
             found => Err(FormatError::UnknownTag { what: "payload tag", found }),
         }
     }
@@ -329,6 +382,29 @@ pub fn check_text(text: &str) -> Result<(), FormatError> {
     check_limit("text length in bytes", text.len(), TEXT_LEN_MAX_BYTES)
 }
 
+/// Returns how deeply the arrays and objects of valid JSON are nested.
+fn depth_of(json: &str) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let mut in_string = false;
+    let mut bytes = json.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => in_string = !in_string,
+            // Whatever is escaped does not end the string.
+            b'\\' => {
+                bytes.next();
+            }
+            b'[' | b'{' if !in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
 fn utf8<'a>(what: &'static str, bytes: &'a [u8]) -> Result<&'a str, FormatError> {
     std::str::from_utf8(bytes)
         .map_err(|error| FormatError::InvalidUtf8 { what, offset: error.valid_up_to() as u64 })
@@ -356,7 +432,7 @@ mod tests {
 
     #[test]
     fn unknown_tags_are_refused() {
-        for found in [0, 4, 255] {
+        for found in [0, 5, 255] {
             let unknown = |what| FormatError::UnknownTag { what, found };
             assert_eq!(error_of(b"", |raw| raw.payload_tag = found), unknown("payload tag"));
             assert_eq!(error_of(b"", |raw| raw.embedding_tag = found), unknown("embedding tag"));
@@ -408,6 +484,40 @@ mod tests {
             error_of(b"\xFF1", json),
             FormatError::InvalidUtf8 { what: "payload", offset: 0 }
         );
+    }
+
+    #[test]
+    fn only_long_json_is_stored_as_a_document() {
+        let json = |len: usize| format!("[{}0]", "1234567, ".repeat((len - 3) / 9));
+        for (len, version, tag) in [(1 << 20, 1, PAYLOAD_JSON), (9 << 20, 2, PAYLOAD_DOCUMENT)] {
+            let json = json(len);
+            let payload = Payload::Json(json.as_str().into());
+            let record = Record { payload, ..Record::default() };
+            let bytes = record.encode().unwrap();
+            assert_eq!((bytes[1], bytes[2]), (version, tag), "{len}");
+            assert!(tag == PAYLOAD_JSON || bytes.len() < json.len() * 2 / 3, "{}", bytes.len());
+            assert_eq!(Record::decode(&bytes), Ok(record));
+            // Irregular white space is kept by keeping the text.
+            let uneven = json.replacen(", ", ",", 2);
+            let payload = Payload::Json(uneven.into());
+            let record = Record { payload, ..Record::default() };
+            let bytes = record.encode().unwrap();
+            assert_eq!((bytes[1], bytes[2]), (1, PAYLOAD_JSON));
+            assert_eq!(Record::decode(&bytes), Ok(record));
+        }
+    }
+
+    #[test]
+    fn a_version_that_its_payload_does_not_need_is_refused() {
+        let what = "version of a record";
+        let error = error_of(b"", |raw| raw.version = 2);
+        assert_eq!(error, FormatError::Mismatch { what, expected: 1, found: 2 });
+        let error = error_of(b"", |raw| raw.payload_tag = PAYLOAD_DOCUMENT);
+        assert_eq!(error, FormatError::Mismatch { what, expected: 2, found: 1 });
+        let document = |raw: &mut RawRecord| {
+            (raw.version, raw.payload_tag, raw.payload_len) = (2, PAYLOAD_DOCUMENT, 1.into());
+        };
+        assert_eq!(error_of(b"\xFF", document), FormatError::InvalidDocument { token: None });
     }
 
     #[test]

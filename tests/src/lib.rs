@@ -5,6 +5,7 @@
 
 #[cfg(feature = "engine")]
 pub mod crash;
+pub mod derived;
 pub mod fuzz;
 pub mod model;
 pub mod onnx;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use op_dbus_engine::{CacheStats, Record, Store};
@@ -105,25 +105,13 @@ fn put(config: &Config, output: &Output, arguments: &CachePut) -> Result<Exit> {
 }
 
 fn read_vector(path: &Path) -> Result<Vec<f32>> {
-    let mut text = String::new();
-    let reader: Box<dyn Read> = if input::is_stdin(path) {
-        Box::new(std::io::stdin())
-    } else {
-        Box::new(File::open(path).map_err(|error| Error::io("open", path, error))?)
-    };
-    reader
-        .take(VECTOR_FILE_BYTES_MAX + 1)
-        .read_to_string(&mut text)
-        .map_err(|error| Error::io("read", path, error))?;
-    if text.len() as u64 > VECTOR_FILE_BYTES_MAX {
-        let problem = format!("it is longer than {VECTOR_FILE_BYTES_MAX} bytes");
-        return Err(Error::input(path, &problem));
-    }
-    serde_json::from_str(&text).map_err(|error| Error::input(path, &error))
+    let text = input::read_bounded(path, VECTOR_FILE_BYTES_MAX)?;
+    serde_json::from_slice(&text).map_err(|error| Error::input(path, &error))
 }
 
 fn import(config: &Config, output: &Output, arguments: &CacheImport) -> Result<Exit> {
     let source = input::exchange(&arguments.source, arguments.format)?;
+    let source = source.expiring(arguments.expiry.at_unix_ms());
     let store = config.open_or_create()?;
     let mut ingest = Ingest::start(source.count, Vec::new());
     let mut acknowledge = |records: &[Record]| -> Result<()> {
@@ -209,13 +197,14 @@ fn write_records(
     Ok(written)
 }
 
-fn render(record: Record, line: &mut Vec<u8>) -> Result<()> {
+/// Appends a record as a line of JSON.
+pub(super) fn render(record: Record, line: &mut Vec<u8>) -> Result<()> {
     let exchanged = ExchangeRecord {
         key: record.key.into(),
         text: record.text.map(Into::into),
         vector: record.vector,
         payload: record.payload,
-        expires_at_unix_ms: None,
+        expires_at_unix_ms: record.expires_at_unix_ms,
     };
     jsonl::render_line(&exchanged, line).map_err(|error| {
         let key = String::from_utf8_lossy(&exchanged.key);

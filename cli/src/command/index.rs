@@ -17,9 +17,11 @@ pub(super) fn run(config: &Config, output: &Output, arguments: &args::Index) -> 
     let total = sources.found.iter().map(|found| found.count).sum();
     let store = config.open_or_create()?;
     let mut ingest = Ingest::start(total, sources.left_out);
+    let expires_at_unix_ms = arguments.expiry.at_unix_ms();
     let mut result = Ok(());
     for found in &sources.found {
         result = found.open().and_then(|source| {
+            let source = source.expiring(expires_at_unix_ms);
             let collection = arguments.collection.as_deref().unwrap_or(source.default_collection);
             ingest.run(&store, collection, source.records, &mut |_| Ok(()))
         });

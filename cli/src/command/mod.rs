@@ -1,6 +1,8 @@
 //! One verb a file.
 
+mod benchmark;
 mod cache;
+mod documents;
 mod index;
 mod ingest;
 mod query;
@@ -15,8 +17,13 @@ use crate::output::Output;
 pub(crate) fn run(config: &Config, output: &Output, command: Command) -> Result<Exit> {
     match command {
         Command::Index(arguments) => index::run(config, output, &arguments),
+        Command::Put(arguments) => documents::put(config, output, arguments),
+        Command::Get(arguments) => documents::get(config, output, &arguments),
+        Command::History(arguments) => documents::history(config, output, &arguments),
+        Command::Remove(arguments) => documents::remove(config, output, &arguments),
         Command::Query(arguments) => query::run(config, output, arguments),
         Command::Cache { command } => cache::run(config, output, command),
+        Command::Benchmark(arguments) => benchmark::run(output, &arguments),
         Command::Stats(_) => stats::run(config, output),
     }
 }

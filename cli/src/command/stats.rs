@@ -30,13 +30,15 @@ fn render(out: &mut dyn Write, path: &str, stats: &Stats) -> std::io::Result<()>
             Some(model) => format!("model {}", &model[..8.min(model.len())]),
             None => "vectors given".to_owned(),
         };
+        let space = match collection.dimensions {
+            0 => "documents without vectors".to_owned(),
+            dimensions => format!("{dimensions:>5} dimensions  {}  {model}", collection.metric),
+        };
         writeln!(
             out,
-            "  {:width$}  {:>11} records  {:>5} dimensions  {}  {model}",
+            "  {:width$}  {:>11} records  {space}",
             collection.name,
             grouped(collection.records),
-            collection.dimensions,
-            collection.metric,
         )?;
     }
     writeln!(out, "\nembedding cache")?;

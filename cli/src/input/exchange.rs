@@ -3,7 +3,7 @@
 use std::io::{BufReader, Read as _};
 use std::path::Path;
 
-use op_dbus_engine::{Error as EngineError, ErrorKind, Record};
+use op_dbus_engine::Record;
 use op_dbus_formats::exchange::npy::{NpyError, NpyHeader};
 use op_dbus_formats::exchange::{fvecs, jsonl};
 
@@ -54,20 +54,12 @@ fn open_jsonl(path: &Path) -> Result<Source> {
 fn parse_line(name: &Path, line: &Line) -> Result<Read> {
     let parsed =
         jsonl::parse_line(&line.bytes, line.number).map_err(|error| Error::input(name, &error))?;
-    if parsed.expires_at_unix_ms.is_some() {
-        let (path, number) = (name.display(), line.number);
-        return Err(EngineError::new(
-            ErrorKind::Unsupported,
-            format!("{path}: line {number}: this version cannot let a record expire"),
-        )
-        .with_remedy("leave expires_at_unix_ms out")
-        .into());
-    }
     let record = Record {
         key: parsed.key.into_owned(),
         text: parsed.text.map(Into::into),
         vector: parsed.vector,
         payload: parsed.payload.into_owned(),
+        expires_at_unix_ms: parsed.expires_at_unix_ms,
     };
     Ok(Read { record, ends_batch: line.is_last_at_hand })
 }

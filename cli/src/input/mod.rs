@@ -9,6 +9,7 @@ mod stream;
 mod text;
 mod walk;
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use op_dbus_engine::Record;
@@ -17,6 +18,7 @@ use crate::args::{ExchangeFormat, SourceFormat};
 use crate::error::{Error, Result};
 
 pub(crate) use exchange::open as exchange;
+use stream::Stream;
 
 /// The collection that introspection XML goes to unless told.
 const INTERFACES_COLLECTION: &str = "dbus";
@@ -68,6 +70,20 @@ impl Found {
     }
 }
 
+impl Source {
+    /// Lets records expire that do not say themselves when they do.
+    pub(crate) fn expiring(self, expires_at_unix_ms: Option<u64>) -> Self {
+        let Some(at) = expires_at_unix_ms else { return self };
+        let records = self.records.map(move |read| {
+            read.map(|mut read| {
+                read.record.expires_at_unix_ms.get_or_insert(at);
+                read
+            })
+        });
+        Self { records: Box::new(records), ..self }
+    }
+}
+
 /// Finds what the user named to index; directories stand for the files in them.
 ///
 /// Each file is opened once, so that a mistake in the last is found before the first is stored.
@@ -96,6 +112,17 @@ fn count(path: &Path, format: SourceFormat) -> Result<Option<u64>> {
 /// Whether the user means standard input.
 pub(crate) fn is_stdin(path: &Path) -> bool {
     path == Path::new("-")
+}
+
+/// Reads a whole file or standard input, of at most `len_max_bytes`.
+pub(crate) fn read_bounded(path: &Path, len_max_bytes: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = Stream::open(path)?.take(len_max_bytes + 1).read_to_end(&mut bytes);
+    read.map_err(|error| Error::io("read", path, error))?;
+    if bytes.len() as u64 > len_max_bytes {
+        return Err(Error::input(path, &format!("it is longer than {len_max_bytes} bytes")));
+    }
+    Ok(bytes)
 }
 
 /// Finds every file below a directory that has a format of ours by its name.

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use op_dbus_formats::embedding::EmbeddingKey;
 use rocksdb::DBCompressionType::{Lz4, None as Uncompressed};
 
-use super::{Creation, Database, Family, Pinned, Sync};
+use super::{Creation, Database, DatabaseMemory, Family, Pinned, Sync};
 use crate::error::{Error, ErrorKind, Result};
 
 const META: Family = Family { name: "meta", compression: Lz4 };
@@ -29,8 +29,8 @@ pub(crate) struct CacheDatabase {
 
 impl CacheDatabase {
     /// Opens the database, making it if it is missing and replacing it if it is damaged.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
-        let db = match Database::open(path, &FAMILIES, Creation::Create) {
+    pub(crate) fn open(path: &Path, memory: DatabaseMemory) -> Result<Self> {
+        let db = match Database::open(path, &FAMILIES, Creation::Create, memory) {
             // What a full disk, a missing right or another process refuses is not damage.
             Err(error)
                 if !matches!(
@@ -44,7 +44,7 @@ impl CacheDatabase {
                     set_aside = %aside.display(),
                     "the embedding cache is damaged; starting an empty one"
                 );
-                Database::open(path, &FAMILIES, Creation::Create)?
+                Database::open(path, &FAMILIES, Creation::Create, memory)?
             }
             opened => opened?,
         };

@@ -1,8 +1,8 @@
 //! Group commit: callers that write at the same time share one batch and one sync.
 //!
 //! The first caller to find nobody leading leads: it takes every lot that waits, writes them as
-//! one batch, applies them to the indexes and wakes their owners. Sequences are dealt out when a
-//! lot joins the queue, and lots are committed in that order.
+//! one batch, applies them to the indexes and wakes their owners. Lots are committed in the order
+//! in which they joined the queue, and only what is committed gets a sequence.
 //!
 //! After a failed write nothing is known about what reached the disk, so the queue is *poisoned*:
 //! every later write is refused until the store is opened again. (Rebello et al., "Can
@@ -20,7 +20,6 @@ const BATCH_BYTES_MAX: usize = 1 << 30;
 /// Mutations that one caller wants committed together.
 struct Lot {
     ticket: u64,
-    first_sequence: u64,
     mutations: Vec<Mutation>,
 }
 
@@ -39,7 +38,6 @@ pub(crate) struct CommitQueue {
 
 struct State {
     waiting: VecDeque<Lot>,
-    next_sequence: u64,
     next_ticket: u64,
     /// Every lot with a smaller ticket has been committed.
     committed_before: u64,
@@ -58,7 +56,6 @@ impl CommitQueue {
     pub(crate) fn new(last_sequence: u64) -> Self {
         let state = State {
             waiting: VecDeque::new(),
-            next_sequence: last_sequence + 1,
             next_ticket: 0,
             committed_before: 0,
             committed_sequence: last_sequence,
@@ -70,12 +67,13 @@ impl CommitQueue {
 
     /// Commits one caller's mutations; without any, waits for those that came before.
     ///
-    /// `write` makes a batch durable; `apply` then shows it to readers. Both run on the thread
-    /// of whichever caller leads, one batch at a time, in sequence order.
+    /// `write` makes a batch durable, and may drop mutations whose condition does not hold;
+    /// `apply` then shows it to readers. Both run on the thread of whichever caller leads, one
+    /// batch at a time, in sequence order.
     pub(crate) fn commit(
         &self,
         mutations: Vec<Mutation>,
-        write: impl Fn(&[Mutation], u64) -> Result<()>,
+        write: impl Fn(&mut Vec<Mutation>, u64) -> Result<()>,
         apply: impl Fn(&[Mutation]),
     ) -> Result<()> {
         let mut state = self.lock();
@@ -95,11 +93,10 @@ impl CommitQueue {
                 continue;
             }
             state.leading = true;
-            let group = state.take_group().expect("a lot that is not committed waits");
+            let mut group = state.take_group().expect("a lot that is not committed waits");
             drop(state);
-            let mut lead = Lead { queue: self, group: &group, outcome: None };
-            let written = write(&group.mutations, group.first_sequence);
-            lead.outcome = Some(written.map(|()| apply(&group.mutations)));
+            let mut lead = Lead { queue: self, last_ticket: group.last_ticket, outcome: None };
+            lead.outcome = Some(group.commit(&write, &apply));
             drop(lead);
             state = self.lock();
         }
@@ -127,10 +124,8 @@ impl CommitQueue {
 impl State {
     fn join(&mut self, mutations: Vec<Mutation>) -> u64 {
         let ticket = self.next_ticket;
-        let first_sequence = self.next_sequence;
         self.next_ticket += 1;
-        self.next_sequence += mutations.len() as u64;
-        self.waiting.push_back(Lot { ticket, first_sequence, mutations });
+        self.waiting.push_back(Lot { ticket, mutations });
         ticket
     }
 
@@ -147,7 +142,7 @@ impl State {
         let mut batch_bytes = first.batch_bytes();
         let mut group = Group {
             last_ticket: first.ticket,
-            first_sequence: first.first_sequence,
+            first_sequence: self.committed_sequence + 1,
             mutations: first.mutations,
         };
         while let Some(lot) = self.waiting.front() {
@@ -163,6 +158,19 @@ impl State {
     }
 }
 
+impl Group {
+    /// Writes and shows the mutations, and returns how many there were.
+    fn commit(
+        &mut self,
+        write: impl Fn(&mut Vec<Mutation>, u64) -> Result<()>,
+        apply: impl Fn(&[Mutation]),
+    ) -> Result<u64> {
+        write(&mut self.mutations, self.first_sequence)?;
+        apply(&self.mutations);
+        Ok(self.mutations.len() as u64)
+    }
+}
+
 impl Lot {
     fn batch_bytes(&self) -> usize {
         self.mutations.iter().map(Mutation::batch_bytes).sum()
@@ -172,8 +180,9 @@ impl Lot {
 /// Ends a term of leading, also when `write` or `apply` panicked: nobody may wait forever.
 struct Lead<'a> {
     queue: &'a CommitQueue,
-    group: &'a Group,
-    outcome: Option<Result<()>>,
+    last_ticket: u64,
+    /// How many mutations were committed.
+    outcome: Option<Result<u64>>,
 }
 
 impl Drop for Lead<'_> {
@@ -181,9 +190,9 @@ impl Drop for Lead<'_> {
         let mut state = self.queue.lock();
         state.leading = false;
         match self.outcome.take() {
-            Some(Ok(())) => {
-                state.committed_before = self.group.last_ticket + 1;
-                state.committed_sequence += self.group.mutations.len() as u64;
+            Some(Ok(mutations_count)) => {
+                state.committed_before = self.last_ticket + 1;
+                state.committed_sequence += mutations_count;
             }
             Some(Err(error)) => state.poison_by(&error),
             None => state.poison_by(&Error::new(ErrorKind::Poisoned, "a write panicked")),

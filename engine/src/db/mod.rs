@@ -31,6 +31,29 @@ pub(crate) enum Creation {
     Refuse,
 }
 
+/// Memory that one database may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DatabaseMemory {
+    block_cache_bytes: u64,
+    write_buffers_bytes: u64,
+}
+
+impl DatabaseMemory {
+    /// Divides so many bytes between blocks that were read and writes that are not yet in files.
+    pub(crate) fn of(bytes: u64) -> Self {
+        Self {
+            block_cache_bytes: (bytes / 3).min(BLOCK_CACHE_BYTES_MAX),
+            write_buffers_bytes: (bytes / 3 * 2)
+                .clamp(WRITE_BUFFERS_BYTES_MIN, WRITE_BUFFERS_BYTES_MAX),
+        }
+    }
+
+    /// What the database takes at most.
+    pub(crate) fn total_bytes(self) -> u64 {
+        self.block_cache_bytes + self.write_buffers_bytes
+    }
+}
+
 /// One RocksDB database with a fixed set of families.
 pub(crate) struct Database {
     db: DB,
@@ -41,18 +64,27 @@ pub(crate) struct Database {
 /// What is read from a point lookup: bytes that stay pinned in RocksDB's memory while borrowed.
 pub(crate) type Pinned<'a> = DBPinnableSlice<'a>;
 
-const BLOCK_CACHE_BYTES: usize = 32 << 20;
-const WRITE_BUFFER_BYTES: usize = 16 << 20;
+const BLOCK_CACHE_BYTES_MAX: u64 = 32 << 20;
+const WRITE_BUFFERS_BYTES_MAX: u64 = 64 << 20;
+/// With less, every put would make a file.
+const WRITE_BUFFERS_BYTES_MIN: u64 = 4 << 20;
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
 
 impl Database {
-    /// Opens the database at `path` with exactly these families.
-    pub(crate) fn open(path: &Path, families: &[Family], creation: Creation) -> Result<Self> {
-        let block_cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
+    /// Opens the database at `path` with exactly these families; those that it has not got, because
+    /// an earlier version made it, are made.
+    pub(crate) fn open(
+        path: &Path,
+        families: &[Family],
+        creation: Creation,
+        memory: DatabaseMemory,
+    ) -> Result<Self> {
+        let block_cache = Cache::new_lru_cache(memory.block_cache_bytes as usize);
         let descriptors = families.iter().map(|family| {
-            ColumnFamilyDescriptor::new(family.name, family_options(*family, &block_cache))
+            let options = family_options(*family, &block_cache, memory);
+            ColumnFamilyDescriptor::new(family.name, options)
         });
-        let db = DB::open_cf_descriptors(&database_options(creation), path, descriptors)
+        let db = DB::open_cf_descriptors(&database_options(creation, memory), path, descriptors)
             .map_err(|error| rocksdb_error("open", path, error))?;
         Ok(Self { db, path: path.to_owned(), block_cache })
     }
@@ -257,10 +289,11 @@ fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
     None
 }
 
-fn database_options(creation: Creation) -> Options {
+fn database_options(creation: Creation, memory: DatabaseMemory) -> Options {
     let mut options = Options::default();
     options.create_if_missing(creation == Creation::Create);
-    options.create_missing_column_families(creation == Creation::Create);
+    // Only a version can lack a family: their names stand in one file, which has checksums.
+    options.create_missing_column_families(true);
     options.set_paranoid_checks(true);
     // An unfinished record at the end of the log was never acknowledged and is dropped. So is what
     // follows a damaged one, which the store notices by the sequence it has acknowledged.
@@ -268,7 +301,7 @@ fn database_options(creation: Creation) -> Options {
     options.set_track_and_verify_wals_in_manifest(true);
     options.set_atomic_flush(true);
     options.set_max_background_jobs(2);
-    options.set_db_write_buffer_size(4 * WRITE_BUFFER_BYTES);
+    options.set_db_write_buffer_size(memory.write_buffers_bytes as usize);
     options.set_log_level(LogLevel::Warn);
     options.set_keep_log_file_num(4);
     options.set_max_log_file_size(1 << 20);
@@ -277,7 +310,7 @@ fn database_options(creation: Creation) -> Options {
     options
 }
 
-fn family_options(family: Family, block_cache: &Cache) -> Options {
+fn family_options(family: Family, block_cache: &Cache, memory: DatabaseMemory) -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(block_cache);
     table.set_bloom_filter(BLOOM_BITS_PER_KEY, false);
@@ -285,7 +318,7 @@ fn family_options(family: Family, block_cache: &Cache) -> Options {
     table.set_pin_l0_filter_and_index_blocks_in_cache(true);
     let mut options = Options::default();
     options.set_block_based_table_factory(&table);
-    options.set_write_buffer_size(WRITE_BUFFER_BYTES);
+    options.set_write_buffer_size((memory.write_buffers_bytes / 4) as usize);
     options.set_compression_type(family.compression);
     options
 }
@@ -301,6 +334,7 @@ fn rocksdb_error(action: &str, path: &Path, error: rocksdb::Error) -> Error {
         Rocks::IOError if text.contains("ermission denied") => ErrorKind::Denied,
         Rocks::IOError if text.contains("While lock file") => ErrorKind::Busy,
         Rocks::InvalidArgument if text.contains("does not exist") => ErrorKind::Corrupt,
+        Rocks::InvalidArgument if text.contains("families not opened") => ErrorKind::Unsupported,
         Rocks::Busy | Rocks::TimedOut | Rocks::TryAgain => ErrorKind::Busy,
         _ => ErrorKind::Io,
     };
@@ -311,6 +345,9 @@ fn rocksdb_error(action: &str, path: &Path, error: rocksdb::Error) -> Error {
             "free space on this file system, or raise the file size limit (ulimit -f), and try again",
         ),
         ErrorKind::Corrupt => error_out.with_remedy("restore the store from an export"),
+        ErrorKind::Unsupported => {
+            error_out.with_remedy("use the version of op-dbus that wrote it, or a newer one")
+        }
         _ => error_out,
     }
 }

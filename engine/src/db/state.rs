@@ -7,21 +7,32 @@
 //! | `records` | collection id (u32 big-endian), record key | encoded record |
 //! | `vectors` | the same | encoded embedding that a caller gave |
 //! | `changes` | sequence (u64 big-endian) | encoded change |
+//! | `history` | collection id, length of the key (u16 big-endian), record key, sequence | [`HistoryEntry`](op_dbus_formats::HistoryEntry) |
+//! | `expiries` | time in Unix milliseconds (u64 big-endian), collection id, record key | nothing |
 //!
 //! Integers in keys are big-endian, so that RocksDB's byte order is their order.
 
+mod expiry;
+mod history;
+
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{self, AtomicBool, AtomicU64};
 
 use op_dbus_formats::acknowledged::{ACKNOWLEDGED_LEN_BYTES, Acknowledged};
 use op_dbus_formats::change::{Change, Operation};
 use op_dbus_formats::collection::{CollectionId, CollectionName, CollectionSpec};
 use rocksdb::DBCompressionType::{Lz4, None as Uncompressed};
 
-use super::{Creation, Database, Family, Pinned, Sync, Walk};
+use super::{Batch, Creation, Database, DatabaseMemory, Family, Pinned, Sync, Walk};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::{acknowledged_file, database};
 use crate::os::file::{SmallFile, read_bounded};
+
+pub(crate) use expiry::Due;
+use expiry::{Settled, expiry_key};
+use history::Additions;
 
 const META: Family = Family { name: "meta", compression: Lz4 };
 const COLLECTIONS: Family = Family { name: "collections", compression: Lz4 };
@@ -29,9 +40,12 @@ const RECORDS: Family = Family { name: "records", compression: Lz4 };
 /// Embeddings look random to a compressor: LZ4 would only cost time.
 const VECTORS: Family = Family { name: "vectors", compression: Uncompressed };
 const CHANGES: Family = Family { name: "changes", compression: Lz4 };
+const HISTORY: Family = Family { name: "history", compression: Lz4 };
+const EXPIRIES: Family = Family { name: "expiries", compression: Lz4 };
 /// RocksDB insists on this one; it stays empty.
 const DEFAULT: Family = Family { name: "default", compression: Lz4 };
-const FAMILIES: [Family; 6] = [DEFAULT, META, COLLECTIONS, RECORDS, VECTORS, CHANGES];
+const FAMILIES: [Family; 8] =
+    [DEFAULT, META, COLLECTIONS, RECORDS, VECTORS, CHANGES, HISTORY, EXPIRIES];
 
 const SEQUENCE_KEY: &[u8] = b"sequence";
 
@@ -39,6 +53,8 @@ const SEQUENCE_KEY: &[u8] = b"sequence";
 pub(crate) struct StateDatabase {
     db: Database,
     acknowledged: SmallFile,
+    /// Whether a record may expire; until one does, no commit looks for what expires.
+    has_expiries: AtomicBool,
 }
 
 /// One record to write or to remove, encoded.
@@ -46,6 +62,8 @@ pub(crate) struct Mutation {
     pub(crate) collection: CollectionId,
     pub(crate) key: Vec<u8>,
     pub(crate) action: Action,
+    /// How many versions the collection keeps of a record.
+    pub(crate) versions_kept: u16,
 }
 
 /// A record as it is stored, and the vector that was given with it.
@@ -57,9 +75,17 @@ pub(crate) struct StoredRecord {
 /// What a [`Mutation`] does to its key.
 pub(crate) enum Action {
     /// Writes the record and, if the caller gave one, its vector.
-    Put { record: Vec<u8>, given_vector: Option<Vec<u8>>, indexed: Option<Vec<f32>> },
+    Put {
+        record: Vec<u8>,
+        given_vector: Option<Vec<u8>>,
+        indexed: Option<Vec<f32>>,
+        /// As in the record.
+        expires_at_unix_ms: Option<u64>,
+    },
     /// Removes the record and its vector.
     Remove,
+    /// The same, if when it is committed the record still expires at this time.
+    Expire { expires_at_unix_ms: u64, removed_count: Arc<AtomicU64> },
 }
 
 impl Mutation {
@@ -70,17 +96,19 @@ impl Mutation {
             Action::Put { record, given_vector, .. } => {
                 record.len() + given_vector.as_ref().map_or(0, Vec::len)
             }
-            Action::Remove => 0,
+            Action::Remove | Action::Expire { .. } => 0,
         };
-        3 * key_bytes + value_bytes
+        let copies_count = if self.versions_kept > 0 { 2 } else { 1 };
+        5 * key_bytes + copies_count * value_bytes
     }
 }
 
 impl StateDatabase {
-    pub(crate) fn open(state: &Path, creation: Creation) -> Result<Self> {
+    pub(crate) fn open(state: &Path, creation: Creation, memory: DatabaseMemory) -> Result<Self> {
         let path = acknowledged_file(state);
-        let db = Database::open(&database(state), &FAMILIES, creation)?;
-        let this = Self { db, acknowledged: SmallFile::open(&path)? };
+        let db = Database::open(&database(state), &FAMILIES, creation, memory)?;
+        let has_expiries = AtomicBool::new(db.last_key(EXPIRIES)?.is_some());
+        let this = Self { db, acknowledged: SmallFile::open(&path)?, has_expiries };
         this.check_acknowledged(&path)?;
         Ok(this)
     }
@@ -132,37 +160,44 @@ impl StateDatabase {
     }
 
     /// Commits mutations as one batch, numbered from `first_sequence`, durable on return.
-    pub(crate) fn commit(&self, mutations: &[Mutation], first_sequence: u64) -> Result<()> {
+    ///
+    /// Drops those of [`Action::Expire`] that are not true any more.
+    pub(crate) fn commit(
+        &self,
+        mutations: &mut Vec<Mutation>,
+        first_sequence: u64,
+        now_unix_ms: u64,
+    ) -> Result<()> {
         if mutations.is_empty() {
             return Ok(());
         }
+        let Settled { expired_before, stale } = self.settle(mutations)?;
         let mut batch = self.db.batch();
-        for (sequence, mutation) in (first_sequence..).zip(mutations) {
+        for entry in stale {
+            batch.remove(EXPIRIES, &entry);
+        }
+        let mut versions = Additions::default();
+        for ((sequence, mutation), before) in
+            (first_sequence..).zip(&*mutations).zip(expired_before)
+        {
             let key = record_key(mutation.collection, &mutation.key);
-            let operation = match &mutation.action {
-                Action::Put { record, given_vector, .. } => {
-                    batch.put(RECORDS, &key, record);
-                    match given_vector {
-                        Some(vector) => batch.put(VECTORS, &key, vector),
-                        None => batch.remove(VECTORS, &key),
-                    }
-                    Operation::Put
-                }
-                Action::Remove => {
-                    batch.remove(RECORDS, &key);
-                    batch.remove(VECTORS, &key);
-                    Operation::Remove
-                }
-            };
+            if let Some(before) = before {
+                batch.remove(EXPIRIES, &expiry_key(before, &key));
+            }
+            let operation = write_record(&mut batch, &key, &mutation.action);
             let change = Change { operation, collection: mutation.collection, key: &mutation.key };
             let change = change.encode().map_err(|error| {
                 Error::new(ErrorKind::Invalid, "cannot encode a change").with_source(error)
             })?;
             batch.put(CHANGES, &sequence.to_be_bytes(), &change);
             batch.put(META, SEQUENCE_KEY, &sequence.to_be_bytes());
+            versions.add(mutation, sequence, now_unix_ms)?;
         }
+        self.write_versions(versions, &mut batch)?;
         self.db.write(batch, Sync::Yes)?;
-        self.note_acknowledged(first_sequence + mutations.len() as u64 - 1);
+        if let Some(last) = (mutations.len() as u64).checked_sub(1) {
+            self.note_acknowledged(first_sequence + last);
+        }
         Ok(())
     }
 
@@ -248,6 +283,11 @@ impl StateDatabase {
         Ok(keys)
     }
 
+    /// Whether any record expires, ever.
+    pub(crate) fn has_expiries(&self) -> bool {
+        self.has_expiries.load(atomic::Ordering::Relaxed)
+    }
+
     pub(crate) fn path(&self) -> &Path {
         self.db.path()
     }
@@ -284,6 +324,165 @@ impl Records<'_> {
     }
 }
 
+/// Writes what an action makes of the record with this key, and says what happened to it.
+fn write_record(batch: &mut Batch<'_>, key: &[u8], action: &Action) -> Operation {
+    match action {
+        Action::Put { record, given_vector, expires_at_unix_ms, .. } => {
+            batch.put(RECORDS, key, record);
+            match given_vector {
+                Some(vector) => batch.put(VECTORS, key, vector),
+                None => batch.remove(VECTORS, key),
+            }
+            if let Some(at) = expires_at_unix_ms {
+                batch.put(EXPIRIES, &expiry_key(*at, key), b"");
+            }
+            Operation::Put
+        }
+        Action::Remove | Action::Expire { .. } => {
+            batch.remove(RECORDS, key);
+            batch.remove(VECTORS, key);
+            Operation::Remove
+        }
+    }
+}
+
 fn record_key(CollectionId(id): CollectionId, key: &[u8]) -> Vec<u8> {
     [&id.to_be_bytes()[..], key].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use op_dbus_formats::record::Record;
+    use rocksdb::{DB, Options};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const COLLECTION: CollectionId = CollectionId(1);
+
+    fn state() -> (TempDir, StateDatabase) {
+        let directory = tempfile::tempdir().unwrap();
+        let state = StateDatabase::open(directory.path(), Creation::Create).unwrap();
+        (directory, state)
+    }
+
+    fn put(key: &[u8], expires_at_unix_ms: Option<u64>) -> Mutation {
+        let record = Record { expires_at_unix_ms, ..Record::default() }.encode().unwrap();
+        let action = Action::Put { record, given_vector: None, indexed: None, expires_at_unix_ms };
+        Mutation { collection: COLLECTION, key: key.to_vec(), action, versions_kept: 2 }
+    }
+
+    fn expire(key: &[u8], expires_at_unix_ms: u64, removed_count: &Arc<AtomicU64>) -> Mutation {
+        let removed_count = Arc::clone(removed_count);
+        let action = Action::Expire { expires_at_unix_ms, removed_count };
+        Mutation { collection: COLLECTION, key: key.to_vec(), action, versions_kept: 2 }
+    }
+
+    fn due(state: &StateDatabase) -> Vec<(u64, Vec<u8>)> {
+        let due = state.due(u64::MAX, usize::MAX).unwrap();
+        due.into_iter().map(|due| (due.expires_at_unix_ms, due.key)).collect()
+    }
+
+    fn has(state: &StateDatabase, key: &[u8]) -> bool {
+        state.record(COLLECTION, key).unwrap().is_some()
+    }
+
+    #[test]
+    fn an_expiration_drops_out_if_the_record_was_replaced() {
+        let (directory, state) = state();
+        let commit = |mut mutations: Vec<Mutation>| {
+            let first_sequence = state.last_sequence().unwrap() + 1;
+            state.commit(&mut mutations, first_sequence, 0).unwrap();
+            mutations.len()
+        };
+        let removed = Arc::new(AtomicU64::new(0));
+        commit(vec![put(b"a", Some(7)), put(b"b", Some(5)), put(b"c", Some(5))]);
+        assert_eq!(due(&state), [(5, b"b".to_vec()), (5, b"c".to_vec()), (7, b"a".to_vec())]);
+        // Before the batch, within it, and not at all.
+        commit(vec![put(b"a", None)]);
+        let batch = vec![
+            expire(b"a", 7, &removed),
+            put(b"b", Some(9)),
+            expire(b"b", 5, &removed),
+            expire(b"c", 5, &removed),
+            expire(b"c", 5, &removed),
+        ];
+        assert_eq!(commit(batch), 2);
+        assert_eq!(removed.load(Ordering::Relaxed), 1);
+        assert_eq!((has(&state, b"a"), has(&state, b"b"), has(&state, b"c")), (true, true, false));
+        assert_eq!(due(&state), [(9, b"b".to_vec())]);
+        // A batch of which nothing is left takes no sequence.
+        assert_eq!(commit(vec![expire(b"b", 5, &removed)]), 0);
+        assert_eq!(state.last_sequence().unwrap(), 6);
+        drop(state);
+        let state = StateDatabase::open(directory.path(), Creation::Refuse).unwrap();
+        assert_eq!((state.last_sequence().unwrap(), due(&state).len()), (6, 1));
+    }
+
+    #[test]
+    fn a_damaged_record_that_expires_can_be_replaced_and_collected() {
+        let (_directory, state) = state();
+        let removed = Arc::new(AtomicU64::new(0));
+        state.commit(&mut vec![put(b"a", Some(5)), put(b"b", Some(5))], 1, 0).unwrap();
+        let mut damage = state.db.batch();
+        damage.put(RECORDS, &record_key(COLLECTION, b"a"), b"damaged");
+        damage.put(RECORDS, &record_key(COLLECTION, b"b"), b"damaged");
+        state.db.write(damage, Sync::Yes).unwrap();
+        state.commit(&mut vec![put(b"a", None), expire(b"b", 5, &removed)], 3, 0).unwrap();
+        assert_eq!((due(&state).len(), removed.load(Ordering::Relaxed)), (0, 1));
+        assert!(has(&state, b"a") && !has(&state, b"b"));
+    }
+
+    #[test]
+    fn versions_of_one_batch_are_trimmed_with_those_before() {
+        let (_directory, state) = state();
+        let numbers = |key: &[u8]| {
+            let mut numbers = Vec::new();
+            let mut note = |number, _: &[u8]| {
+                numbers.push(number);
+                Ok(())
+            };
+            state.versions(COLLECTION, key, &mut note).unwrap();
+            numbers
+        };
+        state.commit(&mut vec![put(b"a", None), put(b"a\0", None)], 1, 0).unwrap();
+        assert_eq!((numbers(b"a"), numbers(b"a\0")), (vec![1], vec![2]));
+        state.commit(&mut vec![put(b"a", None), put(b"a", None), put(b"a", None)], 3, 0).unwrap();
+        assert_eq!((numbers(b"a"), numbers(b"a\0")), (vec![4, 5], vec![2]));
+    }
+
+    /// As versions before history and expiry made a store.
+    #[test]
+    fn families_that_a_store_has_not_got_are_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        let old = ["default", "meta", "collections", "records", "vectors", "changes"];
+        let db = DB::open_cf(&options, database(directory.path()), old).unwrap();
+        let key = record_key(COLLECTION, b"a");
+        db.put_cf(db.cf_handle("records").unwrap(), &key, Record::default().encode().unwrap())
+            .unwrap();
+        drop(db);
+        let state = StateDatabase::open(directory.path(), Creation::Refuse).unwrap();
+        assert!(has(&state, b"a"));
+        state.commit(&mut vec![put(b"b", Some(5))], 1, 0).unwrap();
+        assert_eq!(due(&state).len(), 1);
+    }
+
+    #[test]
+    fn a_store_of_a_later_version_is_refused_with_the_remedy() {
+        let (directory, state) = state();
+        drop(state);
+        let path = database(directory.path());
+        let names = DB::list_cf(&Options::default(), &path).unwrap();
+        let mut db = DB::open_cf(&Options::default(), &path, names).unwrap();
+        db.create_cf("later", &Options::default()).unwrap();
+        drop(db);
+        let error = StateDatabase::open(directory.path(), Creation::Refuse).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.remedy().unwrap().contains("newer"), "{error:?}");
+    }
 }

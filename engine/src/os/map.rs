@@ -241,10 +241,13 @@ mod tests {
     use std::process::{Command, Output};
 
     use super::*;
-    use crate::layout::damaged_mark;
 
     const CHILD: &str = "OPDBUS_TEST_CHILD";
     const LEN_BYTES: usize = 1 << 16;
+
+    fn damaged_mark(path: &Path) -> PathBuf {
+        path.with_extension("damaged")
+    }
 
     fn mapped(path: &Path) -> (File, Map) {
         let file = File::options().read(true).write(true).open(path).unwrap();

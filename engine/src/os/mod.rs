@@ -1,4 +1,8 @@
 //! System calls behind safe types. No policy, no formats.
 
+pub(crate) mod barrier;
+pub(crate) mod clock;
 pub(crate) mod file;
+pub(crate) mod limits;
 pub(crate) mod map;
+pub(crate) mod memory;

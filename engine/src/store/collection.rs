@@ -8,17 +8,26 @@ use op_dbus_formats::collection::{
     Metric, ModelFingerprint,
 };
 use op_dbus_formats::embedding::Encoding;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::Store;
-use super::open::unix_ms;
 use crate::embed::Embedder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::ExactIndex;
+use crate::os::clock::unix_ms;
+
+/// The collection of state documents.
+pub const STATE_COLLECTION: &str = "state";
+
+/// How many versions of each record [`STATE_COLLECTION`] keeps unless told.
+pub const STATE_VERSIONS_KEPT: u16 = 10;
 
 /// A collection of an opened store.
 pub(super) struct Collection {
     pub(super) name: CollectionName,
     pub(super) spec: CollectionSpec,
+    /// Makes the tier's keys of this collection unlike those of any other.
+    pub(super) tier_seed: u64,
     /// The collection's vectors; `None` until the first search.
     index: RwLock<Option<ExactIndex>>,
     /// Held while they are brought into memory, so that two searches do not do it twice.
@@ -37,6 +46,8 @@ pub enum CollectionOptions {
         /// How nearness is measured.
         metric: Metric,
     },
+    /// There is none yet: the first record with a vector or a text decides it.
+    Documents,
 }
 
 /// What a collection is.
@@ -44,19 +55,23 @@ pub enum CollectionOptions {
 pub struct CollectionInfo {
     /// Its name.
     pub name: String,
-    /// Elements of every vector.
+    /// Elements of every vector; 0 while it has no embedding space.
     pub dimensions: u32,
-    /// How nearness is measured.
+    /// How nearness is measured, once it has one.
     pub metric: Metric,
     /// The model that its texts are embedded by; `None` if callers give the vectors.
     pub model: Option<ModelFingerprint>,
     /// When it was created, in milliseconds since 1970-01-01 UTC.
     pub created_unix_ms: u64,
+    /// How many versions of each record are kept; 0 for no history.
+    pub versions_kept: u16,
 }
 
 impl Collection {
-    pub(super) fn new(name: CollectionName, spec: CollectionSpec) -> Self {
-        Self { name, spec, index: RwLock::new(None), loading: Mutex::new(()) }
+    /// `hash_seed` is the store's own, so that nobody can prepare keys that collide.
+    pub(super) fn new(name: CollectionName, spec: CollectionSpec, hash_seed: u64) -> Self {
+        let tier_seed = xxh3_64_with_seed(&spec.id.0.to_le_bytes(), hash_seed);
+        Self { name, spec, tier_seed, index: RwLock::new(None), loading: Mutex::new(()) }
     }
 
     pub(super) fn index(&self) -> RwLockReadGuard<'_, Option<ExactIndex>> {
@@ -82,11 +97,25 @@ impl Collection {
             metric: self.spec.metric,
             model: self.spec.model,
             created_unix_ms: self.spec.created_unix_ms,
+            versions_kept: self.spec.versions_kept,
         }
+    }
+
+    /// Refuses a search where no record has a vector.
+    fn check_space(&self) -> Result<()> {
+        if self.spec.has_space() {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Invalid,
+            format!("collection {} holds documents without texts or vectors", self.name),
+        )
+        .with_remedy("get its records by key, or search another collection"))
     }
 
     /// Refuses a vector of another length.
     pub(super) fn check_dimensions(&self, what: &str, found: usize) -> Result<()> {
+        self.check_space()?;
         if found == self.spec.dimensions as usize {
             return Ok(());
         }
@@ -102,6 +131,7 @@ impl Collection {
 
     /// Refuses a model that did not make this collection's embedding space.
     pub(super) fn check_model(&self, embedder: &Embedder) -> Result<()> {
+        self.check_space()?;
         let name = &self.name;
         match self.spec.model {
             Some(model) if model == embedder.fingerprint() => Ok(()),
@@ -126,12 +156,39 @@ impl Collection {
 impl Store {
     /// Creates a collection; one that exists with the same embedding space is left as it is.
     ///
+    /// [`STATE_COLLECTION`] keeps [`STATE_VERSIONS_KEPT`] versions of its records, others none. A
+    /// collection that has no embedding space yet gets the one asked for.
+    ///
     /// # Errors
     /// [`ErrorKind::Invalid`] if the name breaks the rule for names or is taken by a collection of
     /// another embedding space.
     pub fn create_collection(&self, name: &str, options: CollectionOptions) -> Result<()> {
-        let planned = self.plan_collection(name, options)?;
+        let planned = self.plan_collection(name, options, None)?;
         self.collection_or_create(name, &planned.spec).map(drop)
+    }
+
+    /// Creates a collection that keeps the last `versions_kept` versions of each record.
+    ///
+    /// # Errors
+    /// As [`Store::create_collection`]; [`ErrorKind::Invalid`] also if the collection exists and
+    /// keeps another number of versions.
+    pub fn create_collection_with_versions(
+        &self,
+        name: &str,
+        options: CollectionOptions,
+        versions_kept: u16,
+    ) -> Result<()> {
+        let planned = self.plan_collection(name, options, Some(versions_kept))?;
+        let created = self.collection_or_create(name, &planned.spec)?;
+        let found = created.spec.versions_kept;
+        if found == versions_kept {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Invalid,
+            format!("collection {name} exists and keeps {found} versions, not {versions_kept}"),
+        )
+        .with_remedy("use another name"))
     }
 
     /// Lists the collections by name.
@@ -169,6 +226,7 @@ impl Store {
         &self,
         name: &str,
         options: CollectionOptions,
+        versions_kept: Option<u16>,
     ) -> Result<Collection> {
         let name = parse_name(name)?;
         let (dimensions, metric, model) = match options {
@@ -176,8 +234,14 @@ impl Store {
                 let embedder = self.embedder()?;
                 (embedder.dimensions()?, Metric::Cosine, Some(embedder.fingerprint()))
             }
+            CollectionOptions::Given { dimensions: 0, .. } => return Err(no_dimensions(&name)),
             CollectionOptions::Given { dimensions, metric } => (dimensions, metric, None),
+            CollectionOptions::Documents => (0, Metric::Cosine, None),
         };
+        let versions_kept = versions_kept.unwrap_or(match name.as_str() {
+            STATE_COLLECTION => STATE_VERSIONS_KEPT,
+            _ => 0,
+        });
         let spec = CollectionSpec {
             id: CollectionId(0),
             dimensions,
@@ -185,36 +249,47 @@ impl Store {
             encoding: Encoding::F32,
             model,
             created_unix_ms: unix_ms(),
+            versions_kept,
         };
         // A space that cannot be kept is refused before anything is embedded for it.
         encode(name.as_str(), &spec)?;
-        Ok(Collection::new(name, spec))
+        Ok(Collection::new(name, spec, self.hash_seed))
     }
 
-    /// Finds a collection of the same embedding space, or creates it durably.
+    /// Finds a collection of the same embedding space, or creates it durably. One that has no space
+    /// gets it.
     pub(super) fn collection_or_create(
         &self,
         name: &str,
         planned: &CollectionSpec,
     ) -> Result<Arc<Collection>> {
         let mut collections = self.collections.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = collections.get(name) {
-            let space = |spec: &CollectionSpec| (spec.dimensions, spec.metric, spec.model);
-            if space(&known.spec) == space(planned) {
-                return Ok(Arc::clone(known));
+        let known = collections.get(name);
+        let spec = match known {
+            Some(known) => {
+                let space = |spec: &CollectionSpec| (spec.dimensions, spec.metric, spec.model);
+                if !planned.has_space() || space(&known.spec) == space(planned) {
+                    return Ok(Arc::clone(known));
+                }
+                if known.spec.has_space() {
+                    return Err(Error::new(
+                        ErrorKind::Invalid,
+                        format!("collection {name} exists with another embedding space"),
+                    )
+                    .with_remedy("use another name"));
+                }
+                let CollectionSpec { id, created_unix_ms, versions_kept, .. } = known.spec;
+                CollectionSpec { id, created_unix_ms, versions_kept, ..*planned }
             }
-            return Err(Error::new(
-                ErrorKind::Invalid,
-                format!("collection {name} exists with another embedding space"),
-            )
-            .with_remedy("use another name"));
-        }
+            None => {
+                let ids = collections.values().map(|known| known.spec.id.0 + 1);
+                CollectionSpec { id: CollectionId(ids.max().unwrap_or(1)), ..*planned }
+            }
+        };
         let valid_name = parse_name(name)?;
-        let id = collections.values().map(|known| known.spec.id.0 + 1).max().unwrap_or(1);
-        let spec = CollectionSpec { id: CollectionId(id), ..*planned };
         let encoded = encode(name, &spec)?;
         self.commits.write_besides(|| self.state.put_collection(&valid_name, &encoded))?;
-        let collection = Arc::new(Collection::new(valid_name, spec));
+        let collection = Arc::new(Collection::new(valid_name, spec, self.hash_seed));
         collections.insert(name.to_owned(), Arc::clone(&collection));
         Ok(collection)
     }
@@ -226,10 +301,15 @@ fn parse_name(name: &str) -> Result<CollectionName> {
     })
 }
 
+fn no_dimensions(name: &CollectionName) -> Error {
+    Error::new(ErrorKind::Invalid, format!("collection {name} cannot have vectors of 0 elements"))
+        .with_remedy("give vectors of at least one element, or create it for documents")
+}
+
 fn encode(name: &str, spec: &CollectionSpec) -> Result<[u8; COLLECTION_SPEC_LEN_BYTES]> {
     spec.encode().map_err(|error| {
         Error::new(ErrorKind::Invalid, format!("collection {name} cannot be created"))
             .with_source(error)
-            .with_remedy("give vectors of at least one element")
+            .with_remedy("give vectors of 1 to 65,536 elements")
     })
 }

@@ -5,30 +5,39 @@
 //! the first search and kept up to date by every commit after that.
 
 mod collection;
+mod expiry;
+mod history;
+mod memory;
 mod open;
 mod search;
 mod stats;
+mod vectors;
 mod write;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use op_dbus_formats::embedding::EncodedEmbedding;
 use op_dbus_formats::record::{self as format, EmbeddingSource};
 
-use crate::cache::{CachedEmbedding, EmbeddingCache};
+use crate::cache::{CachedEmbedding, EmbeddingCache, Found};
 use crate::db::commit::CommitQueue;
 use crate::db::state::{Records, StateDatabase};
 use crate::embed::{Embedder, EmbedderConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::Layout;
+use crate::os::clock::unix_ms;
 use crate::os::file::Lock;
-use crate::record::{Record, validate_key};
+use crate::record::{Record, is_past, validate_key};
+use crate::tier::{PolicyKind, Tier};
 
 use collection::Collection;
-pub use collection::{CollectionInfo, CollectionOptions};
+pub use collection::{CollectionInfo, CollectionOptions, STATE_COLLECTION, STATE_VERSIONS_KEPT};
+pub use history::Version;
+pub use memory::MemoryCap;
 pub use stats::{CollectionStats, Stats};
+pub use vectors::{Vector, Vectors};
 pub use write::PutReport;
 
 /// How far a caller's embedding may be from length 1: what f16 makes of one.
@@ -40,19 +49,44 @@ pub struct StoreConfig {
     base: PathBuf,
     embedder: Option<EmbedderConfig>,
     create: bool,
+    capacity_bytes: Option<u64>,
+    policy: PolicyKind,
 }
 
 impl StoreConfig {
     /// Names the directory of the store, which is made if it is missing.
     #[must_use]
     pub fn new(base: impl Into<PathBuf>) -> Self {
-        Self { base: base.into(), embedder: None, create: true }
+        Self {
+            base: base.into(),
+            embedder: None,
+            create: true,
+            capacity_bytes: None,
+            policy: PolicyKind::default(),
+        }
     }
 
     /// Sets the model that turns text into vectors. It is loaded when first needed.
     #[must_use]
     pub fn with_embedder(mut self, embedder: EmbedderConfig) -> Self {
         self.embedder = Some(embedder);
+        self
+    }
+
+    /// Sets the memory that the store may take: hot vectors and what the databases buffer.
+    ///
+    /// Unless set, a quarter of the machine's memory. A control group's limit lowers it to 70 % of
+    /// that. Vectors brought together by a search come on top.
+    #[must_use]
+    pub fn with_capacity_bytes(mut self, capacity_bytes: u64) -> Self {
+        self.capacity_bytes = Some(capacity_bytes);
+        self
+    }
+
+    /// Sets who leaves memory when it is full.
+    #[must_use]
+    pub fn with_policy(mut self, policy: PolicyKind) -> Self {
+        self.policy = policy;
         self
     }
 
@@ -69,10 +103,14 @@ pub struct Store {
     layout: Layout,
     state: StateDatabase,
     cache: EmbeddingCache,
+    tier: Arc<Tier>,
+    memory: MemoryCap,
+    hash_seed: u64,
     commits: CommitQueue,
     collections: RwLock<BTreeMap<String, Arc<Collection>>>,
     embedder_config: Option<EmbedderConfig>,
-    embedder: Mutex<Option<Arc<Embedder>>>,
+    embedder: OnceLock<Arc<Embedder>>,
+    opening_embedder: Mutex<()>,
     // Last, so that the databases are closed before somebody else may open them.
     _lock: Lock,
 }
@@ -104,10 +142,12 @@ impl Store {
     pub fn get(&self, collection: &str, key: &[u8]) -> Result<Option<Record>> {
         validate_key(key)?;
         let collection = self.collection(collection)?;
-        self.state
+        let record = self
+            .state
             .record_and_vector(collection.spec.id, key)?
             .map(|stored| self.decode(&collection, key, &stored.record, stored.vector.as_deref()))
-            .transpose()
+            .transpose()?;
+        Ok(record.filter(|record| !is_past(record.expires_at_unix_ms, unix_ms())))
     }
 
     /// Walks the records whose keys start with `prefix`, in key order, as they are now.
@@ -117,7 +157,7 @@ impl Store {
     pub fn scan(&self, collection: &str, prefix: &[u8]) -> Result<Scan<'_>> {
         let collection = self.collection(collection)?;
         let records = self.state.records(collection.spec.id, prefix);
-        Ok(Scan { store: self, collection, records })
+        Ok(Scan { store: self, collection, records, now_unix_ms: unix_ms() })
     }
 
     /// Returns the embedding of a text by the store's model, from the cache if it is there.
@@ -169,13 +209,33 @@ impl Store {
         self.cache.clear()
     }
 
+    /// Returns the embedding of a text if it is known, without computing it.
+    ///
+    /// Cost of a hot one: as [`Vectors::get`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] if no model is configured.
+    pub fn embedding(&self, text: &str) -> Result<Option<Vector<'_>>> {
+        let embedder = match self.embedder.get() {
+            Some(embedder) => embedder,
+            None => &self.embedder()?,
+        };
+        Ok(self.cache.find(embedder, text).map(|found| match found {
+            Found::Hot(vector) => Vector::hot(vector),
+            Found::Cold(vector) => Vector::cold(vector),
+        }))
+    }
+
     /// The store's model, opened when first asked for.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] if none is configured; those of [`Embedder::open`].
     pub fn embedder(&self) -> Result<Arc<Embedder>> {
-        let mut embedder = lock(&self.embedder);
-        if let Some(embedder) = &*embedder {
+        if let Some(embedder) = self.embedder.get() {
+            return Ok(Arc::clone(embedder));
+        }
+        let _opening = lock(&self.opening_embedder);
+        if let Some(embedder) = self.embedder.get() {
             return Ok(Arc::clone(embedder));
         }
         let config = self.embedder_config.as_ref().ok_or_else(|| {
@@ -187,8 +247,7 @@ impl Store {
         if known != Some(opened.known()) {
             self.cache.put_known_model(&config.model_dir, &opened.known());
         }
-        *embedder = Some(Arc::clone(&opened));
-        Ok(opened)
+        Ok(Arc::clone(self.embedder.get_or_init(|| opened)))
     }
 
     /// Closes the store and keeps its counters.
@@ -216,6 +275,7 @@ impl Store {
             text: record.text.map(Into::into),
             vector,
             payload: record.payload.into_owned(),
+            expires_at_unix_ms: record.expires_at_unix_ms,
         })
     }
 
@@ -260,6 +320,7 @@ pub struct Scan<'a> {
     store: &'a Store,
     collection: Arc<Collection>,
     records: Records<'a>,
+    now_unix_ms: u64,
 }
 
 impl Iterator for Scan<'_> {
@@ -267,10 +328,15 @@ impl Iterator for Scan<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let (store, collection) = (self.store, &self.collection);
-        self.records
-            .next_with(|key, record, vector| store.decode(collection, key, record, vector))
-            .transpose()
-            .map(Result::flatten)
+        loop {
+            let next = self
+                .records
+                .next_with(|key, record, vector| store.decode(collection, key, record, vector));
+            match next.transpose()?.flatten() {
+                Ok(record) if is_past(record.expires_at_unix_ms, self.now_unix_ms) => {}
+                record => return Some(record),
+            }
+        }
     }
 }
 

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, Mutex, RwLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use op_dbus_formats::FormatError;
 use op_dbus_formats::store_file::StoreFile;
 
 use super::collection::Collection;
+use super::memory::MemoryCap;
 use super::{Store, StoreConfig};
 use crate::cache::EmbeddingCache;
 use crate::db::Creation;
@@ -17,7 +17,9 @@ use crate::db::commit::CommitQueue;
 use crate::db::state::StateDatabase;
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::{Layout, database, store_file};
+use crate::os::clock::unix_ms;
 use crate::os::file::{self, Lock};
+use crate::tier::Tier;
 
 /// No `STORE` file of any version is longer.
 const STORE_FILE_LEN_MAX_BYTES: u64 = 4096;
@@ -35,23 +37,37 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
     }
     file::check_owner(&layout.state())?;
     let store_file = read_store_file(&layout.state())?;
-    let state = StateDatabase::open(&layout.state(), Creation::Refuse)?;
+    let memory = MemoryCap::find(config.capacity_bytes);
+    let state = StateDatabase::open(&layout.state(), Creation::Refuse, memory.database())?;
     let commits = CommitQueue::new(state.last_sequence()?);
     let collections: BTreeMap<_, _> = state
         .collections()?
         .into_iter()
-        .map(|(name, spec)| (name.to_string(), Arc::new(Collection::new(name, spec))))
+        .map(|(name, spec)| {
+            let collection = Collection::new(name.clone(), spec, store_file.hash_seed);
+            (name.to_string(), Arc::new(collection))
+        })
         .collect();
     file::create_directories(&layout.cache())?;
-    let cache = EmbeddingCache::open(&database(&layout.cache()), store_file.hash_seed)?;
+    let tier = Arc::new(Tier::new(memory.tier_bytes(), config.policy)?);
+    let cache = EmbeddingCache::open(
+        &database(&layout.cache()),
+        store_file.hash_seed,
+        memory.database(),
+        Arc::clone(&tier),
+    )?;
     Ok(Store {
         layout,
         state,
         cache,
+        tier,
+        memory,
+        hash_seed: store_file.hash_seed,
         commits,
         collections: RwLock::new(collections),
         embedder_config: config.embedder,
-        embedder: Mutex::new(None),
+        embedder: OnceLock::new(),
+        opening_embedder: Mutex::new(()),
         _lock: lock,
     })
 }
@@ -79,7 +95,8 @@ fn create(layout: &Layout) -> Result<()> {
         _ => {}
     }
     file::create_directories(&unfinished)?;
-    drop(StateDatabase::open(&unfinished, Creation::Create)?);
+    let memory = MemoryCap::find(None).database();
+    drop(StateDatabase::open(&unfinished, Creation::Create, memory)?);
     let bytes = StoreFile {
         store_id: random_bytes()?,
         hash_seed: u64::from_le_bytes(random_bytes()?),
@@ -132,11 +149,4 @@ fn random_bytes<const N: usize>() -> Result<[u8; N]> {
         })?;
     }
     Ok(bytes)
-}
-
-/// Now, in milliseconds since 1970-01-01 UTC; 0 for a clock that stands before.
-pub(super) fn unix_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

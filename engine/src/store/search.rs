@@ -11,8 +11,10 @@ use op_dbus_formats::record::{self as format, EmbeddingSource};
 use super::collection::Collection;
 use super::{Store, lock};
 use crate::error::{Error, ErrorKind, Result};
-use crate::index::{ExactIndex, Scored};
+use crate::index::{ExactIndex, Filter, Scored};
+use crate::os::clock::unix_ms;
 use crate::query::{Answer, Explain, Hit, Query, Target};
+use crate::record::is_past;
 
 /// Records whose vectors are brought into memory together.
 const WALK_COUNT: usize = 1024;
@@ -69,14 +71,19 @@ impl Store {
         };
         let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let mut found: Vec<Found> = Vec::new();
+        let now_unix_ms = unix_ms();
+        let expired = self.state.expired_keys(now_unix_ms)?;
         for collection in collections {
             let started = Instant::now();
             self.load_index(&collection)?;
             explain.load += started.elapsed();
             let started = Instant::now();
+            let expired = expired.of(collection.spec.id);
+            let is_visible = |key: &[u8]| expired.is_none_or(|expired| !expired.contains(key));
+            let filter = expired.map(|_| &is_visible as Filter<'_>);
             if let Some(index) = &*collection.index() {
                 explain.compared_count += index.len();
-                let scored = index.search(&vector, query.limit, None, threads)?;
+                let scored = index.search(&vector, query.limit, filter, threads)?;
                 found.extend(
                     scored
                         .into_iter()
@@ -89,7 +96,7 @@ impl Store {
         let started = Instant::now();
         let hits = found
             .into_iter()
-            .filter_map(|found| self.hit(&found).transpose())
+            .filter_map(|found| self.hit(&found, now_unix_ms).transpose())
             .collect::<Result<_>>()?;
         explain.fetch = started.elapsed();
         Ok(Answer { hits, explain })
@@ -113,7 +120,9 @@ impl Store {
                     };
                     collections.iter().try_for_each(check)?;
                 }
-                collections.retain(|known| known.spec.dimensions as usize == vector.len());
+                collections.retain(|known| {
+                    known.spec.has_space() && known.spec.dimensions as usize == vector.len()
+                });
             }
             Target::Text(_) => {
                 let embedder = self.embedder()?;
@@ -255,13 +264,16 @@ impl Store {
         Ok(embeddings.into_iter().map(|embedding| embedding.vector).collect())
     }
 
-    /// Reads a record found; `None` if it was removed meanwhile.
-    fn hit(&self, found: &Found) -> Result<Option<Hit>> {
+    /// Reads a record found; `None` if it was removed meanwhile, or replaced by one that expired.
+    fn hit(&self, found: &Found, now_unix_ms: u64) -> Result<Option<Hit>> {
         let Found { collection, scored } = found;
         let key = &scored.key;
         let Some(bytes) = self.state.record(collection.spec.id, key)? else { return Ok(None) };
         let record = format::Record::decode(&bytes)
             .map_err(|error| self.damaged(collection, "record", key, error))?;
+        if is_past(record.expires_at_unix_ms, now_unix_ms) {
+            return Ok(None);
+        }
         Ok(Some(Hit {
             collection: collection.name.to_string(),
             key: key.to_vec(),

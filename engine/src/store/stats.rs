@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::Store;
 use crate::cache::CacheStats;
 use crate::error::Result;
+use crate::os::clock::unix_ms;
 use crate::os::file::used_bytes;
 
 /// Figures of an opened store.
@@ -29,7 +30,7 @@ pub struct CollectionStats {
     pub name: String,
     /// Records in it.
     pub records: u64,
-    /// Elements of every vector.
+    /// Elements of every vector; 0 while it has no embedding space.
     pub dimensions: u32,
     /// How nearness is measured.
     pub metric: &'static str,
@@ -46,11 +47,14 @@ impl Store {
     pub fn stats(&self) -> Result<Stats> {
         let mut collections = Vec::new();
         let mut vectors_bytes = 0;
+        let expired = self.state.expired_keys(unix_ms())?;
         for collection in self.all_collections() {
             let mut records = 0;
             let mut walk = self.state.records(collection.spec.id, b"");
-            while walk.next_with(|_, _, _| ())?.is_some() {
-                records += 1;
+            let expired = expired.of(collection.spec.id);
+            let is_visible = |key: &[u8]| expired.is_none_or(|expired| !expired.contains(key));
+            while let Some(is_visible) = walk.next_with(|key, _, _| is_visible(key))? {
+                records += u64::from(is_visible);
             }
             vectors_bytes += collection.index().as_ref().map_or(0, |index| index.memory_bytes());
             collections.push(CollectionStats {

@@ -7,11 +7,14 @@ use op_dbus_formats::record::{self as format, EmbeddingSource};
 
 use super::Store;
 use super::collection::{Collection, CollectionOptions};
+use crate::arena::{Contents, NEVER};
 use crate::cache::CachedEmbedding;
 use crate::db::state::{Action, Mutation};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::ExactIndex;
-use crate::record::{Record, validate_key};
+use crate::os::clock::unix_ms;
+use crate::record::{Record, is_past, validate_key};
+use crate::tier::Departure;
 
 /// The most bytes one call may write; RocksDB takes a batch whole.
 const PUT_BYTES_MAX: usize = 256 << 20;
@@ -52,8 +55,9 @@ impl Store {
 
     /// Writes records, all or none, and returns when they are durable.
     ///
-    /// A collection that does not exist is created: for vectors of the first record's length if it
-    /// has one, for the store's model otherwise. Of records with equal keys the last counts.
+    /// A collection that does not exist is created. It gets its embedding space with the first
+    /// record that has a vector, for vectors of that length, or a text, for the store's model;
+    /// until then it holds documents. Of records with equal keys the last counts.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] if a record does not fit the collection and
@@ -62,12 +66,17 @@ impl Store {
     /// records were written is known when the store is opened again, and until then later writes
     /// get [`ErrorKind::Poisoned`].
     pub fn put_batch(&self, collection: &str, records: &[Record]) -> Result<PutReport> {
-        let Some(first) = records.first() else { return Ok(PutReport::default()) };
+        if records.is_empty() {
+            return Ok(PutReport::default());
+        }
         records.iter().try_for_each(Record::validate)?;
         // Everything that can be refused is refused before a collection is made for it.
+        let options = options_for(records)?;
         let planned = match self.find_collection(collection) {
-            Some(collection) => collection,
-            None => Arc::new(self.plan_collection(collection, options_for(first)?)?),
+            Some(known) if known.spec.has_space() || options == CollectionOptions::Documents => {
+                known
+            }
+            _ => Arc::new(self.plan_collection(collection, options, None)?),
         };
         check_vectors(&planned, records)?;
         let embeddings = self.embed_texts(&planned, records)?;
@@ -99,11 +108,19 @@ impl Store {
     pub fn remove(&self, collection: &str, key: &[u8]) -> Result<bool> {
         validate_key(key)?;
         let collection = self.collection(collection)?;
-        if self.state.record(collection.spec.id, key)?.is_none() {
+        let Some(stored) = self.state.record(collection.spec.id, key)? else { return Ok(false) };
+        // What is damaged can be removed.
+        let expires_at_unix_ms = format::Record::decode_expiry(&stored).unwrap_or_default();
+        drop(stored);
+        if is_past(expires_at_unix_ms, unix_ms()) {
             return Ok(false);
         }
-        let mutation =
-            Mutation { collection: collection.spec.id, key: key.to_vec(), action: Action::Remove };
+        let mutation = Mutation {
+            collection: collection.spec.id,
+            key: key.to_vec(),
+            action: Action::Remove,
+            versions_kept: collection.spec.versions_kept,
+        };
         self.commit(vec![mutation])?;
         Ok(true)
     }
@@ -153,7 +170,7 @@ impl Store {
 
     /// Commits mutations. Without any, waits for earlier ones, so that a caller who is told that
     /// a record is stored finds it.
-    fn commit(&self, mutations: Vec<Mutation>) -> Result<()> {
+    pub(super) fn commit(&self, mutations: Vec<Mutation>) -> Result<()> {
         let batch_bytes: usize = mutations.iter().map(Mutation::batch_bytes).sum();
         if batch_bytes > PUT_BYTES_MAX {
             return Err(Error::new(
@@ -164,9 +181,42 @@ impl Store {
         }
         self.commits.commit(
             mutations,
-            |mutations, first_sequence| self.state.commit(mutations, first_sequence),
-            |mutations| self.index_mutations(mutations),
+            |mutations, first_sequence| self.state.commit(mutations, first_sequence, unix_ms()),
+            |mutations| {
+                self.tier_mutations(mutations);
+                self.index_mutations(mutations);
+            },
         )
+    }
+
+    /// Shows committed mutations to readers of hot vectors.
+    fn tier_mutations(&self, mutations: &[Mutation]) {
+        let collections = self.all_collections();
+        for mutation in mutations {
+            let Some(collection) =
+                collections.iter().find(|known| known.spec.id == mutation.collection)
+            else {
+                continue;
+            };
+            let Ok(pool) = self.tier.pool(collection.spec.dimensions as usize) else { continue };
+            let (tier_key, budget) = (collection.tier_key(&mutation.key), self.tier.budget());
+            match &mutation.action {
+                Action::Put {
+                    given_vector: Some(_),
+                    indexed: Some(vector),
+                    expires_at_unix_ms,
+                    ..
+                } => {
+                    let expires_at_unix_ms = expires_at_unix_ms.unwrap_or(NEVER);
+                    let contents = Contents { key: tier_key, expires_at_unix_ms, vector };
+                    pool.put(&contents, Some(&collection.locator(&mutation.key)), budget);
+                }
+                Action::Put { .. } | Action::Remove => {
+                    pool.remove(tier_key, Departure::Change, budget);
+                }
+                Action::Expire { .. } => pool.remove(tier_key, Departure::Expiry, budget),
+            }
+        }
     }
 
     /// Shows committed mutations to searches, in collections whose vectors are in memory.
@@ -189,7 +239,7 @@ fn apply(index: &mut ExactIndex, mutation: &Mutation) -> Result<()> {
         Action::Put { indexed: Some(vector), .. } => {
             index.insert(&mutation.key, vector)?;
         }
-        Action::Put { indexed: None, .. } | Action::Remove => {
+        Action::Put { indexed: None, .. } | Action::Remove | Action::Expire { .. } => {
             index.remove(&mutation.key);
         }
     }
@@ -210,7 +260,12 @@ fn needs_embedding(record: &Record) -> bool {
     record.text.is_some() && record.vector.is_none()
 }
 
-fn options_for(first: &Record) -> Result<CollectionOptions> {
+/// What the first record that has something to embed asks for.
+fn options_for(records: &[Record]) -> Result<CollectionOptions> {
+    let embedded = |record: &&Record| record.vector.is_some() || record.text.is_some();
+    let Some(first) = records.iter().find(embedded) else {
+        return Ok(CollectionOptions::Documents);
+    };
     Ok(match &first.vector {
         Some(vector) => CollectionOptions::Given {
             dimensions: u32::try_from(vector.len()).map_err(|_| {
@@ -246,7 +301,7 @@ fn encode(
         payload: record.payload.clone(),
         text: record.text.as_deref().map(Into::into),
         embedding: source,
-        expires_at_unix_ms: None,
+        expires_at_unix_ms: record.expires_at_unix_ms,
     }
     .encode()
     .map_err(unfit)?;
@@ -254,7 +309,13 @@ fn encode(
     Ok(Mutation {
         collection: collection.spec.id,
         key: record.key.clone(),
-        action: Action::Put { record: encoded, given_vector, indexed },
+        action: Action::Put {
+            record: encoded,
+            given_vector,
+            indexed,
+            expires_at_unix_ms: record.expires_at_unix_ms,
+        },
+        versions_kept: collection.spec.versions_kept,
     })
 }
 

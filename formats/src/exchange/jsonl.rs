@@ -31,9 +31,6 @@ use crate::{FormatError, Payload, TextError};
 /// Longest line. The largest record, in its longest spelling, is shorter.
 pub const LINE_LEN_MAX_BYTES: usize = 32 << 20;
 
-/// Deepest nesting of a JSON payload: what JSON parsers commonly take.
-pub const PAYLOAD_DEPTH_MAX: usize = 128;
-
 /// One record, as it is exchanged.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExchangeRecord<'a> {
@@ -168,15 +165,8 @@ fn check_renderable(record: &ExchangeRecord<'_>) -> Result<(), FormatError> {
             what: "payload",
             offset: offset_in(json.as_bytes(), &error) as u64,
         })?;
-        let depth = depth_of(json);
-        if depth > PAYLOAD_DEPTH_MAX {
-            return Err(FormatError::TooLarge {
-                what: "nesting of the payload",
-                found: depth as u64,
-                limit: PAYLOAD_DEPTH_MAX as u64,
-            });
-        }
     }
+    record.payload.check_depth()?;
     if record.text.is_none() && record.vector.is_none() && record.payload == Payload::None {
         return Err(FormatError::Empty { what: "record" });
     }
@@ -344,10 +334,7 @@ impl<'a> Source<'a> {
     fn json_payload(&self, raw: &'a RawValue) -> Result<Payload<'a>, TextError> {
         let payload = Payload::Json(raw.get().into());
         self.check(raw, payload.check_len())?;
-        if depth_of(raw.get()) > PAYLOAD_DEPTH_MAX {
-            let problem = format!("the payload is nested over {PAYLOAD_DEPTH_MAX} deep");
-            return Err(self.wrong_in(raw, 0, problem));
-        }
+        self.check(raw, payload.check_depth())?;
         Ok(payload)
     }
 
@@ -433,32 +420,10 @@ fn offset_in(json: &[u8], error: &serde_json::Error) -> usize {
     (line_start + error.column().saturating_sub(1)).min(json.len())
 }
 
-/// Returns how deeply the arrays and objects of valid JSON are nested.
-fn depth_of(json: &str) -> usize {
-    let (mut depth, mut deepest) = (0_usize, 0);
-    let mut in_string = false;
-    let mut bytes = json.bytes();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'"' => in_string = !in_string,
-            // Whatever is escaped does not end the string.
-            b'\\' => {
-                bytes.next();
-            }
-            b'[' | b'{' if !in_string => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    deepest
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::PAYLOAD_DEPTH_MAX;
 
     fn error_of(line: &str) -> (u64, String) {
         let error = parse_line(line.as_bytes(), 7).unwrap_err();
@@ -549,7 +514,10 @@ mod tests {
         };
         assert!(parse_line(nested(PAYLOAD_DEPTH_MAX).as_bytes(), 1).is_ok());
         let (column, problem) = error_of(&nested(PAYLOAD_DEPTH_MAX + 1));
-        assert_eq!((column, problem.as_str()), (22, "the payload is nested over 128 deep"));
+        assert_eq!(
+            (column, problem.as_str()),
+            (22, "nesting of the payload is 129, the limit is 128")
+        );
     }
 
     #[test]

@@ -1,0 +1,67 @@
+//! `op-dbus benchmark`: what this machine does with the engine, beside what else it could use.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use op_dbus_benches::{HitBenchmark, HitRow};
+use serde_json::json;
+
+use crate::args::Benchmark;
+use crate::error::{Error, Result};
+use crate::exit::Exit;
+use crate::interrupt;
+use crate::output::{Output, grouped};
+use crate::progress::Progress;
+
+pub(super) fn run(output: &Output, arguments: &Benchmark) -> Result<Exit> {
+    interrupt::catch();
+    let base = arguments.directory.clone().unwrap_or_else(std::env::temp_dir);
+    let mut rows = Vec::new();
+    for &keys_count in &arguments.keys {
+        match hits(arguments, &base, keys_count) {
+            Ok(measured) => rows.extend(measured),
+            Err(_) if interrupt::is_requested() => return Ok(Exit::Interrupted),
+            Err(error) => return Err(Error::io("measure in", &base, error)),
+        }
+    }
+    output.answer(&json!({ "cache_hit": rows }), |out| render(out, &rows))?;
+    Ok(Exit::Success)
+}
+
+fn hits(arguments: &Benchmark, base: &Path, keys_count: u32) -> io::Result<Vec<HitRow>> {
+    // Removed when it goes out of scope, also after Ctrl-C.
+    let directory = tempfile::Builder::new().prefix("op-dbus-benchmark-").tempdir_in(base)?;
+    let progress = Progress::start(None);
+    let benchmark = HitBenchmark {
+        keys_count,
+        lookups_count: arguments.cache_hit,
+        threads_counts: arguments.threads_at_once.clone(),
+    };
+    benchmark.run(directory.path(), &mut |doing| {
+        progress.say(doing);
+        if interrupt::is_requested() { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
+    })
+}
+
+fn render(out: &mut dyn Write, rows: &[HitRow]) -> io::Result<()> {
+    writeln!(out, "A vector of 1,536 bytes by key, Zipf 0.99; medians, in nanoseconds")?;
+    writeln!(
+        out,
+        "{:18} {:>10} {:>7} {:>8} {:>8} {:>8} {:>12}",
+        "engine", "keys", "threads", "p50", "p99", "CPU", "lookups/s"
+    )?;
+    for row in rows {
+        writeln!(
+            out,
+            "{:18} {:>10} {:>7} {:>8.0} {:>8.0} {:>8.0} {:>12}",
+            row.engine,
+            grouped(row.keys.into()),
+            row.threads,
+            row.p50_ns,
+            row.p99_ns,
+            row.cpu_ns,
+            grouped(row.lookups_per_second as u64)
+        )?;
+    }
+    Ok(())
+}

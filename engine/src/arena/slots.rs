@@ -1,0 +1,241 @@
+//! Slots: places of one size for vectors, each with a header of one cache line before it.
+//!
+//! | offset | size | field | |
+//! |---|---|---|---|
+//! | 0 | 16 | key | |
+//! | 16 | 8 | expires_at_unix_ms | 0 is never |
+//! | 24 | 4 | access | what readers leave: whoever decides about eviction gives it its meaning |
+//! | 28 | 4 | generation | counts beginnings and ends of lives: odd while somebody lives here |
+//! | 64 | 4 each | vector | padded to a cache line |
+//!
+//! Key, expiry and vector are written only while a slot is a [`FreeSlot`], which has one owner and
+//! no readers; access and generation are atomic and may change at any time.
+
+use std::cell::UnsafeCell;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::Contents;
+use crate::error::Result;
+use crate::os::memory::{REGION_BYTES, Reservation};
+
+/// The number of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slot(pub(crate) u32);
+
+/// A slot that nobody can read, to be written by its owner.
+#[derive(Debug)]
+pub(super) struct FreeSlot(u32);
+
+impl FreeSlot {
+    /// The slot, to be published.
+    pub(super) fn slot(&self) -> Slot {
+        Slot(self.0)
+    }
+}
+
+/// Slots that can be filled. There is one of these for an arena, with its writer.
+#[derive(Debug, Default)]
+pub(super) struct FreeSlots(Vec<u32>);
+
+impl FreeSlots {
+    pub(super) fn take(&mut self) -> Option<FreeSlot> {
+        self.0.pop().map(FreeSlot)
+    }
+
+    /// Takes back a slot that was never published.
+    pub(super) fn give_back(&mut self, free: FreeSlot) {
+        self.0.push(free.0);
+    }
+
+    /// Makes a slot free.
+    ///
+    /// # Safety
+    /// It must have been published and taken out once since it was free, and nobody may be able to
+    /// read it any more.
+    #[expect(unsafe_code, reason = "whether somebody reads is known to the caller")]
+    pub(super) unsafe fn add(&mut self, slot: Slot) {
+        self.0.push(slot.0);
+    }
+}
+
+/// The cache line before a vector.
+#[repr(C, align(64))]
+pub(super) struct Header {
+    key: UnsafeCell<u128>,
+    expires_at_unix_ms: UnsafeCell<u64>,
+    pub(super) access: AtomicU32,
+    pub(super) generation: AtomicU32,
+}
+
+const HEADER_BYTES: usize = size_of::<Header>();
+const _: () = assert!(HEADER_BYTES == 64);
+
+/// Slots of one size in one reservation, each at a fixed address.
+pub(super) struct Slots {
+    memory: Reservation,
+    dimensions: usize,
+    slot_bytes: usize,
+    slots_max: u32,
+    /// Slots below have memory.
+    minted: AtomicU32,
+}
+
+// SAFETY: the cells are written only through a FreeSlot, which one thread owns, and read only
+// after the slot was published, which orders the two.
+#[expect(unsafe_code, reason = "cells are not Sync by themselves")]
+unsafe impl Sync for Header {}
+
+impl Slots {
+    /// Reserves slots for vectors of so many elements in at most `capacity_bytes` of memory.
+    pub(super) fn new(dimensions: usize, capacity_bytes: usize) -> Result<Self> {
+        let slot_bytes = slot_bytes(dimensions);
+        let slots_max = u32::try_from(capacity_bytes / slot_bytes).unwrap_or(u32::MAX);
+        Ok(Self {
+            memory: Reservation::new(slots_max as usize * slot_bytes)?,
+            dimensions,
+            slot_bytes,
+            slots_max,
+            minted: AtomicU32::new(0),
+        })
+    }
+
+    pub(super) fn dimensions(&self) -> usize {
+        self.dimensions
+    }
+
+    pub(super) fn slot_bytes(&self) -> usize {
+        self.slot_bytes
+    }
+
+    /// No slot that was ever in use is at or beyond this.
+    pub(super) fn end(&self) -> u32 {
+        self.minted.load(Ordering::Acquire)
+    }
+
+    /// Memory that was taken from the kernel.
+    pub(super) fn memory_bytes(&self) -> usize {
+        (self.end() as usize * self.slot_bytes).next_multiple_of(REGION_BYTES)
+    }
+
+    pub(super) fn header(&self, slot: Slot) -> &Header {
+        assert!(slot.0 < self.end(), "the slot has memory");
+        self.header_of_linked(slot)
+    }
+
+    /// The same for a slot that the table names, which always has memory: without asking.
+    #[inline]
+    pub(super) fn header_of_linked(&self, slot: Slot) -> &Header {
+        debug_assert!(slot.0 < self.end());
+        let header = self.address(slot).cast::<Header>();
+        #[expect(unsafe_code, reason = "typed access to mapped memory")]
+        // SAFETY: the slot lies in committed memory, which reads as a valid header of zeros from
+        // the beginning, aligned because regions and slots are; all its fields can be shared.
+        unsafe {
+            header.as_ref()
+        }
+    }
+
+    #[inline]
+    fn address(&self, slot: Slot) -> NonNull<u8> {
+        let offset_bytes = slot.0 as usize * self.slot_bytes;
+        #[expect(unsafe_code, reason = "an address inside the reservation")]
+        // SAFETY: the reservation holds `slots_max` slots, and every slot is below that.
+        unsafe {
+            self.memory.base().add(offset_bytes)
+        }
+    }
+
+    #[inline]
+    fn floats(&self, slot: Slot) -> NonNull<f32> {
+        #[expect(unsafe_code, reason = "an address inside the slot")]
+        // SAFETY: a slot begins with its header, and the vector follows.
+        let vector = unsafe { self.address(slot).add(HEADER_BYTES) };
+        vector.cast()
+    }
+
+    /// The key of a slot.
+    ///
+    /// # Safety
+    /// The slot must have been published, and cannot have become a [`FreeSlot`] since.
+    #[inline]
+    #[expect(unsafe_code, reason = "whether somebody writes is known to the caller")]
+    pub(super) unsafe fn key(&self, slot: Slot) -> u128 {
+        // SAFETY: nobody writes the cell, as the caller promises.
+        unsafe { *self.header_of_linked(slot).key.get() }
+    }
+
+    /// The expiry of a slot; 0 is never.
+    ///
+    /// # Safety
+    /// As [`Self::key`].
+    #[inline]
+    #[expect(unsafe_code, reason = "whether somebody writes is known to the caller")]
+    pub(super) unsafe fn expires_at_unix_ms(&self, slot: Slot) -> u64 {
+        // SAFETY: nobody writes the cell, as the caller promises.
+        unsafe { *self.header_of_linked(slot).expires_at_unix_ms.get() }
+    }
+
+    /// The vector of a slot. Shape: `[dimensions]`.
+    ///
+    /// # Safety
+    /// As [`Self::key`], for as long as the slice is used.
+    #[inline]
+    #[expect(unsafe_code, reason = "whether somebody writes is known to the caller")]
+    pub(super) unsafe fn vector(&self, slot: Slot) -> &[f32] {
+        // SAFETY: the floats lie in the slot, were written before it was published, and nobody
+        // writes them now, as the caller promises.
+        unsafe { std::slice::from_raw_parts(self.floats(slot).as_ptr(), self.dimensions) }
+    }
+
+    /// Makes a slot that was never used; `None` if there is no more room.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Full`](crate::ErrorKind::Full) if the kernel has no memory for it.
+    pub(super) fn mint(&self, _writer: &mut FreeSlots) -> Result<Option<FreeSlot>> {
+        let slot = self.minted.load(Ordering::Relaxed);
+        if slot == self.slots_max {
+            return Ok(None);
+        }
+        let bytes = |slots: u32| (slots as usize * self.slot_bytes).next_multiple_of(REGION_BYTES);
+        let (given, needed) = (bytes(slot), bytes(slot + 1));
+        if needed > given {
+            self.memory.commit(given, needed - given)?;
+        }
+        self.minted.store(slot + 1, Ordering::Release);
+        Ok(Some(FreeSlot(slot)))
+    }
+
+    /// Fills a free slot, which can then be published.
+    ///
+    /// # Panics
+    /// If the vector has another length.
+    pub(super) fn fill(&self, free: &mut FreeSlot, contents: &Contents<'_>, access: u32) {
+        assert_eq!(contents.vector.len(), self.dimensions, "vectors of an arena have one length");
+        let slot = Slot(free.0);
+        let header = self.header(slot);
+        header.access.store(access, Ordering::Relaxed);
+        #[expect(unsafe_code, reason = "writing mapped memory")]
+        // SAFETY: a free slot has no readers, and the caller owns it.
+        unsafe {
+            *header.key.get() = contents.key;
+        }
+        #[expect(unsafe_code, reason = "writing mapped memory")]
+        // SAFETY: as above.
+        unsafe {
+            *header.expires_at_unix_ms.get() = contents.expires_at_unix_ms;
+        }
+        #[expect(unsafe_code, reason = "writing mapped memory")]
+        // SAFETY: the slot has room for the vector, whose length was just checked; what is
+        // written is nobody's and does not overlap what a caller borrowed.
+        unsafe {
+            self.floats(slot)
+                .copy_from_nonoverlapping(NonNull::from(contents.vector).cast(), self.dimensions);
+        }
+    }
+}
+
+/// Memory that one vector takes, its header included.
+pub(crate) fn slot_bytes(dimensions: usize) -> usize {
+    HEADER_BYTES + (dimensions * size_of::<f32>()).next_multiple_of(HEADER_BYTES)
+}

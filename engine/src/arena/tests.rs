@@ -1,0 +1,156 @@
+//! The arena against a plain map, and under readers that never stop.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::*;
+
+const DIMENSIONS: usize = 24;
+
+/// Spreads a number over all bits of a key, as hashes are.
+fn key(number: u32) -> u128 {
+    u128::from(number + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835)
+}
+
+fn contents(key: u128, vector: &[f32]) -> Contents<'_> {
+    Contents { key, expires_at_unix_ms: NEVER, vector }
+}
+
+fn slots(count: usize) -> (Arena, Writer) {
+    create(DIMENSIONS, count * slot_bytes(DIMENSIONS)).unwrap()
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u32) -> u32 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        ((self.0 >> 33) % u64::from(bound)) as u32
+    }
+}
+
+#[test]
+fn it_holds_what_a_map_holds() {
+    let (arena, mut writer) = slots(300);
+    let mut model: BTreeMap<u32, f32> = BTreeMap::new();
+    let mut random = Random(3);
+    for round in 0..20_000_u32 {
+        let number = random.below(400);
+        match writer.find(key(number)) {
+            Some(slot) => {
+                assert_eq!(writer.key(slot), key(number));
+                writer.remove(slot);
+                model.remove(&number);
+            }
+            None => {
+                let vector = [round as f32; DIMENSIONS];
+                if writer.insert(&contents(key(number), &vector), 0).unwrap().is_some() {
+                    model.insert(number, round as f32);
+                } else {
+                    // Full only when it is: what was taken out and is not read comes back.
+                    assert!(model.len() + writer.departed.len() == 300);
+                }
+            }
+        }
+        assert_eq!(writer.residents_count() as usize, model.len());
+        let number = random.below(400);
+        let found = arena.find(key(number)).map(|hot| hot[DIMENSIONS - 1]);
+        assert_eq!(found, model.get(&number).copied());
+    }
+}
+
+#[test]
+fn the_table_grows_and_loses_nothing() {
+    let count = 500_000;
+    let (arena, mut writer) = create(1, count as usize * slot_bytes(1)).unwrap();
+    let table_bytes = |arena: &Arena| arena.shared.table(&epoch::pin()).memory_bytes();
+    let before = table_bytes(&arena);
+    for number in 0..count {
+        assert!(writer.insert(&contents(key(number), &[number as f32]), 0).unwrap().is_some());
+    }
+    assert!(table_bytes(&arena) > before);
+    for number in 0..count {
+        assert_eq!(arena.find(key(number)).map(|hot| hot[0]), Some(number as f32));
+        assert!(arena.find(key(number + count)).is_none());
+    }
+}
+
+#[test]
+fn a_handle_means_one_life() {
+    let (arena, mut writer) = slots(1);
+    let slot = writer.insert(&contents(key(1), &[1.0; DIMENSIONS]), 0).unwrap().unwrap();
+    let handle = writer.handle(slot);
+    assert_eq!(arena.resolve(handle).unwrap().key(), key(1));
+    writer.remove(slot);
+    assert!(arena.resolve(handle).is_none());
+    let insert = |writer: &mut Writer| writer.insert(&contents(key(2), &[2.0; DIMENSIONS]), 0);
+    let again = std::iter::repeat_with(|| insert(&mut writer).unwrap()).flatten().next();
+    assert_eq!(again, Some(slot));
+    assert!(arena.resolve(handle).is_none());
+    assert_eq!(arena.resolve(writer.handle(slot)).unwrap()[0], 2.0);
+}
+
+#[test]
+fn a_reader_keeps_what_it_found() {
+    let (arena, mut writer) = slots(2);
+    let slot = writer.insert(&contents(key(1), &[1.0; DIMENSIONS]), 0).unwrap().unwrap();
+    let hot = arena.find(key(1)).unwrap();
+    writer.remove(slot);
+    assert!(arena.find(key(1)).is_none());
+    // One slot is left; the other is being read.
+    assert!(writer.insert(&contents(key(2), &[2.0; DIMENSIONS]), 0).unwrap().is_some());
+    assert!(writer.insert(&contents(key(3), &[3.0; DIMENSIONS]), 0).unwrap().is_none());
+    assert_eq!(&*hot, &[1.0; DIMENSIONS]);
+    drop(hot);
+}
+
+/// Readers and a writer for a while; returns how many reads found another's vector.
+fn wrong_reads(ignores_readers: bool, rounds: u32) -> u64 {
+    const KEYS_COUNT: u32 = 256;
+    let (arena, mut writer) = slots(64);
+    writer.ignores_readers = ignores_readers;
+    let ended = AtomicBool::new(false);
+    let read = |seed: u64| {
+        let mut random = Random(seed);
+        let (mut wrong, mut found) = (0_u64, 0_u64);
+        while !ended.load(Ordering::Relaxed) {
+            let number = random.below(KEYS_COUNT);
+            let Some(hot) = arena.find(key(number)) else { continue };
+            found += 1;
+            // Lets the writer run between finding and reading, now and then.
+            if found % 16 == 0 {
+                std::thread::yield_now();
+            }
+            wrong += u64::from(hot.iter().any(|element| *element != number as f32));
+        }
+        assert!(found > 0);
+        wrong
+    };
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (1..=3).map(|seed| scope.spawn(move || read(seed))).collect();
+        let mut random = Random(9);
+        for _ in 0..rounds {
+            let number = random.below(KEYS_COUNT);
+            match writer.find(key(number)) {
+                Some(slot) => writer.remove(slot),
+                None => {
+                    let vector = [number as f32; DIMENSIONS];
+                    writer.insert(&contents(key(number), &vector), 0).unwrap();
+                }
+            }
+        }
+        ended.store(true, Ordering::Relaxed);
+        readers.into_iter().map(|reader| reader.join().unwrap()).sum()
+    })
+}
+
+#[test]
+fn nobody_reads_what_another_wrote() {
+    assert_eq!(wrong_reads(false, 400_000), 0);
+}
+
+/// The planted bug: slots become free at once. The test above must be able to fail.
+#[test]
+fn slots_reused_too_early_are_noticed() {
+    assert!((0..50).any(|_| wrong_reads(true, 400_000) > 0));
+}

@@ -1,0 +1,142 @@
+//! Anonymous memory: address space reserved at once, given memory piece by piece.
+//!
+//! Memory that is given begins at a multiple of [`REGION_BYTES`] and asks for huge pages, so that
+//! a random access costs one entry of the translation cache, not one of hundreds of thousands.
+//! Where there are none, ordinary pages serve. Reserved address space counts for nothing, neither
+//! in resident memory nor against the kernel's overcommit limit.
+
+use std::ptr::NonNull;
+
+use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// The unit of giving and taking memory: one huge page of x86-64 and of AArch64 with 4 KiB pages.
+pub(crate) const REGION_BYTES: usize = 2 << 20;
+
+/// A range of address space.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    mapped: NonNull<u8>,
+    mapped_bytes: usize,
+    base: NonNull<u8>,
+    len_bytes: usize,
+}
+
+// SAFETY: it is a range of addresses, which is the same in every thread.
+#[expect(unsafe_code, reason = "a pointer is not Send by itself")]
+unsafe impl Send for Reservation {}
+// SAFETY: what changes the range, giving and taking, is done by the kernel, which orders it.
+#[expect(unsafe_code, reason = "a pointer is not Sync by itself")]
+unsafe impl Sync for Reservation {}
+
+impl Reservation {
+    /// Reserves at least `len_bytes`, without memory.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Full`] if the address space is limited (`ulimit -v`).
+    pub(crate) fn new(len_bytes: usize) -> Result<Self> {
+        let len_bytes = len_bytes.max(1).next_multiple_of(REGION_BYTES);
+        // Room to move the beginning to the next multiple.
+        let mapped_bytes = len_bytes + REGION_BYTES;
+        #[expect(unsafe_code, reason = "mapping memory has no safe interface")]
+        // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
+        let mapped = unsafe {
+            rustix::mm::mmap_anonymous(
+                std::ptr::null_mut(),
+                mapped_bytes,
+                ProtFlags::empty(),
+                MapFlags::PRIVATE | MapFlags::NORESERVE,
+            )
+        }
+        .map_err(|error| no_memory("reserve", mapped_bytes, error))?;
+        let mapped = NonNull::new(mapped.cast::<u8>())
+            .ok_or_else(|| no_memory("reserve", mapped_bytes, rustix::io::Errno::NOMEM))?;
+        let skip_bytes = mapped.as_ptr().align_offset(REGION_BYTES);
+        #[expect(unsafe_code, reason = "an address inside the mapping")]
+        // SAFETY: at most REGION_BYTES - 1 are skipped, and the mapping is longer by one region.
+        let base = unsafe { mapped.add(skip_bytes) };
+        Ok(Self { mapped, mapped_bytes, base, len_bytes })
+    }
+
+    /// The first address. Only what was [committed](Self::commit) may be touched.
+    pub(crate) fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    /// The number of bytes reserved.
+    pub(crate) fn len_bytes(&self) -> usize {
+        self.len_bytes
+    }
+
+    /// Gives memory, which reads as zeros, to a range of whole regions.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Full`] if the kernel has none.
+    pub(crate) fn commit(&self, offset_bytes: usize, len_bytes: usize) -> Result<()> {
+        let start = self.region(offset_bytes, len_bytes);
+        #[expect(unsafe_code, reason = "changing protection has no safe interface")]
+        // SAFETY: the range is ours, and more rights take nothing from those who use it.
+        unsafe {
+            rustix::mm::mprotect(
+                start.cast(),
+                len_bytes,
+                MprotectFlags::READ | MprotectFlags::WRITE,
+            )
+        }
+        .map_err(|error| no_memory("get", len_bytes, error))?;
+        #[expect(unsafe_code, reason = "advising has no safe interface")]
+        // SAFETY: the range is ours; this advice changes no byte of it.
+        let advised =
+            unsafe { rustix::mm::madvise(start.cast(), len_bytes, Advice::LinuxHugepage) };
+        if let Err(error) = advised {
+            // A kernel without huge pages: slower, not wrong.
+            tracing::debug!(%error, "no huge pages for memory of the arena");
+        }
+        Ok(())
+    }
+
+    fn region(&self, offset_bytes: usize, len_bytes: usize) -> *mut u8 {
+        let whole = offset_bytes % REGION_BYTES == 0 && len_bytes % REGION_BYTES == 0;
+        let inside = offset_bytes.checked_add(len_bytes).is_some_and(|end| end <= self.len_bytes);
+        assert!(whole && inside, "regions are whole and inside the reservation");
+        self.base.as_ptr().wrapping_add(offset_bytes)
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        #[expect(unsafe_code, reason = "unmapping has no safe interface")]
+        // SAFETY: the mapping is ours, and whoever uses its memory keeps the reservation alive.
+        let unmapped =
+            unsafe { rustix::mm::munmap(self.mapped.as_ptr().cast(), self.mapped_bytes) };
+        debug_assert!(unmapped.is_ok(), "{unmapped:?}");
+    }
+}
+
+fn no_memory(action: &str, len_bytes: usize, error: rustix::io::Errno) -> Error {
+    Error::new(ErrorKind::Full, format!("cannot {action} {len_bytes} bytes of memory"))
+        .with_source(std::io::Error::from(error))
+        .with_remedy("raise the limit (ulimit -v, MemoryMax) or lower the cache's capacity")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reservation_is_aligned_and_cheap() {
+        // Far more than any machine of ours has.
+        let reservation = Reservation::new(1 << 40).unwrap();
+        assert_eq!(reservation.base().as_ptr().align_offset(REGION_BYTES), 0);
+        assert_eq!(reservation.len_bytes(), 1 << 40);
+        reservation.commit(3 * REGION_BYTES, REGION_BYTES).unwrap();
+    }
+
+    #[test]
+    #[should_panic = "whole and inside"]
+    fn a_region_beyond_the_end_is_refused() {
+        let reservation = Reservation::new(1).unwrap();
+        let _ = reservation.commit(REGION_BYTES, REGION_BYTES);
+    }
+}

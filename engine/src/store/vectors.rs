@@ -1,0 +1,188 @@
+//! Vectors by key: hot ones borrowed from an arena, cold ones read from RocksDB and promoted.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use op_dbus_formats::record::{self as format, EmbeddingSource};
+use xxhash_rust::xxh3::xxh3_128_with_seed;
+
+use super::Store;
+use super::collection::Collection;
+use crate::arena::{Contents, HotVector, NEVER};
+use crate::error::Result;
+use crate::os::clock::unix_ms;
+use crate::record::{is_past, validate_key};
+use crate::tier::Pool;
+
+/// Reads vectors of one collection by key. Made by [`Store::vectors`].
+///
+/// What is looked up once for all reads is looked up when this is made: keep it.
+pub struct Vectors<'a> {
+    store: &'a Store,
+    collection: Arc<Collection>,
+    pool: Arc<Pool>,
+}
+
+/// A vector, where it was found. Shape: `[dimensions]` of the collection or the model.
+///
+/// A hot one is borrowed: until it is dropped, memory of vectors that were demoted is not used
+/// again, so copy what is kept for long.
+pub struct Vector<'a>(Residence<'a>);
+
+enum Residence<'a> {
+    Hot(HotVector<'a>),
+    Cold(Vec<f32>),
+}
+
+impl<'a> Vector<'a> {
+    pub(super) fn hot(vector: HotVector<'a>) -> Self {
+        Self(Residence::Hot(vector))
+    }
+
+    pub(super) fn cold(vector: Vec<f32>) -> Self {
+        Self(Residence::Cold(vector))
+    }
+
+    /// Whether it was in memory.
+    #[must_use]
+    pub fn is_hot(&self) -> bool {
+        matches!(self.0, Residence::Hot(_))
+    }
+}
+
+impl Deref for Vector<'_> {
+    type Target = [f32];
+
+    #[inline]
+    fn deref(&self) -> &[f32] {
+        match &self.0 {
+            Residence::Hot(vector) => vector,
+            Residence::Cold(vector) => vector,
+        }
+    }
+}
+
+impl std::fmt::Debug for Vector<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Vector")
+            .field("is_hot", &self.is_hot())
+            .field("elements", &&**self)
+            .finish()
+    }
+}
+
+impl Store {
+    /// Opens the way to the vectors of a collection.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) if there is no such collection.
+    pub fn vectors(&self, collection: &str) -> Result<Vectors<'_>> {
+        let collection = self.collection(collection)?;
+        let pool = self.tier.pool(collection.spec.dimensions as usize)?;
+        Ok(Vectors { store: self, collection, pool })
+    }
+}
+
+impl Vectors<'_> {
+    /// Returns the vector of the record with this key, given by a caller or made of its text.
+    ///
+    /// Cost of a hot one: two or three reads of memory, no lock, no allocation, no system call.
+    ///
+    /// # Errors
+    /// Those of reading a cold one: [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) if it is
+    /// damaged, [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if its text has to be
+    /// embedded again and there is no model.
+    #[inline]
+    pub fn get(&self, key: &[u8]) -> Result<Option<Vector<'_>>> {
+        let tier_key = self.collection.tier_key(key);
+        match self.pool.get(tier_key) {
+            Some(hot) if is_valid(&hot) => Ok(Some(Vector::hot(hot))),
+            // It stays where it is until it is collected.
+            Some(_) => Ok(None),
+            None => self.get_cold(key, tier_key),
+        }
+    }
+
+    #[cold]
+    fn get_cold(&self, key: &[u8], tier_key: u128) -> Result<Option<Vector<'_>>> {
+        validate_key(key)?;
+        let (store, collection) = (self.store, &*self.collection);
+        let fence = self.pool.fence(tier_key);
+        let given = store.state.vector(collection.spec.id, key)?;
+        // Only the record knows when it expires, but reading it costs as much again.
+        let needs_record = given.is_none() || store.state.has_expiries();
+        let record = if needs_record { store.record_of(collection, key)? } else { None };
+        let expires_at_unix_ms = record.as_ref().and_then(|record| record.expires_at_unix_ms);
+        if (needs_record && record.is_none()) || is_past(expires_at_unix_ms, unix_ms()) {
+            return Ok(None);
+        }
+        let vector = match (given, record) {
+            (Some(bytes), _) => store.decode_given(collection, key, Some(&bytes))?,
+            (None, Some(record)) => match store.vector_of_text(collection, record)? {
+                Some(vector) => vector,
+                None => return Ok(None),
+            },
+            (None, None) => return Ok(None),
+        };
+        let expires_at_unix_ms = expires_at_unix_ms.unwrap_or(NEVER);
+        let contents = Contents { key: tier_key, expires_at_unix_ms, vector: &vector };
+        let locator = collection.locator(key);
+        self.pool.promote(&contents, Some(&locator), fence, store.tier.budget());
+        Ok(Some(Vector::cold(vector)))
+    }
+}
+
+impl Store {
+    fn record_of(
+        &self,
+        collection: &Collection,
+        key: &[u8],
+    ) -> Result<Option<format::Record<'static>>> {
+        let Some(bytes) = self.state.record(collection.spec.id, key)? else { return Ok(None) };
+        let record = format::Record::decode(&bytes)
+            .map_err(|error| self.damaged(collection, "record", key, error))?;
+        Ok(Some(record.into_owned()))
+    }
+
+    /// The embedding of a record's text; `None` if it has none.
+    fn vector_of_text(
+        &self,
+        collection: &Collection,
+        record: format::Record<'_>,
+    ) -> Result<Option<Vec<f32>>> {
+        let EmbeddingSource::Cached(embedding) = record.embedding else { return Ok(None) };
+        let dimensions = collection.spec.dimensions as usize;
+        if let Some(vector) = self.cache.vectors(&[embedding]).remove(&embedding)
+            && vector.len() == dimensions
+        {
+            return Ok(Some(vector));
+        }
+        let text = record.text.unwrap_or_default();
+        let embedder = self.embedder()?;
+        collection.check_model(&embedder)?;
+        let mut embeddings = self.cache.get_or_embed(&embedder, &[&text])?;
+        Ok(embeddings.pop().map(|embedding| embedding.vector))
+    }
+}
+
+/// Whether a hot vector has not expired; asks the clock only if it ever does.
+#[inline]
+fn is_valid(hot: &HotVector<'_>) -> bool {
+    match hot.expires_at_unix_ms() {
+        NEVER => true,
+        expires_at_unix_ms => !is_past(Some(expires_at_unix_ms), unix_ms()),
+    }
+}
+
+impl Collection {
+    /// What the tier knows the vector of a record by.
+    #[inline]
+    pub(super) fn tier_key(&self, key: &[u8]) -> u128 {
+        xxh3_128_with_seed(key, self.tier_seed)
+    }
+
+    /// What names the vector of a record beyond this process.
+    pub(super) fn locator(&self, key: &[u8]) -> Vec<u8> {
+        [&self.spec.id.0.to_be_bytes()[..], key].concat()
+    }
+}

@@ -1,0 +1,100 @@
+//! How much memory hot vectors may take, all pools together.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::policy::{HIGH_WATER, LOW_WATER};
+
+/// Bytes given and taken, and the bell that calls whoever demotes.
+pub(crate) struct Budget {
+    capacity_bytes: usize,
+    used_bytes: AtomicUsize,
+    bell: Mutex<Bell>,
+    rung: Condvar,
+}
+
+#[derive(Default)]
+struct Bell {
+    wanted: bool,
+    closed: bool,
+}
+
+/// Why the one who demotes woke up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Call {
+    Room,
+    Tick,
+    Closed,
+}
+
+impl Budget {
+    pub(super) fn new(capacity_bytes: usize) -> Self {
+        Self {
+            capacity_bytes,
+            used_bytes: AtomicUsize::new(0),
+            bell: Mutex::default(),
+            rung: Condvar::new(),
+        }
+    }
+
+    pub(crate) fn capacity_bytes(&self) -> usize {
+        self.capacity_bytes
+    }
+
+    pub(crate) fn used_bytes(&self) -> usize {
+        self.used_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether demotion is due.
+    pub(super) fn is_high(&self) -> bool {
+        self.used_bytes() as f64 > HIGH_WATER * self.capacity_bytes as f64
+    }
+
+    /// Whether demotion has to go on.
+    pub(super) fn is_above_low(&self) -> bool {
+        self.used_bytes() as f64 > LOW_WATER * self.capacity_bytes as f64
+    }
+
+    pub(super) fn add(&self, bytes: usize) {
+        let was_high = self.is_high();
+        self.used_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if !was_high && self.is_high() {
+            self.ask_for_room();
+        }
+    }
+
+    pub(super) fn subtract(&self, bytes: usize) {
+        self.used_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Calls whoever demotes.
+    pub(super) fn ask_for_room(&self) {
+        self.ring(|bell| bell.wanted = true);
+    }
+
+    /// Sends whoever demotes home.
+    pub(super) fn close(&self) {
+        self.ring(|bell| bell.closed = true);
+    }
+
+    fn ring(&self, change: impl FnOnce(&mut Bell)) {
+        change(&mut self.bell.lock().unwrap_or_else(PoisonError::into_inner));
+        self.rung.notify_all();
+    }
+
+    /// Waits until somebody calls, or for one tick of the clock.
+    pub(super) fn wait(&self, tick: Duration) -> Call {
+        let bell = self.bell.lock().unwrap_or_else(PoisonError::into_inner);
+        let quiet = |bell: &mut Bell| !bell.wanted && !bell.closed;
+        let (mut bell, _) =
+            self.rung.wait_timeout_while(bell, tick, quiet).unwrap_or_else(PoisonError::into_inner);
+        if bell.closed {
+            Call::Closed
+        } else if std::mem::take(&mut bell.wanted) {
+            Call::Room
+        } else {
+            Call::Tick
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Which vectors are hot: a bounded number in arenas, everything in RocksDB.
+//!
+//! Vectors of one length form a [`Pool`]. All pools share one [`Budget`]: above nine tenths of it
+//! a thread of its own demotes, from the largest pool, until the low-water mark is reached. To
+//! demote is to free a slot, and nothing else: what is in an arena was in RocksDB before.
+
+mod budget;
+mod counters;
+mod policy;
+mod pool;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+pub(crate) use budget::Budget;
+pub(crate) use counters::Counter;
+pub use policy::PolicyKind;
+pub(crate) use pool::{Departure, Fence, Pool, Resident, key_hash};
+
+use crate::error::{Error, ErrorKind, Result};
+use budget::Call;
+
+/// Coarse time goes on at least this often, also while nothing is promoted.
+const TICK: Duration = Duration::from_secs(1);
+/// Demoted at a time; who wants to promote finds the desk taken for so long.
+const DEMOTE_BATCH_COUNT: usize = 16;
+
+/// The hot vectors of a store.
+pub(crate) struct Tier {
+    shared: Arc<Shared>,
+    demoter: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    budget: Budget,
+    policy: PolicyKind,
+    pools: RwLock<BTreeMap<usize, Arc<Pool>>>,
+}
+
+impl Tier {
+    /// Makes an empty tier and starts the thread that demotes.
+    pub(crate) fn new(capacity_bytes: usize, policy: PolicyKind) -> Result<Self> {
+        let budget = Budget::new(capacity_bytes);
+        let shared = Arc::new(Shared { budget, policy, pools: RwLock::default() });
+        let demoter = std::thread::Builder::new()
+            .name("op-dbus-demote".to_owned())
+            .spawn({
+                let shared = Arc::clone(&shared);
+                move || shared.demote_when_called()
+            })
+            .map_err(|error| {
+                Error::new(ErrorKind::Full, "cannot start a thread")
+                    .with_source(error)
+                    .with_remedy("raise the limit of processes (ulimit -u, TasksMax)")
+            })?;
+        Ok(Self { shared, demoter: Some(demoter) })
+    }
+
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.shared.budget
+    }
+
+    pub(crate) fn policy(&self) -> PolicyKind {
+        self.shared.policy
+    }
+
+    /// The pool of vectors of so many elements, made when first asked for.
+    pub(crate) fn pool(&self, dimensions: usize) -> Result<Arc<Pool>> {
+        let pools = self.shared.pools.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pool) = pools.get(&dimensions) {
+            return Ok(Arc::clone(pool));
+        }
+        drop(pools);
+        let mut pools = self.shared.pools.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pool) = pools.get(&dimensions) {
+            return Ok(Arc::clone(pool));
+        }
+        let pool = Arc::new(Pool::new(dimensions, &self.shared.budget, self.shared.policy)?);
+        pools.insert(dimensions, Arc::clone(&pool));
+        Ok(pool)
+    }
+
+    pub(crate) fn pools(&self) -> Vec<Arc<Pool>> {
+        self.shared.pools()
+    }
+
+    /// Forgets every hot vector.
+    pub(crate) fn clear(&self) {
+        for pool in self.pools() {
+            pool.clear(&self.shared.budget);
+        }
+    }
+}
+
+impl Drop for Tier {
+    fn drop(&mut self) {
+        self.shared.budget.close();
+        if let Some(demoter) = self.demoter.take() {
+            // It panics only by a defect, which its own message has told.
+            let _ = demoter.join();
+        }
+    }
+}
+
+impl Shared {
+    fn pools(&self) -> Vec<Arc<Pool>> {
+        let pools = self.pools.read().unwrap_or_else(PoisonError::into_inner);
+        pools.values().cloned().collect()
+    }
+
+    fn demote_when_called(&self) {
+        loop {
+            match self.budget.wait(TICK) {
+                Call::Closed => return,
+                Call::Tick => self.pools().iter().for_each(|pool| pool.tick()),
+                Call::Room => {}
+            }
+            if self.budget.is_high() {
+                self.demote();
+            }
+        }
+    }
+
+    /// Demotes until the low-water mark, always from the pool that holds most.
+    fn demote(&self) {
+        while self.budget.is_above_low() {
+            let largest = self.pools().into_iter().max_by_key(|pool| pool.resident_bytes());
+            let demoted = largest.map_or(0, |pool| pool.demote(DEMOTE_BATCH_COUNT, &self.budget));
+            if demoted == 0 {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! A pool: the hot vectors of one length, and who among them comes and goes.
+//!
+//! Readers touch only the arena and a few counters. All that changes the arena happens at the
+//! *desk*, which one thread has at a time; a reader who wants to promote and finds the desk taken
+//! does not wait, but leaves the vector cold this once.
+//!
+//! A vector that is read from RocksDB may be replaced there before it is promoted. So every reader
+//! takes a [`Fence`] *before* it reads, every change raises it *after* it was committed, and what
+//! comes with an outdated fence is not promoted.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::budget::Budget;
+use super::counters::Counter;
+use super::policy::{Access, Policy, PolicyKind, Residents, TICKS_PER_CAPACITY};
+use crate::arena::{self, Arena, Contents, Handle, HotVector, Slot, Writer};
+use crate::error::Result;
+
+/// Fences; keys share them by hash, which costs a promotion now and then.
+const FENCES_COUNT: usize = 1024;
+
+/// The state of a key's place among the changes, before it is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fence(u64);
+
+/// Why a vector left its arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Departure {
+    /// The policy chose it, to make room.
+    Capacity,
+    /// It was replaced or removed.
+    Change,
+    /// Its time was over.
+    Expiry,
+}
+
+pub(crate) struct Pool {
+    arena: Arena,
+    /// Coarse time: see [`Access`].
+    clock: AtomicU32,
+    desk: Mutex<Desk>,
+    fences: Box<[AtomicU64]>,
+    pub(super) counters: Counters,
+}
+
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(super) hits: Counter,
+    pub(super) misses: Counter,
+    pub(super) promoted: AtomicU64,
+    pub(super) refused: AtomicU64,
+    pub(super) skipped: AtomicU64,
+    pub(super) departed: [AtomicU64; 3],
+}
+
+/// The writers' side of a pool.
+struct Desk {
+    writer: Writer,
+    policy: Box<dyn Policy>,
+    /// What names the vector in a slot beyond this process, where its key alone does not.
+    locators: Vec<Option<Box<[u8]>>>,
+    inserts_per_tick: u32,
+    inserts_since_tick: u32,
+}
+
+/// A resident, as it is saved.
+pub(crate) struct Resident {
+    pub(crate) handle: Handle,
+    pub(crate) key: u128,
+    pub(crate) access: Access,
+    pub(crate) locator: Option<Box<[u8]>>,
+}
+
+impl Pool {
+    pub(super) fn new(dimensions: usize, budget: &Budget, kind: PolicyKind) -> Result<Self> {
+        let slot_bytes = arena::slot_bytes(dimensions);
+        let capacity_slots =
+            u32::try_from(budget.capacity_bytes() / slot_bytes).unwrap_or(u32::MAX);
+        let (arena, writer) = arena::create(dimensions, budget.capacity_bytes())?;
+        let desk = Desk {
+            writer,
+            policy: kind.build(capacity_slots),
+            locators: Vec::new(),
+            inserts_per_tick: (capacity_slots / TICKS_PER_CAPACITY).max(1),
+            inserts_since_tick: 0,
+        };
+        Ok(Self {
+            arena,
+            clock: AtomicU32::new(0),
+            desk: Mutex::new(desk),
+            fences: (0..FENCES_COUNT).map(|_| AtomicU64::new(0)).collect(),
+            counters: Counters::default(),
+        })
+    }
+
+    /// Finds a hot vector and marks it as used.
+    #[inline]
+    pub(crate) fn get(&self, key: u128) -> Option<HotVector<'_>> {
+        let Some(hot) = self.arena.find(key) else {
+            self.counters.misses.add_one();
+            return None;
+        };
+        self.counters.hits.add_one();
+        let seen = Access(hot.access().load(Ordering::Relaxed));
+        let touched = seen.touched(self.clock.load(Ordering::Relaxed));
+        // Written only if it says something new, so that readers of what is hottest share its line.
+        if touched != seen {
+            hot.access().store(touched.0, Ordering::Relaxed);
+        }
+        Some(hot)
+    }
+
+    /// Finds what a handle meant, without marking it as used.
+    pub(crate) fn resolve(&self, handle: Handle) -> Option<HotVector<'_>> {
+        self.arena.resolve(handle)
+    }
+
+    pub(crate) fn dimensions(&self) -> usize {
+        self.arena.dimensions()
+    }
+
+    pub(crate) fn fence(&self, key: u128) -> Fence {
+        Fence(self.fence_of(key).load(Ordering::SeqCst))
+    }
+
+    fn fence_of(&self, key: u128) -> &AtomicU64 {
+        &self.fences[(key >> 64) as usize % FENCES_COUNT]
+    }
+
+    /// Brings in a vector that was read from RocksDB, if the policy admits it.
+    pub(crate) fn promote(
+        &self,
+        contents: &Contents<'_>,
+        locator: Option<&[u8]>,
+        fence: Fence,
+        budget: &Budget,
+    ) {
+        // A reader does not wait for another one, nor for a demotion.
+        let Ok(mut desk) = self.desk.try_lock() else {
+            self.counters.skipped.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        let changed = self.fence(contents.key) != fence;
+        if changed || desk.writer.find(contents.key).is_some() {
+            return;
+        }
+        let hash = key_hash(contents.key);
+        let now = self.clock.load(Ordering::Relaxed);
+        let Desk { writer, policy, .. } = &mut *desk;
+        if !policy.admit(hash, budget.is_high(), &View { writer, now }) {
+            self.counters.refused.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        self.insert(&mut desk, contents, locator, budget);
+    }
+
+    /// Takes note that a vector was written; keeps the new one if there is room or it was hot.
+    pub(crate) fn put(&self, contents: &Contents<'_>, locator: Option<&[u8]>, budget: &Budget) {
+        let mut desk = self.desk();
+        let was_hot = self.forget(&mut desk, contents.key, Departure::Change, budget);
+        if was_hot || !budget.is_high() {
+            self.insert(&mut desk, contents, locator, budget);
+        }
+    }
+
+    /// Takes note that a vector was removed, or its time was over.
+    pub(crate) fn remove(&self, key: u128, why: Departure, budget: &Budget) {
+        self.forget(&mut self.desk(), key, why, budget);
+    }
+
+    fn forget(&self, desk: &mut Desk, key: u128, why: Departure, budget: &Budget) -> bool {
+        self.fence_of(key).fetch_add(1, Ordering::SeqCst);
+        let Some(slot) = desk.writer.find(key) else { return false };
+        desk.policy.removed(slot.0);
+        self.depart(desk, slot, why, budget);
+        true
+    }
+
+    fn insert(
+        &self,
+        desk: &mut Desk,
+        contents: &Contents<'_>,
+        locator: Option<&[u8]>,
+        budget: &Budget,
+    ) {
+        let access = Access::new(self.clock.load(Ordering::Relaxed));
+        let slot = match desk.writer.insert(contents, access.0) {
+            Ok(Some(slot)) => slot,
+            // Demotion has not caught up, or memory is short: it stays cold.
+            Ok(None) => {
+                self.counters.skipped.fetch_add(1, Ordering::Relaxed);
+                return budget.ask_for_room();
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a vector stays cold");
+                return;
+            }
+        };
+        let index = slot.0 as usize;
+        if desk.locators.len() <= index {
+            desk.locators.resize_with(index + 1, || None);
+        }
+        desk.locators[index] = locator.map(Into::into);
+        desk.policy.inserted(slot.0, key_hash(contents.key));
+        self.counters.promoted.fetch_add(1, Ordering::Relaxed);
+        desk.inserts_since_tick += 1;
+        if desk.inserts_since_tick >= desk.inserts_per_tick {
+            desk.inserts_since_tick = 0;
+            self.tick();
+        }
+        budget.add(desk.writer.slot_bytes());
+    }
+
+    /// Lets coarse time go on.
+    pub(super) fn tick(&self) {
+        self.clock.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Demotes up to `count` vectors by the policy's choice; returns how many it did.
+    pub(super) fn demote(&self, count: usize, budget: &Budget) -> usize {
+        let mut desk = self.desk();
+        let now = self.clock.load(Ordering::Relaxed);
+        for demoted in 0..count {
+            let Desk { writer, policy, .. } = &mut *desk;
+            let Some(slot) = policy.choose(&View { writer, now }) else { return demoted };
+            self.depart(&mut desk, Slot(slot), Departure::Capacity, budget);
+        }
+        desk.writer.collect();
+        count
+    }
+
+    /// Takes out everything.
+    pub(super) fn clear(&self, budget: &Budget) {
+        let mut desk = self.desk();
+        for fence in &self.fences {
+            fence.fetch_add(1, Ordering::SeqCst);
+        }
+        for slot in (0..desk.writer.slots_end()).map(Slot) {
+            if desk.writer.access(slot).is_some() {
+                desk.policy.removed(slot.0);
+                self.depart(&mut desk, slot, Departure::Change, budget);
+            }
+        }
+        desk.writer.collect();
+    }
+
+    fn depart(&self, desk: &mut Desk, slot: Slot, why: Departure, budget: &Budget) {
+        desk.writer.remove(slot);
+        desk.locators[slot.0 as usize] = None;
+        budget.subtract(desk.writer.slot_bytes());
+        self.counters.departed[why as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The residents with what is known of them, hottest first.
+    pub(crate) fn residents(&self) -> Vec<Resident> {
+        let desk = self.desk();
+        let now = self.clock.load(Ordering::Relaxed);
+        let mut residents: Vec<Resident> = (0..desk.writer.slots_end())
+            .map(Slot)
+            .filter_map(|slot| {
+                let access = Access(desk.writer.access(slot)?.load(Ordering::Relaxed));
+                Some(Resident {
+                    handle: desk.writer.handle(slot),
+                    key: desk.writer.key(slot),
+                    access,
+                    locator: desk.locators[slot.0 as usize].clone(),
+                })
+            })
+            .collect();
+        drop(desk);
+        residents.sort_unstable_by_key(|resident| {
+            (std::cmp::Reverse(resident.access.frequency()), resident.access.age(now))
+        });
+        residents
+    }
+
+    pub(crate) fn residents_count(&self) -> u32 {
+        self.desk().writer.residents_count()
+    }
+
+    pub(crate) fn resident_bytes(&self) -> usize {
+        let desk = self.desk();
+        desk.writer.residents_count() as usize * desk.writer.slot_bytes()
+    }
+
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let locators = {
+            let desk = self.desk();
+            let boxed = desk.locators.iter().flatten().map(|locator| locator.len()).sum::<usize>();
+            desk.locators.capacity() * size_of::<Option<Box<[u8]>>>() + boxed
+        };
+        self.arena.memory_bytes() + locators
+    }
+
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        // What a panicking thread left is whole: a slot is linked or free.
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a policy and a trace know a key by.
+pub(crate) fn key_hash(key: u128) -> u64 {
+    key as u64
+}
+
+/// The desk as a policy sees it.
+struct View<'a> {
+    writer: &'a Writer,
+    now: u32,
+}
+
+impl Residents for View<'_> {
+    fn slots_end(&self) -> u32 {
+        self.writer.slots_end()
+    }
+
+    fn access(&self, slot: u32) -> Option<Access> {
+        let access = self.writer.access(Slot(slot))?;
+        Some(Access(access.load(Ordering::Relaxed)))
+    }
+
+    fn set_access(&self, slot: u32, access: Access) {
+        if let Some(place) = self.writer.access(Slot(slot)) {
+            place.store(access.0, Ordering::Relaxed);
+        }
+    }
+
+    fn key_hash(&self, slot: u32) -> u64 {
+        key_hash(self.writer.key(Slot(slot)))
+    }
+
+    fn now(&self) -> u32 {
+        self.now
+    }
+}

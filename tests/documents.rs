@@ -1,0 +1,174 @@
+//! Documents, their versions and their expiry, as users of the program see them.
+
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+use support::model;
+use support::program::Workplace;
+
+fn workplace() -> Workplace {
+    Workplace::new(env!("CARGO_BIN_EXE_op-dbus"))
+}
+
+/// Runs without a model.
+fn without_model(place: &Workplace, arguments: &[&str]) -> support::program::Ended {
+    place.op(arguments).arguments(["--model", "no-model"]).run()
+}
+
+fn now_unix_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    u64::try_from(now.as_millis()).unwrap()
+}
+
+#[test]
+fn a_document_comes_back_in_every_byte_from_wherever_it_came() {
+    let place = workplace();
+    let text = "{ \"b\":1.50,\"a\" : [1E+5,\"\\u00e9\"],\"a\":null }\r\n\n";
+    place.file("doc.json", text);
+    let _ = without_model(&place, &["put", "from/file", "doc.json"]).succeeded();
+    let _ = place.op(["put", "from/stdin", "-"]).input(text).run().succeeded();
+    let _ = place.done(["put", "from/line", "--payload", text]);
+    for key in ["from/file", "from/stdin", "from/line"] {
+        assert_eq!(without_model(&place, &["get", key]).succeeded().text(), text);
+    }
+    let record = place.done(["get", "from/file", "--json"]).json();
+    assert_eq!((&record["key"], &record["payload"]["b"]), (&json!("from/file"), &json!(1.5)));
+    place.file("blob", [0xFF, 0, 10]);
+    let _ = place.done(["put", "blob", "blob", "--bytes", "--collection", "files"]);
+    assert_eq!(place.done(["get", "blob", "-c", "files"]).stdout, [0xFF, 0, 10]);
+    let stats = place.done(["stats"]).text();
+    assert!(stats.contains("3 records  documents without vectors"), "{stats}");
+}
+
+#[test]
+fn large_documents_come_back_in_every_byte() {
+    let place = workplace();
+    let rows: Vec<Value> = (0..30_000)
+        .map(|row| json!({ "row": row, "name": format!("name {}", row % 7), "at": [1.25, null] }))
+        .collect();
+    for (key, text) in [
+        ("compact", serde_json::to_string(&rows).unwrap()),
+        ("indented", serde_json::to_string_pretty(&rows).unwrap() + "\n"),
+    ] {
+        assert!(text.len() > 1 << 20);
+        place.file("large.json", &text);
+        let _ = place.done(["put", key, "large.json"]);
+        assert!(place.done(["get", key]).stdout == text.as_bytes(), "{key} is not what it was");
+    }
+}
+
+#[test]
+fn versions_are_listed_and_read_also_after_a_removal() {
+    let place = workplace();
+    let before = now_unix_ms();
+    for number in 0..12 {
+        let put = place.done(["put", "doc", "--payload", &number.to_string(), "--json"]).json();
+        assert_eq!(put["changed"], json!(true));
+    }
+    let again = place.done(["put", "doc", "--payload", "11", "--json"]).json();
+    assert_eq!(again["changed"], json!(false), "the same again is no version");
+    let removed = place.done(["remove", "doc", "--json"]).json();
+    assert_eq!(removed, json!({ "removed": true }));
+    let history = place.done(["history", "doc", "--json"]).json();
+    let versions = history["versions"].as_array().unwrap();
+    assert_eq!(versions.len(), 10);
+    assert_eq!((&versions[0]["operation"], &versions[0]["bytes"]), (&json!("remove"), &json!(0)));
+    assert_eq!((&versions[1]["operation"], &versions[1]["number"]), (&json!("put"), &json!(12)));
+    let written = versions[9]["written_at_unix_ms"].as_u64().unwrap();
+    assert!((before..=now_unix_ms()).contains(&written));
+    let at = |number: &str| place.op(["get", "doc", "--at-version", number]).run();
+    assert_eq!(at("12").succeeded().text(), "11");
+    assert_eq!(at("4").succeeded().text(), "3");
+    assert_eq!(at("3").exited(1).stdout, b"", "it is older than what is kept");
+    assert_eq!(at("13").exited(1).stdout, b"", "it is the removal");
+    assert_eq!(place.done(["history", "doc"]).text().lines().count(), 10);
+}
+
+#[test]
+fn what_is_not_there_has_its_exit_code() {
+    let place = workplace();
+    let _ = place.op(["get", "doc"]).run().exited(3);
+    let _ = place.done(["put", "doc", "--payload", "1"]);
+    for command in ["get", "history", "remove"] {
+        let ended = place.op([command, "other"]).run().exited(1);
+        assert!(ended.stdout.is_empty() && ended.stderr.contains("other"), "{}", ended.stderr);
+        place.op([command, "doc", "-c", "none", "--json"]).run().refused(3, &["none", "state"]);
+    }
+    let _ = place.done(["put", "note", "--payload", "1", "-c", "notes"]);
+    place.op(["history", "note", "-c", "notes", "--json"]).run().refused(4, &["notes"]);
+}
+
+#[test]
+fn a_wrong_document_is_refused_by_its_name() {
+    let place = workplace();
+    place.file("bad.json", "{\"a\":}");
+    place.op(["put", "doc", "bad.json", "--json"]).run().refused(4, &["bad.json", "column 6"]);
+    place.op(["put", "doc", "none.json", "--json"]).run().refused(3, &["none.json"]);
+    place.op(["put", "doc", "--payload", "{", "--json"]).run().refused(4, &["doc", "not JSON"]);
+    place.file("large.json", vec![b' '; (16 << 20) + 1]);
+    place.op(["put", "doc", "large.json", "--json"]).run().refused(4, &["large.json", "16777216"]);
+    let usage: [&[&str]; 5] = [
+        &["put", "doc"],
+        &["put", "doc", "bad.json", "--payload", "1"],
+        &["put", "doc", "--payload", "1", "--bytes"],
+        &["put", "doc", "--payload", "1", "--expires-in", "soon"],
+        &["put", "doc", "--payload", "1", "--expires-in", "0s"],
+    ];
+    for arguments in usage {
+        let _ = place.op(arguments).run().exited(2);
+    }
+    assert!(!place.store().exists(), "nothing that is wrong makes a store");
+}
+
+#[test]
+fn what_has_expired_is_gone_and_what_will_says_when() {
+    let place = workplace();
+    let lines = "{\"key\":\"past\",\"vector\":[1,0],\"expires_at_unix_ms\":1}\n\
+                 {\"key\":\"own\",\"vector\":[1,0],\"expires_at_unix_ms\":9000000000000}\n\
+                 {\"key\":\"given\",\"vector\":[0,1]}\n";
+    place.file("in.jsonl", lines);
+    let before = now_unix_ms();
+    let _ = place.done(["cache", "import", "in.jsonl", "--expires-in", "2h"]);
+    let exported = place.done(["cache", "export"]).text();
+    let exported: Vec<Value> =
+        exported.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(exported.len(), 2, "{exported:?}");
+    assert_eq!(exported[1]["expires_at_unix_ms"], 9_000_000_000_000_u64);
+    let given = exported[0]["expires_at_unix_ms"].as_u64().unwrap();
+    let hours = 2 * 60 * 60 * 1000;
+    assert!((before + hours..=now_unix_ms() + hours).contains(&given));
+    assert_eq!(place.done(["stats", "--json"]).json()["collections"][0]["records"], 2);
+    let _ = place.op(["get", "past", "-c", "documents"]).run().exited(1);
+    // What is exported goes back in with its time.
+    let second = workplace();
+    let original = place.done(["cache", "export"]).stdout;
+    let _ = second.op(["cache", "import", "-"]).input(original.clone()).run().succeeded();
+    assert!(second.done(["cache", "export"]).stdout == original);
+
+    let put = place.done(["put", "doc", "--payload", "1", "--expires-in", "7d", "--json"]).json();
+    assert!(put["expires_at_unix_ms"].as_u64().unwrap() > before + 6 * 24 * 60 * 60 * 1000);
+    assert_eq!(place.done(["get", "doc"]).text(), "1");
+}
+
+/// The first text makes a collection of documents one that is searched.
+#[test]
+fn a_document_with_words_is_found_by_them() {
+    model::installed();
+    let place = workplace();
+    let _ = without_model(&place, &["put", "plain", "--payload", "1"]).succeeded();
+    let refused = without_model(&place, &["put", "cat", "--text", "a cat", "--json"]);
+    refused.refused(10, &["no-model"]);
+    let text = "the proxy that stands before the web servers";
+    let _ = place.done(["put", "proxy", "--payload", "{\"role\":1}", "--text", text]);
+    let _ = place.done(["put", "cat", "--text", "a cat asleep on a warm roof"]);
+    let answer = place.done(["query", "reverse proxy of a site", "--json"]).json();
+    let hit = &answer["hits"][0];
+    assert_eq!((&hit["key"], &hit["payload"]["role"]), (&json!("proxy"), &json!(1)));
+    assert_eq!(answer["hits"].as_array().unwrap().len(), 2);
+    place.file("more.txt", "gone with the wind\n");
+    let _ = place.done(["index", "more.txt", "-c", "state", "--expires-in", "1w"]);
+    assert_eq!(place.done(["stats", "--json"]).json()["collections"][0]["records"], 4);
+    assert_eq!(place.done(["history", "plain", "--json"]).json()["versions"][0]["number"], 1);
+}
