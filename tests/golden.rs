@@ -21,6 +21,7 @@ use op_dbus_formats::{
     introspection, trace,
 };
 use proptest::prelude::*;
+use support::derived;
 
 /// A golden file: where it lies, what it is made of and how it is read.
 struct Golden {
@@ -59,7 +60,12 @@ fn goldens() -> Vec<Golden> {
     goldens.extend(documents());
     goldens.extend(embeddings());
     goldens.extend(exchanged());
+    goldens.extend(derived::samples().into_iter().map(derived_golden));
     goldens
+}
+
+fn derived_golden(derived::Sample { format, name, bytes, dump }: derived::Sample) -> Golden {
+    Golden { format, version: 1, name, bytes, dump, protection: Protection::Checksum }
 }
 
 fn values() -> Vec<Golden> {

@@ -46,6 +46,16 @@ impl Layout {
     pub(crate) fn timing(&self) -> PathBuf {
         self.base.join("@timing")
     }
+
+    /// Files of vectors that are mapped: derived from the two above.
+    pub(crate) fn vectors(&self) -> PathBuf {
+        self.base.join("@vectors")
+    }
+
+    /// What was used how often: worth keeping, and nothing depends on it.
+    pub(crate) fn heat(&self) -> PathBuf {
+        self.base.join("@timing").join("heat")
+    }
 }
 
 /// The file in `@state` that names the store and the version of its formats.
@@ -81,4 +91,65 @@ pub(crate) fn unfinished_trace(directory: &Path) -> PathBuf {
 /// The trace that was begun at this time.
 pub(crate) fn finished_trace(directory: &Path, started_unix_ms: u64) -> PathBuf {
     directory.join(format!("{started_unix_ms}.trace"))
+}
+
+/// The file in `@vectors` that says which of the others count.
+pub(crate) fn manifest_file(vectors: &Path) -> PathBuf {
+    vectors.join("MANIFEST")
+}
+
+/// The name of the arena file of a generation, for vectors of this many elements.
+pub(crate) fn arena_file_name(generation: u64, dimensions: u32) -> String {
+    format!("{generation}-{dimensions}.arena")
+}
+
+/// The generation and the dimensions in the name of an arena file; `None` if it is none of ours.
+pub(crate) fn parse_arena_file_name(name: &str) -> Option<(u64, u32)> {
+    let (generation, dimensions) = name.strip_suffix(".arena")?.split_once('-')?;
+    let parsed = (generation.parse().ok()?, dimensions.parse().ok()?);
+    // Numbers have other spellings, which we do not write.
+    (arena_file_name(parsed.0, parsed.1) == name).then_some(parsed)
+}
+
+/// What the name of a file that must not be used again ends with.
+pub(crate) const DAMAGED_SUFFIX: &str = ".damaged";
+
+/// The file whose presence says that the one beside it must not be used again.
+pub(crate) fn damaged_mark(file: &Path) -> PathBuf {
+    let mut mark = file.as_os_str().to_owned();
+    mark.push(DAMAGED_SUFFIX);
+    mark.into()
+}
+
+/// The directory of a generation of heat.
+pub(crate) fn heat_generation(heat: &Path, generation: u64) -> PathBuf {
+    heat.join(generation.to_string())
+}
+
+/// Where a generation of heat is made before it takes its name.
+pub(crate) fn heat_unfinished(heat: &Path, generation: u64) -> PathBuf {
+    heat.join(format!("{generation}.new"))
+}
+
+/// Where a generation of heat is copied to be opened, which changes it.
+pub(crate) fn heat_opened(heat: &Path, generation: u64) -> PathBuf {
+    heat.join(format!("{generation}.open"))
+}
+
+/// The file in a generation of heat that lists the others.
+pub(crate) const HEAT_CHECKSUMS: &str = "CHECKSUMS";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_we_write_are_ours() {
+        assert_eq!(parse_arena_file_name("17-384.arena"), Some((17, 384)));
+        for name in ["017-384.arena", "+1-2.arena", "1-2-3.arena", "1.arena", "1-2.arena.damaged"] {
+            assert_eq!(parse_arena_file_name(name), None, "{name}");
+        }
+        let mark = damaged_mark(Path::new("/x/17-384.arena"));
+        assert_eq!(mark, Path::new("/x/17-384.arena.damaged"));
+    }
 }

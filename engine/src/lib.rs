@@ -38,11 +38,13 @@ mod db;
 pub mod distance;
 mod embed;
 mod error;
+mod heat;
 mod index;
 mod layout;
 mod os;
 mod query;
 mod record;
+mod segment;
 mod store;
 mod tier;
 

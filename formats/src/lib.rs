@@ -27,6 +27,7 @@
 #![forbid(unsafe_code)]
 
 pub mod acknowledged;
+pub mod arena_file;
 pub mod change;
 pub mod collection;
 pub mod document;
@@ -34,8 +35,11 @@ pub mod embedding;
 mod error;
 pub mod exchange;
 pub mod header;
+pub mod heat;
+pub mod heat_block;
 pub mod history;
 pub mod introspection;
+pub mod manifest;
 pub mod record;
 pub mod store_file;
 pub mod trace;

@@ -5,12 +5,16 @@
 //! that somebody chose. A value whose checksum is wrong is soon refused, so the bytes
 //! of values are also tried with a checksum that is right.
 
+use op_dbus_formats::arena_file::{self as arena_file_format, ArenaFileHeader, Entry};
 use op_dbus_formats::embedding::{self, EncodedEmbedding, Encoding, Packing};
 use op_dbus_formats::exchange::{fvecs, jsonl, npy};
 use op_dbus_formats::header::{FILE_HEADER_LEN_BYTES, FileHeader, Magic, value_checksum};
+use op_dbus_formats::heat::{self as heat_format, HeatChecksums};
+use op_dbus_formats::heat_block as heat_block_format;
 use op_dbus_formats::introspection::{
     self, Argument, Node, check_complete_type, check_interface_name, check_member_name,
 };
+use op_dbus_formats::manifest::{self as manifest_format, Manifest};
 use op_dbus_formats::{
     Change, CollectionSpec, HistoryEntry, Record, StoreFile, acknowledged as acknowledged_format,
     acknowledged::Acknowledged,
@@ -23,16 +27,20 @@ use op_dbus_formats::{
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its folder in the corpus.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 17] = [
     ("acknowledged", acknowledged),
+    ("arena_file", arena_file),
     ("change", change),
     ("collection", collection),
     ("document", document),
     ("embedding", embedding),
     ("fvecs", fvecs),
+    ("heat", heat),
+    ("heat_block", heat_block),
     ("history", history),
     ("introspection", introspection),
     ("jsonl", jsonl),
+    ("manifest", manifest),
     ("npy", npy),
     ("record", record),
     ("store_file", store_file),
@@ -45,6 +53,28 @@ pub fn acknowledged(data: &[u8]) {
     for bytes in [data, &sealed(data, acknowledged_format::MAGIC, header_len)] {
         if let Ok(acknowledged) = Acknowledged::decode(bytes) {
             assert_eq!(acknowledged.encode(), bytes);
+        }
+    }
+}
+
+/// A header page that decodes encodes to the same bytes, and its sections lie one after the other.
+pub fn arena_file(data: &[u8]) {
+    let page_len = arena_file_format::PAGE_LEN_MIN_BYTES as usize;
+    let page = sealed_file(data, arena_file_format::MAGIC, page_len);
+    for bytes in [data, &page] {
+        let Ok(header) = ArenaFileHeader::decode(bytes) else { continue };
+        let encoded = header.encode().expect("what decoded encodes");
+        assert_eq!(encoded, bytes[..header.page_len_bytes as usize]);
+        let sections = header.sections().expect("what decoded has sections");
+        assert_eq!(sections.vector(header.rows_count - 1).end, sections.vectors.end);
+        let ends = [header.page_len_bytes, sections.vectors.end, sections.rows.end];
+        let starts = [sections.vectors.start, sections.rows.start, sections.index.start];
+        assert!(ends.iter().zip(starts).all(|(end, start)| *end <= start));
+        assert!(sections.index.end <= sections.checksums.start);
+    }
+    if let Some(bytes) = data.first_chunk() {
+        if let Ok(entry) = Entry::decode(bytes) {
+            assert_eq!(entry.encode(), *bytes);
         }
     }
 }
@@ -154,6 +184,26 @@ pub fn fvecs(data: &[u8]) {
     assert_eq!(encoded, data[..offset]);
 }
 
+/// A list that decodes encodes to the same bytes.
+pub fn heat(data: &[u8]) {
+    let len = data.len().max(FILE_HEADER_LEN_BYTES);
+    for bytes in [data, &sealed_file(data, heat_format::MAGIC, len)] {
+        if let Ok(list) = HeatChecksums::decode(bytes) {
+            assert_eq!(list.encode().as_deref(), Ok(bytes));
+        }
+    }
+}
+
+/// What decodes encodes to the same bytes.
+pub fn heat_block(data: &[u8]) {
+    let header_len = heat_block_format::HEADER_LEN_BYTES;
+    for bytes in [data, &sealed(data, heat_block_format::MAGIC, header_len)] {
+        if let Ok(counts) = heat_block_format::decode(bytes) {
+            assert_eq!(heat_block_format::encode(&counts).as_deref(), Ok(bytes));
+        }
+    }
+}
+
 /// What decodes encodes to the same bytes.
 pub fn history(data: &[u8]) {
     for bytes in [data, &sealed(data, history_format::MAGIC, history_format::HEADER_LEN_BYTES)] {
@@ -219,6 +269,21 @@ pub fn jsonl(data: &[u8]) {
     let mut again = Vec::new();
     jsonl::render_line(&parsed, &mut again).expect("what was parsed renders");
     assert_eq!(again, line);
+}
+
+/// A slot that decodes encodes to the same bytes, and counts where its generation belongs.
+pub fn manifest(data: &[u8]) {
+    let slot = sealed_file(data, manifest_format::MAGIC, manifest_format::SLOT_LEN_BYTES);
+    for bytes in [data, &slot] {
+        let Ok(manifest) = Manifest::decode(bytes) else { continue };
+        assert_eq!(manifest.encode().as_ref().map(|slot| &slot[..]), Ok(bytes));
+        let before = vec![0; manifest_format::slot_index(manifest.generation) * bytes.len()];
+        let (newest, problems) = manifest_format::newest(&[&before, bytes].concat());
+        assert_eq!((newest, problems.len()), (Some(manifest), 0));
+    }
+    if let (Some(newest), _) = manifest_format::newest(data) {
+        assert!(newest.generation > 0);
+    }
 }
 
 /// A header that is parsed renders to one of the same shape; its rows decode or are
@@ -289,6 +354,17 @@ pub fn trace(data: &[u8]) {
             assert!(trace_format::decode_block(bytes, number.wrapping_add(1)).is_err());
         }
     }
+}
+
+/// Returns the bytes with a header of this format in place of their first ones, cut or filled up
+/// with zeros to this length.
+fn sealed_file(data: &[u8], magic: Magic, len_bytes: usize) -> Vec<u8> {
+    let mut bytes = data.to_vec();
+    bytes.resize(len_bytes, 0);
+    let (header, payload) = bytes.split_at_mut(FILE_HEADER_LEN_BYTES);
+    let version = op_dbus_formats::header::FormatVersion(1);
+    header.copy_from_slice(&FileHeader::of_payload(magic, version, payload).encode());
+    bytes
 }
 
 /// Returns the bytes of a value with a checksum that is right: the last eight bytes of

@@ -5,6 +5,7 @@
 
 #[cfg(feature = "engine")]
 pub mod crash;
+pub mod derived;
 #[cfg(feature = "engine")]
 pub mod fault;
 pub mod fuzz;

@@ -137,6 +137,16 @@ pub(crate) fn reclaim(directory: &Path) -> Result<()> {
         .map_err(|error| Error::io("sync the file system of", directory, error))
 }
 
+/// Removes a file; that it is missing is no error.
+pub(crate) fn remove_if_there(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io("remove", path, error))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A file of a few bytes that is overwritten in place.
 #[derive(Debug)]
 pub(crate) struct SmallFile {

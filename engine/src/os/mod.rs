@@ -4,4 +4,5 @@ pub(crate) mod barrier;
 pub(crate) mod clock;
 pub(crate) mod file;
 pub(crate) mod limits;
+pub(crate) mod map;
 pub(crate) mod memory;
