@@ -68,7 +68,8 @@ impl Config {
     fn store_config(&self) -> StoreConfig {
         let config = StoreConfig::new(&self.store)
             .with_embedder(self.embedder.clone())
-            .with_policy(self.policy);
+            .with_policy(self.policy)
+            .cold();
         match self.capacity_bytes {
             Some(capacity_bytes) => config.with_capacity_bytes(capacity_bytes),
             None => config,

@@ -21,9 +21,11 @@ use crate::db::cache::CacheDatabase;
 use crate::embed::{Embedder, KnownModel};
 use crate::error::{Error, ErrorKind, Result};
 use crate::os::file::used_bytes;
-use crate::tier::{Counter, Fence, Pool, Tier};
+use crate::os::random;
+use crate::tier::{Counter, Fence, Pool, Tier, TierStats};
 
 const COUNTERS: &str = "counters";
+const GENERATION: &str = "generation";
 
 /// The embedding of one text, and where it came from.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,6 +58,10 @@ pub struct CacheStats {
     pub compression_ratio: Option<f64>,
     /// Hits times the mean time that computing one embedding took here.
     pub embed_seconds_saved: f64,
+    /// Vectors in memory, those of records included.
+    pub tier: TierStats,
+    /// Hits in memory by lookups; `None` when there were no lookups.
+    pub tier_hit_rate: Option<f64>,
 }
 
 pub(crate) struct EmbeddingCache {
@@ -64,6 +70,8 @@ pub(crate) struct EmbeddingCache {
     tier: Arc<Tier>,
     /// Where the model's embeddings are hot, once it is known how long they are.
     pool: OnceLock<Arc<Pool>>,
+    /// Changes when embeddings were removed or replaced: copies of them elsewhere are then useless.
+    generation: AtomicU64,
     counters: Counters,
 }
 
@@ -80,6 +88,7 @@ struct Counters {
     /// Counted by earlier processes.
     hits_before: u64,
     misses_before: u64,
+    tier_before: TierStats,
     computed: AtomicU64,
     compute_nanos: AtomicU64,
 }
@@ -101,6 +110,8 @@ struct SavedCounters {
     misses: u64,
     computed: u64,
     compute_nanos: u64,
+    #[serde(default)]
+    tier: TierStats,
 }
 
 /// A [`KnownModel`] as it lies in the database.
@@ -125,10 +136,16 @@ impl EmbeddingCache {
             misses: Counter::default(),
             hits_before: saved.hits,
             misses_before: saved.misses,
+            tier_before: saved.tier,
             computed: saved.computed.into(),
             compute_nanos: saved.compute_nanos.into(),
         };
-        Ok(Self { db, seed, tier, pool: OnceLock::new(), counters })
+        let generation = match read_meta(&db, GENERATION) {
+            Some(generation) => generation,
+            None => begin_generation(&db)?,
+        };
+        let generation = AtomicU64::new(generation);
+        Ok(Self { db, seed, tier, pool: OnceLock::new(), generation, counters })
     }
 
     pub(crate) fn key(&self, model: ModelFingerprint, text: &str) -> EmbeddingKey {
@@ -232,7 +249,13 @@ impl EmbeddingCache {
     ) -> HashMap<EmbeddingKey, Vec<f32>> {
         let fences: Vec<Option<Fence>> =
             keys.iter().map(|key| pool.map(|pool| pool.fence(key.0))).collect();
-        let found = self.vectors(keys);
+        let mut found = HashMap::with_capacity(keys.len());
+        if let Some(pool) = pool {
+            let mapped = |key: &EmbeddingKey| Some((*key, pool.mapped(key.0)?.0));
+            found.extend(keys.iter().filter_map(mapped));
+        }
+        let rest: Vec<_> = keys.iter().filter(|key| !found.contains_key(key)).copied().collect();
+        found.extend(self.vectors(&rest));
         for (key, fence) in keys.iter().zip(fences) {
             if let (Some(pool), Some(fence), Some(vector)) = (pool, fence, found.get(key))
                 && vector.len() == pool.dimensions()
@@ -309,7 +332,22 @@ impl EmbeddingCache {
         text: &str,
         vector: &[f32],
     ) -> Result<()> {
-        self.put(&[(self.key(model, text), vector)])
+        let key = self.key(model, text);
+        // It may replace one, of which there may be copies that outlive this process.
+        if self.vectors(&[key]).get(&key).is_some_and(|known| known != vector) {
+            self.end_generation()?;
+        }
+        self.put(&[(key, vector)])
+    }
+
+    /// Which life of the cache this is: copies of embeddings from another one are useless.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    fn end_generation(&self) -> Result<()> {
+        self.generation.store(begin_generation(&self.db)?, Ordering::Release);
+        Ok(())
     }
 
     /// Reads the embeddings that are here; what cannot be read counts as missing.
@@ -359,6 +397,7 @@ impl EmbeddingCache {
     }
 
     pub(crate) fn clear(&self) -> Result<()> {
+        self.end_generation()?;
         self.db.clear_embeddings().map_err(|error| self.with_remedy(error))?;
         // After it, so that nobody promotes again what was read before.
         self.tier.clear();
@@ -392,8 +431,15 @@ impl EmbeddingCache {
             misses: self.counters.misses(),
             computed: load(&self.counters.computed),
             compute_nanos: load(&self.counters.compute_nanos),
+            tier: self.tier_stats(),
         };
         write_meta(&self.db, COUNTERS, &saved);
+    }
+
+    fn tier_stats(&self) -> TierStats {
+        let mut stats = self.tier.stats();
+        stats.add_counts(&self.counters.tier_before);
+        stats
     }
 
     pub(crate) fn stats(&self) -> Result<CacheStats> {
@@ -411,7 +457,10 @@ impl EmbeddingCache {
         let compute_seconds = load(&self.counters.compute_nanos) as f64 / 1e9;
         let bytes_disk = used_bytes(self.db.path());
         let ratio = |part: f64, whole: f64| (whole > 0.0 && part > 0.0).then(|| part / whole);
+        let tier = self.tier_stats();
         Ok(CacheStats {
+            tier_hit_rate: tier.hit_rate(),
+            tier,
             embeddings,
             bytes_memory: self.db.memory_bytes(),
             bytes_disk,
@@ -427,6 +476,13 @@ impl EmbeddingCache {
 
 fn contents(key: EmbeddingKey, vector: &[f32]) -> Contents<'_> {
     Contents { key: key.0, expires_at_unix_ms: NEVER, vector }
+}
+
+/// Makes a number that no earlier life of the cache has had, and writes it down.
+fn begin_generation(db: &CacheDatabase) -> Result<u64> {
+    let generation = u64::from_le_bytes(random::bytes()?);
+    db.put_meta(GENERATION, generation.to_string().as_bytes())?;
+    Ok(generation)
 }
 
 fn model_meta(directory: &Path) -> String {

@@ -61,4 +61,6 @@ pub use store::{
     CollectionInfo, CollectionOptions, CollectionStats, MemoryCap, PutReport, STATE_COLLECTION,
     STATE_VERSIONS_KEPT, Scan, Stats, Store, StoreConfig, Vector, Vectors, Version,
 };
-pub use tier::{PolicyKind, SimulationReport, TraceReport, read_trace, simulate};
+pub use tier::{
+    Evictions, PolicyKind, SimulationReport, TierStats, TraceReport, read_trace, simulate,
+};

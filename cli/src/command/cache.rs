@@ -58,7 +58,26 @@ pub(super) fn render_stats(
     writeln!(out, "{indent}misses           {}", grouped(stats.misses))?;
     writeln!(out, "{indent}hit rate         {hit_rate}")?;
     writeln!(out, "{indent}compression      {ratio}")?;
-    writeln!(out, "{indent}embed time saved {:.1} s", stats.embed_seconds_saved)
+    writeln!(out, "{indent}embed time saved {:.1} s", stats.embed_seconds_saved)?;
+    let tier = &stats.tier;
+    let percent = |rate: f64| format!("{:.1} %", rate * 100.0);
+    writeln!(out, "{indent}hot vectors      {}", grouped(tier.hot_vectors))?;
+    let (used, capacity) = (bytes(tier.used_bytes), bytes(tier.capacity_bytes));
+    writeln!(out, "{indent}hot in memory    {used} of {capacity} ({})", tier.policy)?;
+    writeln!(out, "{indent}hit rate, hot    {}", or_dash(stats.tier_hit_rate.map(percent)))?;
+    writeln!(
+        out,
+        "{indent}promoted         {} ({} not admitted)",
+        grouped(tier.promotions),
+        grouped(tier.refusals)
+    )?;
+    writeln!(
+        out,
+        "{indent}evicted          {} for room, {} changed, {} expired",
+        grouped(tier.evictions.capacity),
+        grouped(tier.evictions.change),
+        grouped(tier.evictions.expiry)
+    )
 }
 
 fn get(config: &Config, output: &Output, arguments: &CacheGet) -> Result<Exit> {

@@ -23,6 +23,14 @@ fn render(out: &mut dyn Write, path: &str, stats: &Stats) -> std::io::Result<()>
     writeln!(out, "sequence         {}", grouped(stats.sequence))?;
     writeln!(out, "on disk          {}", bytes(stats.bytes_disk))?;
     writeln!(out, "in memory        {}", bytes(stats.bytes_memory))?;
+    let why = match (stats.memory.configured_bytes, stats.memory.cgroup_bytes) {
+        (_, Some(limit)) if limit == stats.memory.effective_bytes => {
+            "70 % of the control group's limit"
+        }
+        (Some(_), _) => "as configured",
+        (None, _) => "a quarter of the machine's memory",
+    };
+    writeln!(out, "memory cap       {}, {why}", bytes(stats.memory.effective_bytes))?;
     writeln!(out, "\ncollections")?;
     let width = stats.collections.iter().map(|known| known.name.len()).max().unwrap_or(0);
     for collection in &stats.collections {

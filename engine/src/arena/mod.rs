@@ -167,15 +167,6 @@ impl HotVector<'_> {
     pub(crate) fn expires_at_unix_ms(&self) -> u64 {
         self.expires_at_unix_ms
     }
-
-    /// Its key.
-    pub(crate) fn key(&self) -> u128 {
-        #[expect(unsafe_code, reason = "the guard is what makes reading sound")]
-        // SAFETY: as in `deref`.
-        unsafe {
-            self.slots.key(self.slot)
-        }
-    }
 }
 
 impl Deref for HotVector<'_> {
@@ -189,6 +180,12 @@ impl Deref for HotVector<'_> {
         unsafe {
             self.slots.vector(self.slot)
         }
+    }
+}
+
+impl AsRef<[f32]> for HotVector<'_> {
+    fn as_ref(&self) -> &[f32] {
+        self
     }
 }
 

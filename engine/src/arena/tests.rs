@@ -80,7 +80,7 @@ fn a_handle_means_one_life() {
     let (arena, mut writer) = slots(1);
     let slot = writer.insert(&contents(key(1), &[1.0; DIMENSIONS]), 0).unwrap().unwrap();
     let handle = writer.handle(slot);
-    assert_eq!(arena.resolve(handle).unwrap().key(), key(1));
+    assert_eq!(arena.resolve(handle).unwrap()[0], 1.0);
     writer.remove(slot);
     assert!(arena.resolve(handle).is_none());
     let insert = |writer: &mut Writer| writer.insert(&contents(key(2), &[2.0; DIMENSIONS]), 0);

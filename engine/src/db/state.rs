@@ -293,6 +293,26 @@ impl StateDatabase {
         self.db.check_accepts_writes()
     }
 
+    /// Hands the changes after `sequence` to `take`; `false` if some of them are not known any more.
+    pub(crate) fn for_each_change_after(
+        &self,
+        sequence: u64,
+        mut take: impl FnMut(Change<'_>),
+    ) -> Result<bool> {
+        let mut expected = sequence + 1;
+        let mut changes = self.db.iterate_from(CHANGES, &expected.to_be_bytes());
+        let mut known = true;
+        while let Some(change) = changes.next_with(|number, change| {
+            known &= number == expected.to_be_bytes();
+            expected += 1;
+            Change::decode(change).map(&mut take)
+        })? {
+            change.map_err(|error| self.corrupt("a change").with_source(error))?;
+        }
+        // What was trimmed is missing at the beginning, or everywhere.
+        Ok(known && expected == self.last_sequence()?.max(sequence) + 1)
+    }
+
     /// Whether any record expires, ever.
     pub(crate) fn has_expiries(&self) -> bool {
         self.has_expiries.load(atomic::Ordering::Relaxed)

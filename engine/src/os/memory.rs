@@ -97,7 +97,8 @@ impl Reservation {
     }
 
     fn region(&self, offset_bytes: usize, len_bytes: usize) -> *mut u8 {
-        let whole = offset_bytes % REGION_BYTES == 0 && len_bytes % REGION_BYTES == 0;
+        let whole =
+            offset_bytes.is_multiple_of(REGION_BYTES) && len_bytes.is_multiple_of(REGION_BYTES);
         let inside = offset_bytes.checked_add(len_bytes).is_some_and(|end| end <= self.len_bytes);
         assert!(whole && inside, "regions are whole and inside the reservation");
         self.base.as_ptr().wrapping_add(offset_bytes)

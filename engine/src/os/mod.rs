@@ -6,3 +6,4 @@ pub(crate) mod file;
 pub(crate) mod limits;
 pub(crate) mod map;
 pub(crate) mod memory;
+pub(crate) mod random;

@@ -76,9 +76,9 @@ impl SegmentDirectory {
         Self { directory, store_id, files: RwLock::new(files), generation: Mutex::new(generation) }
     }
 
-    /// The file of vectors of this many elements, if there is one.
-    pub(crate) fn arena_file(&self, dimensions: u32) -> Option<Arc<ArenaFile>> {
-        self.files().get(&dimensions).filter(|file| !file.is_damaged()).map(Arc::clone)
+    /// The files that count, one for each length of vectors at most.
+    pub(crate) fn arena_files(&self) -> Vec<Arc<ArenaFile>> {
+        self.files().values().filter(|file| !file.is_damaged()).map(Arc::clone).collect()
     }
 
     /// Writes a file of these rows, hottest first, in place of the one there is for vectors of this

@@ -4,6 +4,12 @@ use super::*;
 
 const STORE_ID: [u8; 16] = [4; 16];
 
+impl SegmentDirectory {
+    fn arena_file(&self, dimensions: u32) -> Option<Arc<ArenaFile>> {
+        self.arena_files().into_iter().find(|file| file.dimensions() == dimensions)
+    }
+}
+
 fn open(directory: &Path) -> SegmentDirectory {
     SegmentDirectory::open(directory, STORE_ID)
 }

@@ -11,6 +11,9 @@ use crate::os::clock::unix_ms;
 /// Records removed by one commit, during which other writers wait.
 const BATCH_COUNT_MAX: usize = 1024;
 
+/// Removed in passing by a put: more than it puts in most cases, and soon done.
+const COLLECTED_BY_PUT_COUNT: u64 = 256;
+
 impl Store {
     /// Removes at most `limit` records that have expired, the earliest first, and returns how many.
     ///
@@ -31,6 +34,15 @@ impl Store {
             }
             let removal = |due| self.expiration(due, &removed_count);
             self.commit(due.into_iter().map(removal).collect())?;
+        }
+    }
+
+    /// Removes a few records that have expired, so that somebody who puts gets their room back.
+    pub(super) fn collect_some_expired(&self) {
+        if self.state.has_expiries()
+            && let Err(error) = self.collect_expired(COLLECTED_BY_PUT_COUNT)
+        {
+            tracing::warn!(%error, "expired records are not removed");
         }
     }
 

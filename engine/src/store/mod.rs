@@ -14,6 +14,7 @@ mod space;
 mod stats;
 mod trace;
 mod vectors;
+mod warmth;
 mod write;
 
 use std::collections::BTreeMap;
@@ -32,6 +33,7 @@ use crate::layout::Layout;
 use crate::os::clock::unix_ms;
 use crate::os::file::Lock;
 use crate::record::{Record, is_past, validate_key};
+use crate::segment::SegmentDirectory;
 use crate::tier::{PolicyKind, Recorder, Tier};
 
 use collection::Collection;
@@ -41,6 +43,7 @@ pub use memory::MemoryCap;
 use space::{Admitted, Space};
 pub use stats::{CollectionStats, Stats};
 pub use vectors::{Vector, Vectors};
+use warmth::WarmUp;
 pub use write::PutReport;
 
 /// How far a caller's embedding may be from length 1: what f16 makes of one.
@@ -54,6 +57,7 @@ pub struct StoreConfig {
     create: bool,
     capacity_bytes: Option<u64>,
     policy: PolicyKind,
+    warm: bool,
 }
 
 impl StoreConfig {
@@ -66,6 +70,7 @@ impl StoreConfig {
             create: true,
             capacity_bytes: None,
             policy: PolicyKind::default(),
+            warm: true,
         }
     }
 
@@ -93,6 +98,15 @@ impl StoreConfig {
         self
     }
 
+    /// Neither brings back what was hot before nor keeps what is hot for the next time.
+    ///
+    /// For a process that asks little and ends: it would pay for warmth it does not use.
+    #[must_use]
+    pub fn cold(mut self) -> Self {
+        self.warm = false;
+        self
+    }
+
     /// Refuses a store that does not exist instead of making it.
     #[must_use]
     pub fn existing(mut self) -> Self {
@@ -103,9 +117,12 @@ impl StoreConfig {
 
 /// An opened store.
 pub struct Store {
+    // First, so that it is stopped before what it uses is closed. `None` for one that opens cold.
+    warm_up: Option<WarmUp>,
     layout: Layout,
-    state: StateDatabase,
-    cache: EmbeddingCache,
+    state: Arc<StateDatabase>,
+    cache: Arc<EmbeddingCache>,
+    segments: Arc<SegmentDirectory>,
     tier: Arc<Tier>,
     memory: MemoryCap,
     hash_seed: u64,
@@ -213,7 +230,8 @@ impl Store {
     /// # Errors
     /// [`ErrorKind::Io`] or [`ErrorKind::Full`] if the disk refuses.
     pub fn clear_cache(&self) -> Result<()> {
-        self.cache.clear()
+        self.cache.clear()?;
+        self.segments.discard()
     }
 
     /// Returns the embedding of a text if it is known, without computing it.
@@ -257,10 +275,12 @@ impl Store {
         Ok(Arc::clone(self.embedder.get_or_init(|| opened)))
     }
 
-    /// Closes the store and keeps its counters.
+    /// Closes the store and keeps its counters and what is hot.
     ///
-    /// Nothing acknowledged depends on this; a store that is only dropped loses statistics.
-    pub fn close(self) {
+    /// Nothing acknowledged depends on this; a store that is only dropped loses statistics and
+    /// warmth.
+    pub fn close(mut self) {
+        self.save_warmth();
         self.cache.close();
     }
 

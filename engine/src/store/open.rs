@@ -11,6 +11,7 @@ use op_dbus_formats::store_file::StoreFile;
 use super::collection::Collection;
 use super::memory::MemoryCap;
 use super::space::Space;
+use super::warmth::Sources;
 use super::{Store, StoreConfig};
 use crate::cache::EmbeddingCache;
 use crate::db::Creation;
@@ -20,6 +21,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::layout::{Layout, database, store_file, trace_directory};
 use crate::os::clock::unix_ms;
 use crate::os::file::{self, Lock};
+use crate::os::random;
+use crate::segment::SegmentDirectory;
 use crate::tier::{Recorder, Tier};
 
 /// No `STORE` file of any version is longer.
@@ -41,6 +44,7 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
     let store_file = read_store_file(&layout.state())?;
     let memory = MemoryCap::find(config.capacity_bytes);
     let state = StateDatabase::open(&layout.state(), Creation::Refuse, memory.database())?;
+    let state = Arc::new(state);
     let commits = CommitQueue::new(state.last_sequence()?);
     let collections: BTreeMap<_, _> = state
         .collections()?
@@ -61,7 +65,21 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
         memory.database(),
         Arc::clone(&tier),
     )?;
+    let cache = Arc::new(cache);
+    let sources = Sources {
+        state: Arc::clone(&state),
+        cache: Arc::clone(&cache),
+        tier: Arc::clone(&tier),
+        segments: Arc::new(SegmentDirectory::open(&layout.vectors(), store_file.store_id)),
+        heat: layout.heat(),
+    };
+    let segments = Arc::clone(&sources.segments);
+    let known: Vec<_> = collections.values().cloned().collect();
+    sources.map_files(&known, commits.last_sequence());
+    let warm_up = if config.warm { Some(sources.warm_up(known)?) } else { None };
     Ok(Store {
+        warm_up,
+        segments,
         layout,
         state,
         cache,
@@ -105,8 +123,8 @@ fn create(layout: &Layout) -> Result<()> {
     let memory = MemoryCap::find(None).database();
     drop(StateDatabase::open(&unfinished, Creation::Create, memory)?);
     let bytes = StoreFile {
-        store_id: random_bytes()?,
-        hash_seed: u64::from_le_bytes(random_bytes()?),
+        store_id: random::bytes()?,
+        hash_seed: u64::from_le_bytes(random::bytes()?),
         created_unix_ms: unix_ms(),
     }
     .encode()
@@ -143,17 +161,4 @@ fn read_store_file(state: &Path) -> Result<StoreFile> {
             .with_source(error)
             .with_remedy("restore the store from an export"),
     })
-}
-
-fn random_bytes<const N: usize>() -> Result<[u8; N]> {
-    let mut bytes = [0; N];
-    let mut filled = 0;
-    while filled < N {
-        let flags = rustix::rand::GetRandomFlags::empty();
-        filled += rustix::rand::getrandom(&mut bytes[filled..], flags).map_err(|error| {
-            Error::new(ErrorKind::Io, "the kernel gives no random numbers")
-                .with_source(std::io::Error::from(error))
-        })?;
-    }
-    Ok(bytes)
 }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::Store;
+use super::memory::MemoryCap;
 use crate::cache::CacheStats;
 use crate::error::Result;
 use crate::os::clock::unix_ms;
@@ -19,7 +20,9 @@ pub struct Stats {
     pub bytes_memory: u64,
     /// Bytes on disk that the store's files use.
     pub bytes_disk: u64,
-    /// The embedding cache.
+    /// Memory that the store may take.
+    pub memory: MemoryCap,
+    /// The embedding cache and the vectors in memory.
     pub cache: CacheStats,
 }
 
@@ -69,7 +72,11 @@ impl Store {
         Ok(Stats {
             sequence: self.commits.last_sequence(),
             collections,
-            bytes_memory: self.state.memory_bytes() + cache.bytes_memory + vectors_bytes as u64,
+            bytes_memory: self.state.memory_bytes()
+                + cache.bytes_memory
+                + cache.tier.memory_bytes
+                + vectors_bytes as u64,
+            memory: self.memory,
             bytes_disk: used_bytes(self.layout.base()),
             cache,
         })

@@ -8,11 +8,12 @@ use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use super::Store;
 use super::collection::Collection;
+use super::warmth::record_locator;
 use crate::arena::{Contents, HotVector, NEVER};
 use crate::error::Result;
 use crate::os::clock::unix_ms;
 use crate::record::{is_past, validate_key};
-use crate::tier::Pool;
+use crate::tier::{Fence, Pool};
 
 /// Reads vectors of one collection by key. Made by [`Store::vectors`].
 ///
@@ -96,7 +97,7 @@ impl Vectors<'_> {
     pub fn get(&self, key: &[u8]) -> Result<Option<Vector<'_>>> {
         let tier_key = self.collection.tier_key(key);
         match self.pool.get(tier_key) {
-            Some(hot) if is_valid(&hot) => Ok(Some(Vector::hot(hot))),
+            Some(hot) if !has_expired(hot.expires_at_unix_ms()) => Ok(Some(Vector::hot(hot))),
             // It stays where it is until it is collected.
             Some(_) => Ok(None),
             None => self.get_cold(key, tier_key),
@@ -108,14 +109,17 @@ impl Vectors<'_> {
         validate_key(key)?;
         let (store, collection) = (self.store, &*self.collection);
         let fence = self.pool.fence(tier_key);
+        if let Some((vector, expires_at_unix_ms)) = self.pool.mapped(tier_key) {
+            return Ok(self.promoted(key, tier_key, fence, vector, expires_at_unix_ms));
+        }
         let given = store.state.vector(collection.spec.id, key)?;
         // Only the record knows when it expires, but reading it costs as much again.
         let needs_record = given.is_none() || store.state.has_expiries();
         let record = if needs_record { store.record_of(collection, key)? } else { None };
-        let expires_at_unix_ms = record.as_ref().and_then(|record| record.expires_at_unix_ms);
-        if (needs_record && record.is_none()) || is_past(expires_at_unix_ms, unix_ms()) {
+        if needs_record && record.is_none() {
             return Ok(None);
         }
+        let expires_at_unix_ms = record.as_ref().and_then(|record| record.expires_at_unix_ms);
         let vector = match (given, record) {
             (Some(bytes), _) => store.decode_given(collection, key, Some(&bytes))?,
             (None, Some(record)) => match store.vector_of_text(collection, record)? {
@@ -125,10 +129,25 @@ impl Vectors<'_> {
             (None, None) => return Ok(None),
         };
         let expires_at_unix_ms = expires_at_unix_ms.unwrap_or(NEVER);
+        Ok(self.promoted(key, tier_key, fence, vector, expires_at_unix_ms))
+    }
+
+    /// Offers a cold vector to the tier and returns it, unless it has expired.
+    fn promoted(
+        &self,
+        key: &[u8],
+        tier_key: u128,
+        fence: Fence,
+        vector: Vec<f32>,
+        expires_at_unix_ms: u64,
+    ) -> Option<Vector<'_>> {
+        if has_expired(expires_at_unix_ms) {
+            return None;
+        }
         let contents = Contents { key: tier_key, expires_at_unix_ms, vector: &vector };
-        let locator = collection.locator(key);
-        self.pool.promote(&contents, Some(&locator), fence, store.tier.budget());
-        Ok(Some(Vector::cold(vector)))
+        let locator = record_locator(self.collection.spec.id, key);
+        self.pool.promote(&contents, Some(&locator), fence, self.store.tier.budget());
+        Some(Vector::cold(vector))
     }
 }
 
@@ -165,13 +184,10 @@ impl Store {
     }
 }
 
-/// Whether a hot vector has not expired; asks the clock only if it ever does.
+/// Asks the clock only if it ever does.
 #[inline]
-fn is_valid(hot: &HotVector<'_>) -> bool {
-    match hot.expires_at_unix_ms() {
-        NEVER => true,
-        expires_at_unix_ms => !is_past(Some(expires_at_unix_ms), unix_ms()),
-    }
+fn has_expired(expires_at_unix_ms: u64) -> bool {
+    expires_at_unix_ms != NEVER && is_past(Some(expires_at_unix_ms), unix_ms())
 }
 
 impl Collection {
@@ -179,10 +195,5 @@ impl Collection {
     #[inline]
     pub(super) fn tier_key(&self, key: &[u8]) -> u128 {
         xxh3_128_with_seed(key, self.tier_seed)
-    }
-
-    /// What names the vector of a record beyond this process.
-    pub(super) fn locator(&self, key: &[u8]) -> Vec<u8> {
-        [&self.spec.id.0.to_be_bytes()[..], key].concat()
     }
 }

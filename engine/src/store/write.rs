@@ -7,6 +7,7 @@ use op_dbus_formats::embedding::{self, Encoding, Packing};
 use op_dbus_formats::record::{self as format, EmbeddingSource};
 
 use super::collection::{Collection, CollectionOptions};
+use super::warmth::record_locator;
 use super::{Admitted, Store};
 use crate::arena::{Contents, NEVER};
 use crate::cache::CachedEmbedding;
@@ -104,6 +105,7 @@ impl Store {
         self.drop_unchanged(&mut mutations)?;
         report.unchanged = (distinct - mutations.len()) as u64;
         self.commit(mutations)?;
+        self.collect_some_expired();
         Ok(report)
     }
 
@@ -277,7 +279,8 @@ impl Store {
                 } => {
                     let expires_at_unix_ms = expires_at_unix_ms.unwrap_or(NEVER);
                     let contents = Contents { key: tier_key, expires_at_unix_ms, vector };
-                    pool.put(&contents, Some(&collection.locator(&mutation.key)), budget);
+                    let locator = record_locator(mutation.collection, &mutation.key);
+                    pool.put(&contents, Some(&locator), budget);
                 }
                 Action::Put { .. } | Action::Remove => {
                     pool.remove(tier_key, Departure::Change, budget);

@@ -52,7 +52,7 @@ impl Budget {
     }
 
     /// Whether whoever comes in takes another's place: see [`Water::is_full`](super::policy::Water).
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.used_bytes() >= part(self.capacity_bytes, LOW_WATER_PERCENT)
     }
 

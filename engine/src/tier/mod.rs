@@ -18,11 +18,14 @@ use std::time::Duration;
 
 pub(crate) use budget::Budget;
 pub(crate) use counters::Counter;
+pub(crate) use policy::Access;
 pub use policy::PolicyKind;
 pub(crate) use pool::{Departure, Fence, Pool, Resident};
 pub use simulate::{SimulationReport, simulate};
 pub(crate) use trace::Recorder;
 pub use trace::{TraceReport, read_trace};
+
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
 use budget::Call;
@@ -31,6 +34,67 @@ use budget::Call;
 const TICK: Duration = Duration::from_secs(1);
 /// Demoted at a time; who wants to promote finds the desk taken for so long.
 const DEMOTE_BATCH_COUNT: usize = 16;
+
+/// What the tier holds and has done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TierStats {
+    /// Who leaves memory when it is full.
+    pub policy: String,
+    /// What hot vectors may take.
+    pub capacity_bytes: u64,
+    /// What they take now.
+    pub used_bytes: u64,
+    /// What the arenas have taken from the kernel.
+    pub memory_bytes: u64,
+    /// Vectors in memory.
+    pub hot_vectors: u64,
+    /// Vectors that were asked for and in memory.
+    pub hits: u64,
+    /// Vectors that were asked for and not in memory.
+    pub misses: u64,
+    /// Vectors that came into memory.
+    pub promotions: u64,
+    /// Vectors that the policy kept out.
+    pub refusals: u64,
+    /// Vectors that did not come in because somebody else was at it, or there was no room yet.
+    pub skipped: u64,
+    /// Why vectors left memory.
+    pub evictions: Evictions,
+}
+
+/// Why vectors left memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Evictions {
+    /// To make room.
+    pub capacity: u64,
+    /// They were replaced or removed.
+    pub change: u64,
+    /// Their time was over.
+    pub expiry: u64,
+}
+
+impl TierStats {
+    /// Hits by lookups; `None` when there were none.
+    #[must_use]
+    pub fn hit_rate(&self) -> Option<f64> {
+        let lookups = self.hits + self.misses;
+        (lookups > 0).then(|| self.hits as f64 / lookups as f64)
+    }
+
+    /// Adds what an earlier process counted; what is held now stays.
+    pub(crate) fn add_counts(&mut self, earlier: &Self) {
+        self.hits += earlier.hits;
+        self.misses += earlier.misses;
+        self.promotions += earlier.promotions;
+        self.refusals += earlier.refusals;
+        self.skipped += earlier.skipped;
+        self.evictions.capacity += earlier.evictions.capacity;
+        self.evictions.change += earlier.evictions.change;
+        self.evictions.expiry += earlier.evictions.expiry;
+    }
+}
 
 /// The hot vectors of a store.
 pub(crate) struct Tier {
@@ -72,10 +136,6 @@ impl Tier {
         &self.shared.budget
     }
 
-    pub(crate) fn policy(&self) -> PolicyKind {
-        self.shared.policy
-    }
-
     /// The pool of vectors of so many elements, made when first asked for.
     pub(crate) fn pool(&self, dimensions: usize) -> Result<Arc<Pool>> {
         let pools = self.shared.pools.read().unwrap_or_else(PoisonError::into_inner);
@@ -95,6 +155,18 @@ impl Tier {
 
     pub(crate) fn pools(&self) -> Vec<Arc<Pool>> {
         self.shared.pools()
+    }
+
+    /// What the tier holds and has done since it was made.
+    pub(crate) fn stats(&self) -> TierStats {
+        let mut stats = TierStats {
+            policy: self.shared.policy.to_string(),
+            capacity_bytes: self.shared.budget.capacity_bytes() as u64,
+            used_bytes: self.shared.budget.used_bytes() as u64,
+            ..TierStats::default()
+        };
+        self.pools().iter().for_each(|pool| pool.add_to(&mut stats));
+        stats
     }
 
     /// Forgets every hot vector.

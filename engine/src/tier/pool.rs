@@ -8,15 +8,18 @@
 //! takes a [`Fence`] *before* it reads, every change raises it *after* it was committed, and what
 //! comes with an outdated fence is not promoted.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use super::TierStats;
 use super::budget::Budget;
 use super::counters::Counter;
 use super::policy::{Access, Policy, PolicyKind, Residents, Water};
 use super::trace::Recorder;
 use crate::arena::{self, Arena, Contents, Handle, HotVector, Slot, Writer};
 use crate::error::Result;
+use crate::segment::ArenaFile;
 
 /// Fences; keys share them by hash, which costs a promotion now and then.
 const FENCES_COUNT: usize = 1024;
@@ -43,6 +46,7 @@ pub(crate) struct Pool {
     desk: Mutex<Desk>,
     fences: Box<[AtomicU64]>,
     recorder: Arc<Recorder>,
+    mapped: RwLock<Option<Arc<Mapped>>>,
     pub(super) counters: Counters,
 }
 
@@ -54,6 +58,19 @@ pub(crate) struct Counters {
     pub(super) refused: AtomicU64,
     pub(super) skipped: AtomicU64,
     pub(super) departed: [AtomicU64; 3],
+}
+
+/// An arena file that is read until everything in it is in the arena.
+struct Mapped {
+    file: Arc<ArenaFile>,
+    /// Keys whose vectors in the file are no longer theirs.
+    outdated: Mutex<HashSet<u128>>,
+}
+
+impl Mapped {
+    fn outdated(&self) -> MutexGuard<'_, HashSet<u128>> {
+        self.outdated.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The writers' side of a pool.
@@ -98,6 +115,7 @@ impl Pool {
             desk: Mutex::new(desk),
             fences: (0..FENCES_COUNT).map(|_| AtomicU64::new(0)).collect(),
             recorder,
+            mapped: RwLock::new(None),
             counters: Counters::default(),
         })
     }
@@ -137,6 +155,73 @@ impl Pool {
         &self.fences[(key >> 64) as usize % FENCES_COUNT]
     }
 
+    /// Answers from this file, but for outdated keys, until it is [unmapped](Self::unmap).
+    pub(crate) fn map(&self, file: Arc<ArenaFile>, outdated: HashSet<u128>) {
+        let mapped = Mapped { file, outdated: Mutex::new(outdated) };
+        *self.mapped.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(mapped));
+    }
+
+    /// Stops to answer from the file.
+    pub(crate) fn unmap(&self) {
+        *self.mapped.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// The file that is being answered from.
+    pub(crate) fn file(&self) -> Option<Arc<ArenaFile>> {
+        Some(Arc::clone(&self.current_map()?.file))
+    }
+
+    fn current_map(&self) -> Option<Arc<Mapped>> {
+        self.mapped.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads a cold vector and its expiry from the file; what cannot be read there is not there.
+    pub(crate) fn mapped(&self, key: u128) -> Option<(Vec<f32>, u64)> {
+        let mapped = self.current_map()?;
+        if mapped.outdated().contains(&key) {
+            return None;
+        }
+        match mapped.file.find(key) {
+            Ok(found) => found.map(|found| (found.vector.to_vec(), found.expires_at_unix_ms)),
+            Err(error) => {
+                tracing::warn!(%error, "a file of vectors is damaged; reading from RocksDB");
+                None
+            }
+        }
+    }
+
+    /// Brings back a vector that was hot before, from the file.
+    pub(crate) fn warm_from_file(
+        &self,
+        contents: &Contents<'_>,
+        locator: Option<&[u8]>,
+        access: Access,
+        budget: &Budget,
+    ) {
+        let mut desk = self.desk();
+        // At the desk, so that no change comes between the question and the answer.
+        let outdated = self.current_map().is_none_or(|map| map.outdated().contains(&contents.key));
+        if !outdated && !budget.is_full() && desk.writer.find(contents.key).is_none() {
+            self.insert(&mut desk, contents, locator, access, budget);
+        }
+    }
+
+    /// Brings back a vector that was hot before, read from RocksDB after the fence was taken.
+    pub(crate) fn warm(
+        &self,
+        contents: &Contents<'_>,
+        locator: Option<&[u8]>,
+        access: Access,
+        fence: Fence,
+        budget: &Budget,
+    ) {
+        let mut desk = self.desk();
+        let changed = self.fence(contents.key) != fence;
+        if !changed && !budget.is_full() && desk.writer.find(contents.key).is_none() {
+            self.insert(&mut desk, contents, locator, access, budget);
+        }
+    }
+
     /// Brings in a vector that was read from RocksDB, if the policy admits it.
     pub(crate) fn promote(
         &self,
@@ -161,7 +246,9 @@ impl Pool {
             self.counters.refused.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        self.insert(&mut desk, contents, locator, budget);
+        let access = Access::new(now);
+        self.insert(&mut desk, contents, locator, access, budget);
+        self.counters.promoted.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Takes note that a vector was written; keeps the new one if there is room or it was hot.
@@ -169,7 +256,9 @@ impl Pool {
         let mut desk = self.desk();
         let was_hot = self.forget(&mut desk, contents.key, Departure::Change, budget);
         if was_hot || !budget.is_full() {
-            self.insert(&mut desk, contents, locator, budget);
+            let access = Access::new(self.clock.load(Ordering::Relaxed));
+            self.insert(&mut desk, contents, locator, access, budget);
+            self.counters.promoted.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -180,6 +269,9 @@ impl Pool {
 
     fn forget(&self, desk: &mut Desk, key: u128, why: Departure, budget: &Budget) -> bool {
         self.fence_of(key).fetch_add(1, Ordering::SeqCst);
+        if let Some(mapped) = self.current_map() {
+            mapped.outdated().insert(key);
+        }
         let Some(slot) = desk.writer.find(key) else { return false };
         desk.policy.removed(slot.0);
         self.depart(desk, slot, why, budget);
@@ -191,9 +283,9 @@ impl Pool {
         desk: &mut Desk,
         contents: &Contents<'_>,
         locator: Option<&[u8]>,
+        access: Access,
         budget: &Budget,
     ) {
-        let access = Access::new(self.clock.load(Ordering::Relaxed));
         let slot = match desk.writer.insert(contents, access.0) {
             Ok(Some(slot)) => slot,
             // Demotion has not caught up, or memory is short: it stays cold.
@@ -212,7 +304,6 @@ impl Pool {
         }
         desk.locators[index] = locator.map(Into::into);
         desk.policy.inserted(slot.0, key_hash(contents.key));
-        self.counters.promoted.fetch_add(1, Ordering::Relaxed);
         desk.inserts_since_tick += 1;
         if desk.inserts_since_tick >= desk.inserts_per_tick {
             desk.inserts_since_tick = 0;
@@ -245,6 +336,7 @@ impl Pool {
         for fence in &self.fences {
             fence.fetch_add(1, Ordering::SeqCst);
         }
+        self.unmap();
         for slot in (0..desk.writer.slots_end()).map(Slot) {
             if desk.writer.access(slot).is_some() {
                 desk.policy.removed(slot.0);
@@ -259,6 +351,17 @@ impl Pool {
         desk.locators[slot.0 as usize] = None;
         budget.subtract(desk.writer.slot_bytes());
         self.counters.departed[why as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many vectors came or went since the store was opened, those brought back apart.
+    pub(crate) fn changes_count(&self) -> u64 {
+        let departed = self.counters.departed.iter().map(|count| count.load(Ordering::Relaxed));
+        self.counters.promoted.load(Ordering::Relaxed) + departed.sum::<u64>()
+    }
+
+    /// Whether anybody has read or changed anything.
+    pub(crate) fn was_used(&self) -> bool {
+        self.counters.hits.sum() > 0 || self.changes_count() > 0
     }
 
     /// The residents with what is known of them, hottest first.
@@ -284,22 +387,29 @@ impl Pool {
         residents
     }
 
-    pub(crate) fn residents_count(&self) -> u32 {
-        self.desk().writer.residents_count()
-    }
-
     pub(crate) fn resident_bytes(&self) -> usize {
         let desk = self.desk();
         desk.writer.residents_count() as usize * desk.writer.slot_bytes()
     }
 
-    pub(crate) fn memory_bytes(&self) -> usize {
-        let locators = {
-            let desk = self.desk();
-            let boxed = desk.locators.iter().flatten().map(|locator| locator.len()).sum::<usize>();
-            desk.locators.capacity() * size_of::<Option<Box<[u8]>>>() + boxed
-        };
-        self.arena.memory_bytes() + locators
+    /// Adds what this pool holds and has done.
+    pub(super) fn add_to(&self, stats: &mut TierStats) {
+        let desk = self.desk();
+        let locators = desk.locators.iter().flatten().map(|locator| locator.len()).sum::<usize>()
+            + desk.locators.capacity() * size_of::<Option<Box<[u8]>>>();
+        stats.hot_vectors += u64::from(desk.writer.residents_count());
+        drop(desk);
+        let counters = &self.counters;
+        let departed = |why: Departure| counters.departed[why as usize].load(Ordering::Relaxed);
+        stats.memory_bytes += (self.arena.memory_bytes() + locators) as u64;
+        stats.hits += counters.hits.sum();
+        stats.misses += counters.misses.sum();
+        stats.promotions += counters.promoted.load(Ordering::Relaxed);
+        stats.refusals += counters.refused.load(Ordering::Relaxed);
+        stats.skipped += counters.skipped.load(Ordering::Relaxed);
+        stats.evictions.capacity += departed(Departure::Capacity);
+        stats.evictions.change += departed(Departure::Change);
+        stats.evictions.expiry += departed(Departure::Expiry);
     }
 
     fn desk(&self) -> MutexGuard<'_, Desk> {
