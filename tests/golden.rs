@@ -17,7 +17,8 @@ use op_dbus_formats::exchange::jsonl::{self, ExchangeRecord};
 use op_dbus_formats::exchange::{fvecs, npy};
 use op_dbus_formats::{
     Change, CollectionId, CollectionSpec, EmbeddingKey, EmbeddingSource, HistoryEntry, Metric,
-    ModelFingerprint, Operation, Payload, Record, StoreFile, document, introspection,
+    ModelFingerprint, Operation, Payload, Record, StoreFile, TraceStart, TracedAccess, document,
+    introspection, trace,
 };
 use proptest::prelude::*;
 use support::derived;
@@ -120,6 +121,7 @@ fn values() -> Vec<Golden> {
         value("collection", "model", spec.encode().unwrap().to_vec(), dump_collection),
         value("history", "put", put.encode().unwrap(), dump_history),
         value("history", "remove", removal.encode().unwrap(), dump_history),
+        value("trace", "accesses", traced(), dump_trace),
     ]
 }
 
@@ -181,6 +183,16 @@ fn documents() -> Vec<Golden> {
         protection: Protection::None,
     };
     vec![document("compact", &compact), document("spaced", &spaced), document("indented", indented)]
+}
+
+fn traced() -> Vec<u8> {
+    let start = TraceStart {
+        store_id: std::array::from_fn(|index| index as u8 + 1),
+        started_unix_ms: 1_700_000_000_000,
+    };
+    let access = |key_hash, vector_len_bytes| TracedAccess { key_hash, vector_len_bytes };
+    let accesses = [access(0x0123_4567_89AB_CDEF, 1536), access(0, 8), access(u64::MAX, u32::MAX)];
+    [&start.encode()[..], &trace::encode_block(0, &accesses).unwrap()].concat()
 }
 
 fn embeddings() -> Vec<Golden> {
@@ -323,6 +335,13 @@ fn dump_history(bytes: &[u8]) -> Result<String, String> {
 fn dump_acknowledged(bytes: &[u8]) -> Result<String, String> {
     let acknowledged = Acknowledged::decode(bytes).map_err(|error| error.to_string())?;
     Ok(format!("{acknowledged:#?}\n"))
+}
+
+fn dump_trace(bytes: &[u8]) -> Result<String, String> {
+    let split = bytes.split_at_checked(trace::TRACE_START_LEN_BYTES).ok_or("no start")?;
+    let start = TraceStart::decode(split.0).map_err(|error| error.to_string())?;
+    let accesses = trace::decode_block(split.1, 0).map_err(|error| error.to_string())?;
+    Ok(format!("{start:#?}\n{accesses:#?}\n"))
 }
 
 fn dump_change(bytes: &[u8]) -> Result<String, String> {

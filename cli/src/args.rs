@@ -94,7 +94,8 @@ pub(crate) struct Global {
         value_name = "POLICY",
         env = "OPDBUS_CACHE_POLICY",
         hide_env_values = true,
-        default_value = "lru"
+        default_value = "lru",
+        value_parser = policy
     )]
     pub(crate) cache_policy: PolicyKind,
     /// What is logged to standard error
@@ -132,6 +133,30 @@ fn gigabytes(text: &str) -> Result<u64, String> {
         Ok(count) if (0.016..=1e6).contains(&count) => Ok((count * BYTES) as u64),
         _ => Err("it must be a number of gigabytes from 0.016".to_owned()),
     }
+}
+
+fn policy(text: &str) -> Result<PolicyKind, String> {
+    text.parse().map_err(|_| {
+        let names = PolicyKind::ALL.map(|policy| policy.to_string());
+        format!("it must be one of {}", names.join(", "))
+    })
+}
+
+/// How much a cache may hold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Capacity {
+    Entries(u32),
+    Bytes(u64),
+}
+
+fn capacity(text: &str) -> Result<Capacity, String> {
+    const UNITS: [(&str, u32); 4] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
+    let size = UNITS.iter().find_map(|(unit, shift)| {
+        let count: u64 = text.strip_suffix(unit)?.trim_end().parse().ok()?;
+        count.checked_mul(1 << shift).map(Capacity::Bytes)
+    });
+    size.or_else(|| text.parse().ok().map(Capacity::Entries))
+        .ok_or_else(|| "it must be a number of entries, or a size such as 64MiB".to_owned())
 }
 
 fn limit(text: &str) -> Result<usize, String> {
@@ -278,6 +303,12 @@ pub(crate) enum Cache {
     Put(CachePut),
     Import(CacheImport),
     Export(CacheExport),
+    Simulate(CacheSimulate),
+    /// Record which vectors are asked for, to simulate caches with
+    Trace {
+        #[command(subcommand)]
+        command: CacheTrace,
+    },
     /// Remove cached embeddings of texts, which can be computed again
     ///
     /// Records and the vectors that callers gave stay.
@@ -371,6 +402,41 @@ pub(crate) struct CacheExport {
 pub(crate) enum ExportFormat {
     /// A JSON object on each line
     Jsonl,
+}
+
+/// Show how often caches of several sizes and policies would have had what was asked for
+///
+/// The capacities are 1, 5, 10, 25 and 50 % of the keys in the trace, and the one given. A cache is
+/// kept between 85 and 90 % full, as vectors in memory are.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  op-dbus cache simulate --trace /var/lib/op-dbus/@timing/trace/1763851200000.trace
+  op-dbus cache simulate --trace keys.txt --capacity 10000 --policy s3fifo
+
+The trace is one that `op-dbus cache trace` has recorded, or a text file with a key on each line.")]
+pub(crate) struct CacheSimulate {
+    /// File with what was asked for
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: PathBuf,
+    /// One more capacity: entries, or a size of vectors (KiB, MiB, GiB, TiB) for a recorded trace
+    #[arg(long, value_name = "ENTRIES|SIZE", value_parser = capacity)]
+    pub(crate) capacity: Option<Capacity>,
+    /// lru, s3fifo or tinylfu; all of them unless given
+    #[arg(long, value_name = "POLICY", value_parser = policy)]
+    pub(crate) policy: Option<PolicyKind>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CacheTrace {
+    /// Record from now on, in every command and program that opens the store
+    ///
+    /// A trace holds hashes, not texts. It ends by itself when it is 256 MiB long.
+    #[command(after_help = "Example:\n  op-dbus cache trace start")]
+    Start,
+    /// Stop recording, and show where the trace is and what it holds
+    #[command(after_help = "Example:\n  op-dbus cache trace stop --json | jq -r .trace")]
+    Stop,
 }
 
 /// Show what the store holds and has done

@@ -175,6 +175,7 @@ impl EmbeddingCache {
                     },
                 };
                 self.count(embedding.hit);
+                // The low half of the key, as everywhere where 64 bits do.
                 embedding
             })
             .collect())

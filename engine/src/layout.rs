@@ -43,10 +43,9 @@ impl Layout {
         self.base.join("@vectors")
     }
 
-    /// What was used how often: worth keeping, and nothing depends on it.
-    #[expect(dead_code, reason = "wired by the store next")]
-    pub(crate) fn heat(&self) -> PathBuf {
-        self.base.join("@timing").join("heat")
+    /// What was measured: nothing depends on it.
+    pub(crate) fn timing(&self) -> PathBuf {
+        self.base.join("@timing")
     }
 }
 
@@ -63,6 +62,26 @@ pub(crate) fn acknowledged_file(state: &Path) -> PathBuf {
 /// The RocksDB directory of `@state` or `@cache`.
 pub(crate) fn database(subvolume: &Path) -> PathBuf {
     subvolume.join("db")
+}
+
+/// The directory in `@timing` of traces of what was asked for.
+pub(crate) fn trace_directory(timing: &Path) -> PathBuf {
+    timing.join("trace")
+}
+
+/// The trace that is being recorded. That it is there is the wish to record.
+pub(crate) fn current_trace(directory: &Path) -> PathBuf {
+    directory.join("current")
+}
+
+/// Where a trace is made before it takes its name, so that it has its beginning or is absent.
+pub(crate) fn unfinished_trace(directory: &Path) -> PathBuf {
+    directory.join("current.new")
+}
+
+/// The trace that was begun at this time.
+pub(crate) fn finished_trace(directory: &Path, started_unix_ms: u64) -> PathBuf {
+    directory.join(format!("{started_unix_ms}.trace"))
 }
 
 /// The file in `@vectors` that says which of the others count.
@@ -91,6 +110,12 @@ pub(crate) fn damaged_mark(file: &Path) -> PathBuf {
     let mut mark = file.as_os_str().to_owned();
     mark.push(DAMAGED_SUFFIX);
     mark.into()
+}
+
+/// The directory in `@timing` of what was used how often.
+#[expect(dead_code, reason = "wired by the store next")]
+pub(crate) fn heat_directory(timing: &Path) -> PathBuf {
+    timing.join("heat")
 }
 
 /// The directory of a generation of heat.

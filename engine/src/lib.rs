@@ -54,10 +54,11 @@ pub use error::{Error, ErrorKind, Result};
 pub use op_dbus_formats::change::Operation;
 pub use op_dbus_formats::collection::{Metric, ModelFingerprint};
 pub use op_dbus_formats::record::Payload;
+pub use op_dbus_formats::trace::TracedAccess;
 pub use query::{Answer, Explain, Hit, LIMIT_MAX, Query};
 pub use record::Record;
 pub use store::{
     CollectionInfo, CollectionOptions, CollectionStats, MemoryCap, PutReport, STATE_COLLECTION,
     STATE_VERSIONS_KEPT, Scan, Stats, Store, StoreConfig, Vector, Vectors, Version,
 };
-pub use tier::PolicyKind;
+pub use tier::{PolicyKind, SimulationReport, TraceReport, read_trace, simulate};

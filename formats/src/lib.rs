@@ -42,6 +42,7 @@ pub mod introspection;
 pub mod manifest;
 pub mod record;
 pub mod store_file;
+pub mod trace;
 
 pub use change::{Change, Operation};
 pub use collection::{
@@ -52,3 +53,4 @@ pub use error::{FormatError, TextError};
 pub use history::HistoryEntry;
 pub use record::{EmbeddingSource, Payload, Record};
 pub use store_file::StoreFile;
+pub use trace::{TraceStart, TracedAccess};

@@ -17,16 +17,17 @@ use op_dbus_formats::introspection::{
 use op_dbus_formats::manifest::{self as manifest_format, Manifest};
 use op_dbus_formats::{
     Change, CollectionSpec, HistoryEntry, Record, StoreFile, acknowledged as acknowledged_format,
-    acknowledged::Acknowledged, change as change_format, collection as collection_format,
-    document as document_format, history as history_format, record as record_format,
-    store_file as store_file_format,
+    acknowledged::Acknowledged,
+    change as change_format, collection as collection_format, document as document_format,
+    history as history_format, record as record_format, store_file as store_file_format,
+    trace::{self as trace_format, TraceStart},
 };
 
 /// A function that must not panic.
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its folder in the corpus.
-pub const TARGETS: [(&str, Target); 16] = [
+pub const TARGETS: [(&str, Target); 17] = [
     ("acknowledged", acknowledged),
     ("arena_file", arena_file),
     ("change", change),
@@ -43,6 +44,7 @@ pub const TARGETS: [(&str, Target); 16] = [
     ("npy", npy),
     ("record", record),
     ("store_file", store_file),
+    ("trace", trace),
 ];
 
 /// What decodes encodes to the same bytes.
@@ -70,10 +72,10 @@ pub fn arena_file(data: &[u8]) {
         assert!(ends.iter().zip(starts).all(|(end, start)| *end <= start));
         assert!(sections.index.end <= sections.checksums.start);
     }
-    if let Some(bytes) = data.first_chunk() {
-        if let Ok(entry) = Entry::decode(bytes) {
-            assert_eq!(entry.encode(), *bytes);
-        }
+    if let Some(bytes) = data.first_chunk()
+        && let Ok(entry) = Entry::decode(bytes)
+    {
+        assert_eq!(entry.encode(), *bytes);
     }
 }
 
@@ -329,6 +331,27 @@ pub fn store_file(data: &[u8]) {
     for bytes in [data, &resealed] {
         if let Ok(store) = StoreFile::decode(bytes) {
             assert_eq!(store.encode().as_ref().map(|encoded| &encoded[..]), Ok(bytes));
+        }
+    }
+}
+
+/// What decodes encodes to the same bytes, and a block has the length that its header tells.
+pub fn trace(data: &[u8]) {
+    let payload = data.get(FILE_HEADER_LEN_BYTES..).unwrap_or_default();
+    let header = FileHeader::of_payload(trace_format::MAGIC, trace_format::VERSION, payload);
+    for bytes in [data, &[&header.encode(), payload].concat()] {
+        if let Ok(start) = TraceStart::decode(bytes) {
+            assert_eq!(start.encode(), bytes);
+        }
+    }
+    let header_len = trace_format::BLOCK_HEADER_LEN_BYTES;
+    for bytes in [data, &sealed(data, trace_format::MAGIC, header_len)] {
+        let Some(header) = bytes.first_chunk() else { return };
+        let number = u32::from_le_bytes([header[4], header[5], header[6], header[7]]);
+        if let Ok(accesses) = trace_format::decode_block(bytes, number) {
+            assert_eq!(trace_format::block_len_bytes(header), Ok(bytes.len()));
+            assert_eq!(trace_format::encode_block(number, &accesses).as_deref(), Ok(bytes));
+            assert!(trace_format::decode_block(bytes, number.wrapping_add(1)).is_err());
         }
     }
 }

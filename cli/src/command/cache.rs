@@ -10,6 +10,7 @@ use op_dbus_formats::exchange::jsonl::{self, ExchangeRecord};
 use serde_json::json;
 
 use super::ingest::{self, Ingest};
+use super::{simulate, trace};
 use crate::args::{Cache, CacheExport, CacheGet, CacheImport, CachePut, ExportFormat};
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -27,6 +28,8 @@ pub(super) fn run(config: &Config, output: &Output, command: Cache) -> Result<Ex
         Cache::Put(arguments) => put(config, output, &arguments),
         Cache::Import(arguments) => import(config, output, &arguments),
         Cache::Export(arguments) => export(config, output, &arguments),
+        Cache::Simulate(arguments) => simulate::run(output, &arguments),
+        Cache::Trace { command } => trace::run(config, output, &command),
         Cache::Clear => clear(config, output),
     }
 }

@@ -6,7 +6,9 @@ mod documents;
 mod index;
 mod ingest;
 mod query;
+mod simulate;
 mod stats;
+mod trace;
 
 use crate::args::Command;
 use crate::config::Config;

@@ -7,6 +7,7 @@ mod interfaces;
 mod lines;
 mod stream;
 mod text;
+mod trace;
 mod walk;
 
 use std::io::Read as _;
@@ -19,6 +20,7 @@ use crate::error::{Error, Result};
 
 pub(crate) use exchange::open as exchange;
 use stream::Stream;
+pub(crate) use trace::{Requests, open as trace};
 
 /// The collection that introspection XML goes to unless told.
 const INTERFACES_COLLECTION: &str = "dbus";

@@ -364,7 +364,8 @@ mod tests {
 
     fn state() -> (TempDir, StateDatabase) {
         let directory = tempfile::tempdir().unwrap();
-        let state = StateDatabase::open(directory.path(), Creation::Create).unwrap();
+        let state =
+            StateDatabase::open(directory.path(), Creation::Create, DatabaseMemory::of(0)).unwrap();
         (directory, state)
     }
 
@@ -417,7 +418,8 @@ mod tests {
         assert_eq!(commit(vec![expire(b"b", 5, &removed)]), 0);
         assert_eq!(state.last_sequence().unwrap(), 6);
         drop(state);
-        let state = StateDatabase::open(directory.path(), Creation::Refuse).unwrap();
+        let state =
+            StateDatabase::open(directory.path(), Creation::Refuse, DatabaseMemory::of(0)).unwrap();
         assert_eq!((state.last_sequence().unwrap(), due(&state).len()), (6, 1));
     }
 
@@ -466,7 +468,8 @@ mod tests {
         db.put_cf(db.cf_handle("records").unwrap(), &key, Record::default().encode().unwrap())
             .unwrap();
         drop(db);
-        let state = StateDatabase::open(directory.path(), Creation::Refuse).unwrap();
+        let state =
+            StateDatabase::open(directory.path(), Creation::Refuse, DatabaseMemory::of(0)).unwrap();
         assert!(has(&state, b"a"));
         state.commit(&mut vec![put(b"b", Some(5))], 1, 0).unwrap();
         assert_eq!(due(&state).len(), 1);
@@ -481,7 +484,9 @@ mod tests {
         let mut db = DB::open_cf(&Options::default(), &path, names).unwrap();
         db.create_cf("later", &Options::default()).unwrap();
         drop(db);
-        let error = StateDatabase::open(directory.path(), Creation::Refuse).err().unwrap();
+        let error = StateDatabase::open(directory.path(), Creation::Refuse, DatabaseMemory::of(0))
+            .err()
+            .unwrap();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         assert!(error.remedy().unwrap().contains("newer"), "{error:?}");
     }

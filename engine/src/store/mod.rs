@@ -11,6 +11,7 @@ mod memory;
 mod open;
 mod search;
 mod stats;
+mod trace;
 mod vectors;
 mod write;
 
@@ -30,7 +31,7 @@ use crate::layout::Layout;
 use crate::os::clock::unix_ms;
 use crate::os::file::Lock;
 use crate::record::{Record, is_past, validate_key};
-use crate::tier::{PolicyKind, Tier};
+use crate::tier::{PolicyKind, Recorder, Tier};
 
 use collection::Collection;
 pub use collection::{CollectionInfo, CollectionOptions, STATE_COLLECTION, STATE_VERSIONS_KEPT};
@@ -106,6 +107,7 @@ pub struct Store {
     tier: Arc<Tier>,
     memory: MemoryCap,
     hash_seed: u64,
+    recorder: Arc<Recorder>,
     commits: CommitQueue,
     collections: RwLock<BTreeMap<String, Arc<Collection>>>,
     embedder_config: Option<EmbedderConfig>,

@@ -16,10 +16,10 @@ use crate::db::Creation;
 use crate::db::commit::CommitQueue;
 use crate::db::state::StateDatabase;
 use crate::error::{Error, ErrorKind, Result};
-use crate::layout::{Layout, database, store_file};
+use crate::layout::{Layout, database, store_file, trace_directory};
 use crate::os::clock::unix_ms;
 use crate::os::file::{self, Lock};
-use crate::tier::Tier;
+use crate::tier::{Recorder, Tier};
 
 /// No `STORE` file of any version is longer.
 const STORE_FILE_LEN_MAX_BYTES: u64 = 4096;
@@ -49,7 +49,10 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
         })
         .collect();
     file::create_directories(&layout.cache())?;
-    let tier = Arc::new(Tier::new(memory.tier_bytes(), config.policy)?);
+    let recorder = Recorder::open(trace_directory(&layout.timing()), store_file.store_id);
+    let recorder = Arc::new(recorder);
+    let tier = Tier::new(memory.tier_bytes(), config.policy, Arc::clone(&recorder))?;
+    let tier = Arc::new(tier);
     let cache = EmbeddingCache::open(
         &database(&layout.cache()),
         store_file.hash_seed,
@@ -63,6 +66,7 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
         tier,
         memory,
         hash_seed: store_file.hash_seed,
+        recorder,
         commits,
         collections: RwLock::new(collections),
         embedder_config: config.embedder,

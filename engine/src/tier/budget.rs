@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::policy::{HIGH_WATER, LOW_WATER};
+use super::policy::{HIGH_WATER_PERCENT, LOW_WATER_PERCENT};
 
 /// Bytes given and taken, and the bell that calls whoever demotes.
 pub(crate) struct Budget {
@@ -48,12 +48,17 @@ impl Budget {
 
     /// Whether demotion is due.
     pub(super) fn is_high(&self) -> bool {
-        self.used_bytes() as f64 > HIGH_WATER * self.capacity_bytes as f64
+        self.used_bytes() > part(self.capacity_bytes, HIGH_WATER_PERCENT)
+    }
+
+    /// Whether whoever comes in takes another's place: see [`Water::is_full`](super::policy::Water).
+    pub(super) fn is_full(&self) -> bool {
+        self.used_bytes() >= part(self.capacity_bytes, LOW_WATER_PERCENT)
     }
 
     /// Whether demotion has to go on.
     pub(super) fn is_above_low(&self) -> bool {
-        self.used_bytes() as f64 > LOW_WATER * self.capacity_bytes as f64
+        self.used_bytes() > part(self.capacity_bytes, LOW_WATER_PERCENT)
     }
 
     pub(super) fn add(&self, bytes: usize) {
@@ -97,4 +102,9 @@ impl Budget {
             Call::Tick
         }
     }
+}
+
+fn part(bytes: usize, percent: u64) -> usize {
+    // Dividing first keeps it in range; what is lost is less than a slot.
+    bytes / 100 * percent as usize
 }

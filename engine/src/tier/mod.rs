@@ -8,6 +8,8 @@ mod budget;
 mod counters;
 mod policy;
 mod pool;
+mod simulate;
+mod trace;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -17,7 +19,10 @@ use std::time::Duration;
 pub(crate) use budget::Budget;
 pub(crate) use counters::Counter;
 pub use policy::PolicyKind;
-pub(crate) use pool::{Departure, Fence, Pool, Resident, key_hash};
+pub(crate) use pool::{Departure, Fence, Pool, Resident};
+pub use simulate::{SimulationReport, simulate};
+pub(crate) use trace::Recorder;
+pub use trace::{TraceReport, read_trace};
 
 use crate::error::{Error, ErrorKind, Result};
 use budget::Call;
@@ -36,14 +41,19 @@ pub(crate) struct Tier {
 struct Shared {
     budget: Budget,
     policy: PolicyKind,
+    recorder: Arc<Recorder>,
     pools: RwLock<BTreeMap<usize, Arc<Pool>>>,
 }
 
 impl Tier {
     /// Makes an empty tier and starts the thread that demotes.
-    pub(crate) fn new(capacity_bytes: usize, policy: PolicyKind) -> Result<Self> {
+    pub(crate) fn new(
+        capacity_bytes: usize,
+        policy: PolicyKind,
+        recorder: Arc<Recorder>,
+    ) -> Result<Self> {
         let budget = Budget::new(capacity_bytes);
-        let shared = Arc::new(Shared { budget, policy, pools: RwLock::default() });
+        let shared = Arc::new(Shared { budget, policy, recorder, pools: RwLock::default() });
         let demoter = std::thread::Builder::new()
             .name("op-dbus-demote".to_owned())
             .spawn({
@@ -77,7 +87,8 @@ impl Tier {
         if let Some(pool) = pools.get(&dimensions) {
             return Ok(Arc::clone(pool));
         }
-        let pool = Arc::new(Pool::new(dimensions, &self.shared.budget, self.shared.policy)?);
+        let Shared { budget, policy, recorder, .. } = &*self.shared;
+        let pool = Arc::new(Pool::new(dimensions, budget, *policy, Arc::clone(recorder))?);
         pools.insert(dimensions, Arc::clone(&pool));
         Ok(pool)
     }

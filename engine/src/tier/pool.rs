@@ -9,11 +9,12 @@
 //! comes with an outdated fence is not promoted.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::budget::Budget;
 use super::counters::Counter;
-use super::policy::{Access, Policy, PolicyKind, Residents, TICKS_PER_CAPACITY};
+use super::policy::{Access, Policy, PolicyKind, Residents, Water};
+use super::trace::Recorder;
 use crate::arena::{self, Arena, Contents, Handle, HotVector, Slot, Writer};
 use crate::error::Result;
 
@@ -41,6 +42,7 @@ pub(crate) struct Pool {
     clock: AtomicU32,
     desk: Mutex<Desk>,
     fences: Box<[AtomicU64]>,
+    recorder: Arc<Recorder>,
     pub(super) counters: Counters,
 }
 
@@ -73,7 +75,12 @@ pub(crate) struct Resident {
 }
 
 impl Pool {
-    pub(super) fn new(dimensions: usize, budget: &Budget, kind: PolicyKind) -> Result<Self> {
+    pub(super) fn new(
+        dimensions: usize,
+        budget: &Budget,
+        kind: PolicyKind,
+        recorder: Arc<Recorder>,
+    ) -> Result<Self> {
         let slot_bytes = arena::slot_bytes(dimensions);
         let capacity_slots =
             u32::try_from(budget.capacity_bytes() / slot_bytes).unwrap_or(u32::MAX);
@@ -82,7 +89,7 @@ impl Pool {
             writer,
             policy: kind.build(capacity_slots),
             locators: Vec::new(),
-            inserts_per_tick: (capacity_slots / TICKS_PER_CAPACITY).max(1),
+            inserts_per_tick: Water::of(capacity_slots).inserts_per_tick,
             inserts_since_tick: 0,
         };
         Ok(Self {
@@ -90,6 +97,7 @@ impl Pool {
             clock: AtomicU32::new(0),
             desk: Mutex::new(desk),
             fences: (0..FENCES_COUNT).map(|_| AtomicU64::new(0)).collect(),
+            recorder,
             counters: Counters::default(),
         })
     }
@@ -97,6 +105,7 @@ impl Pool {
     /// Finds a hot vector and marks it as used.
     #[inline]
     pub(crate) fn get(&self, key: u128) -> Option<HotVector<'_>> {
+        self.recorder.record(key_hash(key), self.arena.dimensions() * size_of::<f32>());
         let Some(hot) = self.arena.find(key) else {
             self.counters.misses.add_one();
             return None;
@@ -148,7 +157,7 @@ impl Pool {
         let hash = key_hash(contents.key);
         let now = self.clock.load(Ordering::Relaxed);
         let Desk { writer, policy, .. } = &mut *desk;
-        if !policy.admit(hash, budget.is_high(), &View { writer, now }) {
+        if !policy.admit(hash, budget.is_full(), &View { writer, now }) {
             self.counters.refused.fetch_add(1, Ordering::Relaxed);
             return;
         }
@@ -159,7 +168,7 @@ impl Pool {
     pub(crate) fn put(&self, contents: &Contents<'_>, locator: Option<&[u8]>, budget: &Budget) {
         let mut desk = self.desk();
         let was_hot = self.forget(&mut desk, contents.key, Departure::Change, budget);
-        if was_hot || !budget.is_high() {
+        if was_hot || !budget.is_full() {
             self.insert(&mut desk, contents, locator, budget);
         }
     }
@@ -300,7 +309,7 @@ impl Pool {
 }
 
 /// What a policy and a trace know a key by.
-pub(crate) fn key_hash(key: u128) -> u64 {
+fn key_hash(key: u128) -> u64 {
     key as u64
 }
 
