@@ -507,6 +507,15 @@ proptest! {
     }
 
     #[test]
+    fn documents_come_back(json in any_json()) {
+        // Regular white space, and something to save.
+        let ballast = ",\"0123456789abcdefghij\"".repeat(4 + json.len() / 8);
+        let json = format!("[{}{ballast}]", json.replace(" , ", ","));
+        let bytes = document::encode(&json).unwrap();
+        prop_assert_eq!(document::decode(&bytes, json.len()), Ok(json));
+    }
+
+    #[test]
     fn changes_come_back(
         key in prop::collection::vec(any::<u8>(), 1..50),
         collection in any::<u32>(),

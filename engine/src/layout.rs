@@ -32,20 +32,29 @@ impl Layout {
         self.base.join("@state.new")
     }
 
+    /// Room that is given up when the disk is full.
+    pub(crate) fn ballast(&self) -> PathBuf {
+        self.base.join("BALLAST")
+    }
+
     /// Embeddings of texts: can be computed again.
     pub(crate) fn cache(&self) -> PathBuf {
         self.base.join("@cache")
     }
 
+    /// What was measured: nothing depends on it.
+    pub(crate) fn timing(&self) -> PathBuf {
+        self.base.join("@timing")
+    }
+
     /// Files of vectors that are mapped: derived from the two above.
-    #[expect(dead_code, reason = "wired by the store next")]
     pub(crate) fn vectors(&self) -> PathBuf {
         self.base.join("@vectors")
     }
 
-    /// What was measured: nothing depends on it.
-    pub(crate) fn timing(&self) -> PathBuf {
-        self.base.join("@timing")
+    /// What was used how often: worth keeping, and nothing depends on it.
+    pub(crate) fn heat(&self) -> PathBuf {
+        self.base.join("@timing").join("heat")
     }
 }
 
@@ -110,12 +119,6 @@ pub(crate) fn damaged_mark(file: &Path) -> PathBuf {
     let mut mark = file.as_os_str().to_owned();
     mark.push(DAMAGED_SUFFIX);
     mark.into()
-}
-
-/// The directory in `@timing` of what was used how often.
-#[expect(dead_code, reason = "wired by the store next")]
-pub(crate) fn heat_directory(timing: &Path) -> PathBuf {
-    timing.join("heat")
 }
 
 /// The directory of a generation of heat.

@@ -25,6 +25,8 @@
 //! - What lies in `@cache` can be deleted at any time: embeddings of texts are computed again.
 //! - After a failed write the store is poisoned: reads go on, writes are refused until it is
 //!   opened again.
+//! - Puts are refused before the disk is full, with nothing written. On a full disk reads go on,
+//!   and removals too: a ballast of 32 MiB is given up for them, and taken back later.
 //! - One process has a store open at a time; the lock is the kernel's and dies with the process.
 //!
 //! The engine is synchronous, prints nothing and knows no D-Bus. All of it is `Send + Sync`:
@@ -36,14 +38,12 @@ mod db;
 pub mod distance;
 mod embed;
 mod error;
-#[cfg_attr(not(test), expect(dead_code, reason = "wired by the store next"))]
 mod heat;
 mod index;
 mod layout;
 mod os;
 mod query;
 mod record;
-#[cfg_attr(not(test), expect(dead_code, reason = "wired by the store next"))]
 mod segment;
 mod store;
 mod tier;

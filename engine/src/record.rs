@@ -22,6 +22,18 @@ pub struct Record {
 }
 
 impl Record {
+    /// About how many bytes of a database this takes.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        let payload = match &self.payload {
+            Payload::None => 0,
+            Payload::Json(json) => json.len(),
+            Payload::Bytes(bytes) => bytes.len(),
+        };
+        let text = self.text.as_ref().map_or(0, String::len);
+        let vector = self.vector.as_ref().map_or(0, |vector| size_of_val(&vector[..]));
+        (2 * self.key.len() + payload + text + vector) as u64
+    }
+
     /// Creates a record with a key and nothing else.
     #[must_use]
     pub fn new(key: impl Into<Vec<u8>>) -> Self {

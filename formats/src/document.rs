@@ -5,6 +5,14 @@
 //! the order of members, repeated names, the spelling of numbers and strings. [`encode`] decodes
 //! what it made and compares, so a text that would change is refused, not changed.
 //!
+//! Measured, document over text: 4.6 MB of database classes, the same values again and again, 10 %;
+//! 1.9 MB of cloud policies 41 %; 1.1 MB of package descriptions 65 %; 0.5 MB of a model's
+//! vocabulary, where no two strings are equal, 97 %. That is what the log, the memory for unflushed
+//! writes and the block cache save. In files, where LZ4 comes after both, a document saves only
+//! where the text repeats itself over more than LZ4 looks back: 13 % of the compressed text for the
+//! first, 102 %, 101 % and 130 % for the others. Encoding takes 25 ms a megabyte of text, its proof
+//! included, decoding 10 ms.
+//!
 //! There is no checksum here: a document is a part of a [record](crate::record), whose checksum
 //! covers it. Nothing recurses, so no depth of nesting uses up the stack; nesting and length of
 //! what is decoded are limited all the same, because few bytes can ask for much of both.

@@ -6,6 +6,8 @@
 #[cfg(feature = "engine")]
 pub mod crash;
 pub mod derived;
+#[cfg(feature = "engine")]
+pub mod fault;
 pub mod fuzz;
 pub mod model;
 pub mod onnx;

@@ -31,7 +31,7 @@ pub(crate) struct Put {
     #[arg(long, value_name = "JSON", group = "content", conflicts_with = "file")]
     pub(crate) payload: Option<String>,
     /// What is in the file is bytes of any kind
-    #[arg(long, requires = "file")]
+    #[arg(long, requires = "file", conflicts_with = "payload")]
     pub(crate) bytes: bool,
     /// Words that the document is found by
     #[arg(long, value_name = "TEXT", group = "content")]

@@ -17,7 +17,7 @@ use crate::output::{Output, bytes, utc};
 pub(super) fn put(config: &Config, output: &Output, arguments: Put) -> Result<Exit> {
     let payload = match (&arguments.file, arguments.payload) {
         (Some(file), _) => read_payload(file, arguments.bytes)?,
-        (None, Some(json)) => Payload::Json(json.into()),
+        (None, Some(json)) => json_payload("--payload", json, "correct it")?,
         (None, None) => Payload::None,
     };
     let record = Record {
@@ -43,20 +43,24 @@ fn read_payload(path: &Path, is_bytes: bool) -> Result<Payload<'static>> {
     if is_bytes {
         return Ok(Payload::Bytes(bytes.into()));
     }
-    // The engine would say the same, but not which file it is about.
-    if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(&bytes) {
-        let problem = format!("{} is not JSON", path.display());
-        return Err(EngineError::new(ErrorKind::Invalid, problem)
-            .with_source(error)
-            .with_remedy("correct it, or store it as bytes with --bytes")
-            .into());
-    }
+    let remedy = "correct it, or store it as bytes with --bytes";
     let json = String::from_utf8(bytes).map_err(|error| {
         EngineError::new(ErrorKind::Invalid, format!("{} is not UTF-8", path.display()))
             .with_source(error)
-            .with_remedy("convert it, or store it as bytes with --bytes")
+            .with_remedy(remedy)
     })?;
-    Ok(Payload::Json(json.into()))
+    json_payload(&path.display().to_string(), json, remedy)
+}
+
+/// Checks what the engine checks too, before a store is made for it and with the name it has here.
+fn json_payload(name: &str, json: String, remedy: &'static str) -> Result<Payload<'static>> {
+    match serde_json::from_str::<serde::de::IgnoredAny>(&json) {
+        Ok(_) => Ok(Payload::Json(json.into())),
+        Err(error) => Err(EngineError::new(ErrorKind::Invalid, format!("{name} is not JSON"))
+            .with_source(error)
+            .with_remedy(remedy)
+            .into()),
+    }
 }
 
 pub(super) fn get(config: &Config, output: &Output, arguments: &Get) -> Result<Exit> {

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
-    DBPinnableSlice, DBRawIterator, DBRecoveryMode, LogLevel, Options, ReadOptions, Snapshot,
-    WriteBatch, WriteOptions,
+    DBPinnableSlice, DBRawIterator, DBRecoveryMode, FlushOptions, LogLevel, Options, ReadOptions,
+    Snapshot, WriteBatch, WriteOptions, properties,
 };
 
 use crate::error::{Error, ErrorKind, Result};
@@ -65,9 +65,12 @@ pub(crate) struct Database {
 pub(crate) type Pinned<'a> = DBPinnableSlice<'a>;
 
 const BLOCK_CACHE_BYTES_MAX: u64 = 32 << 20;
-const WRITE_BUFFERS_BYTES_MAX: u64 = 64 << 20;
+/// What is in memory when a disk is full must fit into the store's ballast.
+const WRITE_BUFFERS_BYTES_MAX: u64 = 32 << 20;
 /// With less, every put would make a file.
 const WRITE_BUFFERS_BYTES_MIN: u64 = 4 << 20;
+/// The part of a table's entries that makes it one of removals.
+const REMOVALS_RATIO: f64 = 0.5;
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
 
 impl Database {
@@ -166,6 +169,24 @@ impl Database {
         Batch { database: self, batch: WriteBatch::default() }
     }
 
+    /// Asks whether writes are accepted, by one of nothing: after an error in the background, such
+    /// as a full disk, RocksDB refuses them all until it has recovered.
+    pub(crate) fn check_accepts_writes(&self) -> Result<()> {
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        self.db
+            .write_opt(WriteBatch::default(), &options)
+            .map_err(|error| self.error("write to", error))
+    }
+
+    /// Writes what the families hold in memory to tables.
+    pub(crate) fn flush(&self, families: &[Family]) -> Result<()> {
+        let handles: Vec<_> = families.iter().map(|family| self.handle(*family)).collect();
+        self.db
+            .flush_cfs_opt(&handles, &FlushOptions::default())
+            .map_err(|error| self.error("flush", error))
+    }
+
     /// Gives the space of removed entries back to the file system.
     pub(crate) fn reclaim(&self, family: Family) -> Result<()> {
         let handle = self.handle(family);
@@ -176,19 +197,31 @@ impl Database {
 
     /// Bytes of memory the database holds for blocks and unflushed writes.
     pub(crate) fn memory_bytes(&self, families: &[Family]) -> u64 {
-        let memtables: u64 = families
-            .iter()
-            .filter_map(|family| {
-                self.db
-                    .property_int_value_cf(
-                        self.handle(*family),
-                        rocksdb::properties::CUR_SIZE_ALL_MEM_TABLES,
-                    )
-                    .ok()
-                    .flatten()
-            })
-            .sum();
-        memtables + self.block_cache.get_usage() as u64
+        self.unflushed_bytes(families) + self.block_cache.get_usage() as u64
+    }
+
+    /// Bytes of memory for writes that are in the log and not in tables.
+    pub(crate) fn unflushed_bytes(&self, families: &[Family]) -> u64 {
+        self.sum(families, properties::CUR_SIZE_ALL_MEM_TABLES)
+    }
+
+    /// Bytes on disk of the tables, those included that are about to be removed.
+    pub(crate) fn tables_bytes(&self, families: &[Family]) -> u64 {
+        self.sum(families, properties::TOTAL_SST_FILES_SIZE)
+    }
+
+    fn sum(&self, families: &[Family], property: &properties::PropName) -> u64 {
+        let value = |family: &Family| {
+            self.db.property_int_value_cf(self.handle(*family), property).ok().flatten()
+        };
+        families.iter().filter_map(value).sum()
+    }
+
+    /// Whether tables are being written.
+    pub(crate) fn works_in_background(&self) -> bool {
+        [properties::NUM_RUNNING_COMPACTIONS, properties::NUM_RUNNING_FLUSHES]
+            .into_iter()
+            .any(|running| self.db.property_int_value(running).is_ok_and(|count| count > Some(0)))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -320,6 +353,8 @@ fn family_options(family: Family, block_cache: &Cache, memory: DatabaseMemory) -
     options.set_block_based_table_factory(&table);
     options.set_write_buffer_size((memory.write_buffers_bytes / 4) as usize);
     options.set_compression_type(family.compression);
+    // A table of removals is compacted at once, so that room comes back when it is needed most.
+    options.add_compact_on_deletion_collector_factory(0, 0, REMOVALS_RATIO);
     options
 }
 

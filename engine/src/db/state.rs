@@ -283,6 +283,16 @@ impl StateDatabase {
         Ok(keys)
     }
 
+    /// Writes out what is in memory, so that what was removed can be compacted away.
+    pub(crate) fn flush(&self) -> Result<()> {
+        self.db.flush(&FAMILIES)
+    }
+
+    /// Refuses if the database does, which writing nothing shows.
+    pub(crate) fn check_accepts_writes(&self) -> Result<()> {
+        self.db.check_accepts_writes()
+    }
+
     /// Whether any record expires, ever.
     pub(crate) fn has_expiries(&self) -> bool {
         self.has_expiries.load(atomic::Ordering::Relaxed)
@@ -290,6 +300,18 @@ impl StateDatabase {
 
     pub(crate) fn path(&self) -> &Path {
         self.db.path()
+    }
+
+    pub(crate) fn works_in_background(&self) -> bool {
+        self.db.works_in_background()
+    }
+
+    pub(crate) fn tables_bytes(&self) -> u64 {
+        self.db.tables_bytes(&FAMILIES)
+    }
+
+    pub(crate) fn unflushed_bytes(&self) -> u64 {
+        self.db.unflushed_bytes(&FAMILIES)
     }
 
     pub(crate) fn memory_bytes(&self) -> u64 {

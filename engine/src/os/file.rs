@@ -10,6 +10,9 @@ use rustix::io::Errno;
 
 use crate::error::{Error, ErrorKind, Result};
 
+/// The unit of [`MetadataExt::blocks`].
+const SECTOR_BYTES: u64 = 512;
+
 /// Reads a small file whole, refusing one longer than `limit_bytes`.
 pub(crate) fn read_bounded(path: &Path, limit_bytes: u64) -> Result<Vec<u8>> {
     let file = File::open(path).map_err(|error| Error::io("open", path, error))?;
@@ -64,7 +67,6 @@ pub(crate) fn create_directories(path: &Path) -> Result<()> {
 /// A compressed or sparse file uses fewer than its length, and of a file that is allocated in
 /// advance, as RocksDB's logs are, only its length is used. A file that vanishes while we look (compaction deletes files at any time) counts as nothing.
 pub(crate) fn used_bytes(directory: &Path) -> u64 {
-    const SECTOR_BYTES: u64 = 512;
     let Ok(entries) = fs::read_dir(directory) else { return 0 };
     entries
         .filter_map(|entry| {
@@ -79,22 +81,60 @@ pub(crate) fn used_bytes(directory: &Path) -> u64 {
         .sum()
 }
 
-/// What a file system has, and what of it this user may still write.
+/// How much fits on a file system.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Space {
-    pub(crate) total_bytes: u64,
+pub(crate) struct Room {
+    /// What this user may still write.
     pub(crate) available_bytes: u64,
+    /// The size of the file system.
+    pub(crate) total_bytes: u64,
 }
 
-/// Asks the file system that a directory is on for its space.
-pub(crate) fn space(directory: &Path) -> Result<Space> {
-    let statistics = rustix::fs::statvfs(directory)
-        .map_err(|error| Error::io("ask for free space at", directory, error.into()))?;
-    let bytes = |blocks: u64| blocks.saturating_mul(statistics.f_frsize);
-    Ok(Space {
-        total_bytes: bytes(statistics.f_blocks),
-        available_bytes: bytes(statistics.f_bavail),
+/// Asks the file system of a directory for its room.
+pub(crate) fn room(directory: &Path) -> Result<Room> {
+    let status = rustix::fs::statvfs(directory)
+        .map_err(|error| Error::io("ask for the room of", directory, error.into()))?;
+    Ok(Room {
+        available_bytes: status.f_bavail.saturating_mul(status.f_frsize),
+        total_bytes: status.f_blocks.saturating_mul(status.f_frsize),
     })
+}
+
+/// Whether a directory's file system lies in memory.
+pub(crate) fn is_in_memory(directory: &Path) -> bool {
+    /// `TMPFS_MAGIC` in linux/magic.h.
+    const TMPFS: u64 = 0x0102_1994;
+    // Its type differs between architectures.
+    rustix::fs::statfs(directory).is_ok_and(|status| u64::try_from(status.f_type) == Ok(TMPFS))
+}
+
+/// The bytes of room that a file holds, whatever its length; 0 if there is none.
+pub(crate) fn allocated_bytes(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |metadata| metadata.blocks() * SECTOR_BYTES)
+}
+
+/// Creates an empty file that holds so many bytes of room.
+pub(crate) fn allocate(path: &Path, len_bytes: u64) -> Result<()> {
+    use rustix::fs::FallocateFlags;
+    let file = File::create(path).map_err(|error| Error::io("create", path, error))?;
+    rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, len_bytes).map_err(|error| {
+        // The error that counts is the first one.
+        let _ = fs::remove_file(path);
+        Error::io("allocate", path, error.into())
+    })
+}
+
+/// Removes a file.
+pub(crate) fn remove(path: &Path) -> Result<()> {
+    fs::remove_file(path).map_err(|error| Error::io("remove", path, error))
+}
+
+/// Waits until the room of removed files can be used: BTRFS gives it back when its transaction
+/// ends, not before.
+pub(crate) fn reclaim(directory: &Path) -> Result<()> {
+    File::open(directory)
+        .and_then(|directory| Ok(rustix::fs::syncfs(&directory)?))
+        .map_err(|error| Error::io("sync the file system of", directory, error))
 }
 
 /// Removes a file; that it is missing is no error.

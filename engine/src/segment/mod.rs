@@ -35,7 +35,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::layout::{
     DAMAGED_SUFFIX, arena_file_name, damaged_mark, manifest_file, parse_arena_file_name,
 };
-use crate::os::file::{create_directories, read_bounded, remove_if_there, space, sync_directory};
+use crate::os::file::{create_directories, read_bounded, remove_if_there, room, sync_directory};
 
 pub(crate) use file::ArenaFile;
 pub(crate) use write::{ArenaContent, ArenaRow};
@@ -182,12 +182,12 @@ impl SegmentDirectory {
             table_checksum: 0,
         };
         let sections = largest.sections().map_err(|error| unwritable(&self.directory, error))?;
-        let (needed, space) = (sections.file_len_bytes(), space(&self.directory)?);
-        let kept_free = space.total_bytes / SPACE_FREE_PART;
-        if space.available_bytes >= needed.saturating_add(kept_free) {
+        let (needed, room) = (sections.file_len_bytes(), room(&self.directory)?);
+        let kept_free = room.total_bytes / SPACE_FREE_PART;
+        if room.available_bytes >= needed.saturating_add(kept_free) {
             return Ok(());
         }
-        let (directory, free) = (self.directory.display(), space.available_bytes);
+        let (directory, free) = (self.directory.display(), room.available_bytes);
         Err(Error::new(
             ErrorKind::Full,
             format!(

@@ -161,9 +161,10 @@ impl Store {
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] if the name breaks the rule for names or is taken by a collection of
-    /// another embedding space.
+    /// another embedding space; those of a failed write.
     pub fn create_collection(&self, name: &str, options: CollectionOptions) -> Result<()> {
         let planned = self.plan_collection(name, options, None)?;
+        self.admit_put(COLLECTION_SPEC_LEN_BYTES as u64)?;
         self.collection_or_create(name, &planned.spec).map(drop)
     }
 

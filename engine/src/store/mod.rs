@@ -10,6 +10,7 @@ mod history;
 mod memory;
 mod open;
 mod search;
+mod space;
 mod stats;
 mod trace;
 mod vectors;
@@ -37,6 +38,7 @@ use collection::Collection;
 pub use collection::{CollectionInfo, CollectionOptions, STATE_COLLECTION, STATE_VERSIONS_KEPT};
 pub use history::Version;
 pub use memory::MemoryCap;
+use space::{Admitted, Space};
 pub use stats::{CollectionStats, Stats};
 pub use vectors::{Vector, Vectors};
 pub use write::PutReport;
@@ -109,6 +111,7 @@ pub struct Store {
     hash_seed: u64,
     recorder: Arc<Recorder>,
     commits: CommitQueue,
+    space: Space,
     collections: RwLock<BTreeMap<String, Arc<Collection>>>,
     embedder_config: Option<EmbedderConfig>,
     embedder: OnceLock<Arc<Embedder>>,
@@ -177,7 +180,8 @@ impl Store {
     /// Shape: `vector` is `[dimensions]` of the model.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] if the length differs or an element is not finite.
+    /// [`ErrorKind::Invalid`] if the length differs or an element is not finite,
+    /// [`ErrorKind::Full`] if it would not leave the room that the store needs.
     pub fn put_embedding(&self, text: &str, vector: &[f32]) -> Result<()> {
         let embedder = self.embedder()?;
         let dimensions = embedder.dimensions()?;
@@ -200,6 +204,7 @@ impl Store {
             )
             .with_remedy("divide the vector by its length"));
         }
+        self.admit_put(size_of_val(vector) as u64)?;
         self.cache.put_text(embedder.fingerprint(), text, vector)
     }
 

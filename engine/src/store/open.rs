@@ -10,6 +10,7 @@ use op_dbus_formats::store_file::StoreFile;
 
 use super::collection::Collection;
 use super::memory::MemoryCap;
+use super::space::Space;
 use super::{Store, StoreConfig};
 use crate::cache::EmbeddingCache;
 use crate::db::Creation;
@@ -32,6 +33,7 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
         require_store(&layout)?;
     }
     let lock = Lock::acquire(&layout.lock())?;
+    let space = Space::prepare(&layout);
     if !layout.state().exists() {
         create(&layout)?;
     }
@@ -68,6 +70,7 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
         hash_seed: store_file.hash_seed,
         recorder,
         commits,
+        space,
         collections: RwLock::new(collections),
         embedder_config: config.embedder,
         embedder: OnceLock::new(),

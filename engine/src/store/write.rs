@@ -1,12 +1,13 @@
 //! Putting and removing: validate, embed, encode, commit.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use op_dbus_formats::embedding::{self, Encoding, Packing};
 use op_dbus_formats::record::{self as format, EmbeddingSource};
 
-use super::Store;
 use super::collection::{Collection, CollectionOptions};
+use super::{Admitted, Store};
 use crate::arena::{Contents, NEVER};
 use crate::cache::CachedEmbedding;
 use crate::db::state::{Action, Mutation};
@@ -18,6 +19,9 @@ use crate::tier::Departure;
 
 /// The most bytes one call may write; RocksDB takes a batch whole.
 const PUT_BYTES_MAX: usize = 256 << 20;
+
+/// What writing out what is in memory takes beyond it.
+const WRITE_OUT_BYTES: u64 = 4 << 20;
 
 /// What a put did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,9 +66,10 @@ impl Store {
     /// # Errors
     /// [`ErrorKind::Invalid`] if a record does not fit the collection and
     /// [`ErrorKind::Unavailable`] if a text has to be embedded and there is no model; nothing is
-    /// written then. [`ErrorKind::Full`] or [`ErrorKind::Io`] if the disk refuses: whether the
-    /// records were written is known when the store is opened again, and until then later writes
-    /// get [`ErrorKind::Poisoned`].
+    /// written then, nor with [`ErrorKind::Full`] if they would not leave the room that the store
+    /// needs. [`ErrorKind::Full`] or [`ErrorKind::Io`] if the disk refuses all the same: whether
+    /// the records were written is known when the store is opened again, and until then later
+    /// writes get [`ErrorKind::Poisoned`].
     pub fn put_batch(&self, collection: &str, records: &[Record]) -> Result<PutReport> {
         if records.is_empty() {
             return Ok(PutReport::default());
@@ -79,6 +84,7 @@ impl Store {
             _ => Arc::new(self.plan_collection(collection, options, None)?),
         };
         check_vectors(&planned, records)?;
+        self.admit_put(records.iter().map(Record::stored_bytes).sum())?;
         let embeddings = self.embed_texts(&planned, records)?;
         let collection = self.collection_or_create(collection, &planned.spec)?;
         let mut report = PutReport { records: records.len() as u64, ..PutReport::default() };
@@ -104,7 +110,8 @@ impl Store {
     /// Removes a record durably; says whether there was one.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] if there is no such collection; those of a failed write.
+    /// [`ErrorKind::NotFound`] if there is no such collection; those of a failed write. A full disk
+    /// is no reason as long as the store has its ballast.
     pub fn remove(&self, collection: &str, key: &[u8]) -> Result<bool> {
         validate_key(key)?;
         let collection = self.collection(collection)?;
@@ -121,8 +128,69 @@ impl Store {
             action: Action::Remove,
             versions_kept: collection.spec.versions_kept,
         };
+        self.admit_removal()?;
         self.commit(vec![mutation])?;
         Ok(true)
+    }
+
+    /// Refuses to put so many bytes where there is no room, before anything is tried.
+    pub(super) fn admit_put(&self, bytes: u64) -> Result<()> {
+        let admitted = self
+            .space
+            .admit_put(bytes, || self.state.tables_bytes() + self.state.unflushed_bytes())
+            .inspect_err(|_| self.write_out_removals())?;
+        self.check_accepts_writes(admitted)
+    }
+
+    /// Records that were removed hold their room until RocksDB has written out the removals.
+    fn write_out_removals(&self) {
+        if !self.space.has_room_for(self.state.unflushed_bytes() + WRITE_OUT_BYTES) {
+            return;
+        }
+        if let Err(error) = self.state.flush() {
+            tracing::warn!(%error, "what was removed holds its room still");
+        }
+    }
+
+    /// Makes room for a removal, before anything is tried.
+    fn admit_removal(&self) -> Result<()> {
+        if self.space.admit_removal() == Admitted::Freely {
+            return Ok(());
+        }
+        // What works in the background takes room before it gives some.
+        self.await_background();
+        self.space.make_room_for_removal()?;
+        self.check_accepts_writes(Admitted::AfterShortage)
+    }
+
+    fn await_background(&self) {
+        const PATIENCE: Duration = Duration::from_secs(10);
+        const PAUSE: Duration = Duration::from_millis(20);
+        let started = Instant::now();
+        while self.state.works_in_background() && started.elapsed() < PATIENCE {
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// After a shortage RocksDB refuses writes until it has recovered, which it tries by itself
+    /// every five seconds. To hear that from a write would poison the store.
+    fn check_accepts_writes(&self, admitted: Admitted) -> Result<()> {
+        const PATIENCE: Duration = Duration::from_secs(12);
+        const PAUSE: Duration = Duration::from_millis(50);
+        if admitted == Admitted::Freely {
+            return Ok(());
+        }
+        let started = Instant::now();
+        loop {
+            let accepts = self.state.check_accepts_writes();
+            self.space.note_accepts_writes(accepts.is_ok());
+            match accepts {
+                Err(error) if error.kind() == ErrorKind::Full && started.elapsed() < PATIENCE => {
+                    std::thread::sleep(PAUSE);
+                }
+                accepts => return accepts,
+            }
+        }
     }
 
     /// Embeds the texts that need it, in the order of their records.

@@ -29,11 +29,20 @@ impl Campaign {
     #[must_use]
     pub fn start(name: &'static str, variable: &str, default: u64, share_percent: u64) -> Self {
         let crashes = number(variable).unwrap_or(default);
+        Self::of(name, (crashes * share_percent).div_ceil(100))
+    }
+
+    /// Starts a campaign of so many crashes, its seed chosen as in [`Self::start`].
+    ///
+    /// # Panics
+    /// If `OPDBUS_TEST_SEED` is not a number.
+    #[must_use]
+    pub fn of(name: &'static str, crashes_max: u64) -> Self {
         let seed = number("OPDBUS_TEST_SEED").unwrap_or_else(clock_seed);
         Self {
             name,
             seed,
-            crashes_max: (crashes * share_percent).div_ceil(100),
+            crashes_max,
             crashes_count: 0,
             acknowledged_count: 0,
             started: Instant::now(),
@@ -119,7 +128,12 @@ pub fn magnitude_below(random: &mut Random, bits_max: usize) -> usize {
     random.below(1 << bits)
 }
 
-fn number(variable: &str) -> Option<u64> {
+/// The number that an environment variable is set to.
+///
+/// # Panics
+/// If it is set to something else.
+#[must_use]
+pub fn number(variable: &str) -> Option<u64> {
     let value = std::env::var(variable).ok()?;
     Some(value.parse().unwrap_or_else(|_| panic!("{variable}={value} is not a number")))
 }

@@ -1,4 +1,4 @@
-//! A disk whose power can be cut: an ext4 image on a loop device.
+//! A disk of one's own: an image on a loop device. The power of an ext4 can be cut.
 //!
 //! The cut is ext4's own shutdown: from then on nothing is written, and what no sync had brought
 //! to the image is lost with the page cache. Mounting again replays ext4's journal, as after a
@@ -19,8 +19,37 @@ const SHUTDOWN: ioctl::Opcode = ioctl::opcode::read::<u32>(b'X', 125);
 /// `EXT4_GOING_FLAGS_NOLOGFLUSH`: not even ext4's own journal is written out.
 const NO_LOG_FLUSH: u32 = 2;
 
+/// What a [`Disk`] is formatted with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileSystem {
+    /// Its power can be cut.
+    Ext4,
+    /// Copies on write: even a removal needs room.
+    Btrfs,
+}
+
+impl FileSystem {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ext4 => "ext4",
+            Self::Btrfs => "btrfs",
+        }
+    }
+
+    fn make_command(self) -> Command {
+        let mut command = Command::new(format!("mkfs.{}", self.name()));
+        command.arg("-q");
+        if self == Self::Ext4 {
+            // It asks before it formats a plain file.
+            command.arg("-F");
+        }
+        command
+    }
+}
+
 /// A mounted file system of its own.
 pub struct Disk {
+    file_system: FileSystem,
     image: PathBuf,
     mount_point: PathBuf,
     mounted: bool,
@@ -29,12 +58,20 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Makes and mounts an ext4 of this size; it takes room only for what is written.
+    /// Makes and mounts an ext4 of this size; see [`Self::create_as`].
     ///
     /// # Errors
-    /// Says why this machine has no such disks: mkfs.ext4, loop devices or the right to mount is
-    /// missing.
+    /// As there.
     pub fn create(len_bytes: u64) -> Result<Self, String> {
+        Self::create_as(FileSystem::Ext4, len_bytes)
+    }
+
+    /// Makes and mounts a file system of this size; it takes room only for what is written.
+    ///
+    /// # Errors
+    /// Says why this machine has no such disks: the program that formats, loop devices or the
+    /// right to mount is missing.
+    pub fn create_as(file_system: FileSystem, len_bytes: u64) -> Result<Self, String> {
         let directory =
             TempDir::new().map_err(|error| format!("no temporary directory: {error}"))?;
         let image = directory.path().join("image");
@@ -44,8 +81,8 @@ impl Disk {
             std::fs::create_dir(&mount_point)
         };
         make().map_err(|error| format!("cannot make an image: {error}"))?;
-        run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image))?;
-        let mut disk = Self { image, mount_point, mounted: false, directory };
+        run(file_system.make_command().arg(&image))?;
+        let mut disk = Self { file_system, image, mount_point, mounted: false, directory };
         disk.mount()?;
         Ok(disk)
     }
@@ -69,7 +106,7 @@ impl Disk {
     /// Cuts the power: nothing more reaches the disk until [`Self::replug`].
     ///
     /// # Panics
-    /// If the kernel refuses.
+    /// If the kernel refuses, as it does for all but ext4.
     pub fn cut(&self) {
         let root = File::open(&self.mount_point).expect("the mount point is a directory");
         shut_down(&root).expect("ext4 can be shut down by whoever mounted it");
@@ -88,7 +125,7 @@ impl Disk {
     /// the image's old blocks stays in a cache.
     fn mount(&mut self) -> Result<(), String> {
         run(Command::new("mount")
-            .args(["-t", "ext4", "-o", "loop,nosuid,nodev"])
+            .args(["-t", self.file_system.name(), "-o", "loop,nosuid,nodev"])
             .args([&self.image, &self.mount_point]))?;
         self.mounted = true;
         Ok(())
