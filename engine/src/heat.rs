@@ -91,7 +91,7 @@ pub(crate) fn load(directory: &Path) -> Vec<Count> {
 pub(crate) fn save(directory: &Path, counts: impl Iterator<Item = Count>) -> Result<()> {
     create_directories(directory)?;
     let generations = tidy(directory)?;
-    let generation = generations.last().map_or(1, |newest| newest + 1);
+    let generation = generations.last().map_or(1, |newest| newest.saturating_add(1));
     let unfinished = heat_unfinished(directory, generation);
     let made = guarded(&unfinished, || write_database(&unfinished, counts))
         .and_then(|()| await_closed(&unfinished))

@@ -72,10 +72,10 @@ pub fn arena_file(data: &[u8]) {
         assert!(ends.iter().zip(starts).all(|(end, start)| *end <= start));
         assert!(sections.index.end <= sections.checksums.start);
     }
-    if let Some(bytes) = data.first_chunk() {
-        if let Ok(entry) = Entry::decode(bytes) {
-            assert_eq!(entry.encode(), *bytes);
-        }
+    if let Some(bytes) = data.first_chunk()
+        && let Ok(entry) = Entry::decode(bytes)
+    {
+        assert_eq!(entry.encode(), *bytes);
     }
 }
 

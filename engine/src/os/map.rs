@@ -102,6 +102,8 @@ impl Registration {
              failed. It is marked to be left out and holds nothing that is not elsewhere: start \
              again.\n"
         );
+        // The process may be in another directory when it is needed.
+        let mark = std::path::absolute(mark).map_err(|error| Error::io("find", mark, error))?;
         let start = map.as_ptr().addr();
         let watched = Box::into_raw(Box::new(Watched {
             start,

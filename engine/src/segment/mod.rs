@@ -95,7 +95,7 @@ impl SegmentDirectory {
         let mut generation = self.generation.lock().unwrap_or_else(PoisonError::into_inner);
         create_directories(&self.directory)?;
         self.require_space(content)?;
-        let next = *generation + 1;
+        let next = generation.saturating_add(1);
         let path = self.directory.join(arena_file_name(next, content.dimensions));
         // A seal that failed may have left one of this name, which no manifest names.
         remove_if_there(&path)?;
@@ -108,8 +108,9 @@ impl SegmentDirectory {
         files.retain(|_, file| !file.is_damaged());
         match written? {
             Some(description) => {
-                sync_directory(&self.directory)?;
-                let file = ArenaFile::open(&self.directory, &self.store_id, description)?;
+                let file = sync_directory(&self.directory)
+                    .and_then(|()| ArenaFile::open(&self.directory, &self.store_id, description))
+                    .inspect_err(|_| _ = remove_or_warn(&path))?;
                 files.insert(content.dimensions, Arc::new(file));
             }
             None => {
@@ -138,7 +139,7 @@ impl SegmentDirectory {
         // that should be gone must be.
         let removed = files.values().map(|file| remove_if_there(file.path()));
         let removed = removed.fold(Ok(()), Result::and);
-        let next = *generation + 1;
+        let next = generation.saturating_add(1);
         self.write_manifest(next, &Files::new())?;
         *generation = next;
         removed

@@ -1,6 +1,7 @@
 //! What is on disk after each step, each damage and each crash.
 
 use super::*;
+use crate::os::map::EXIT_MAP_LOST;
 
 const STORE_ID: [u8; 16] = [4; 16];
 
@@ -114,6 +115,35 @@ fn a_marked_file_does_not_count_and_the_next_seal_does() {
     seal(&directory, 8, 10, 1.0).unwrap();
     let directory = open(temporary.path());
     assert_eq!((found(&directory, 8), found(&directory, 16)), (Some(4.0), Some(3.0)));
+}
+
+#[test]
+fn a_file_made_shorter_ends_the_process_and_the_next_one_does_without_it() {
+    const CHILD: &str = "OPDBUS_TEST_SEGMENT_CHILD";
+    if let Some(path) = std::env::var_os(CHILD) {
+        let directory = open(Path::new(&path));
+        let file = directory.arena_file(8).unwrap();
+        let on_disk = OpenOptions::new().write(true).open(file.path()).unwrap();
+        on_disk.set_len(PAGE_LEN_BYTES).unwrap();
+        panic!("{:?}", file.find(3 << 100));
+    }
+    let temporary = tempfile::tempdir().unwrap();
+    seal(&open(temporary.path()), 8, 10, 0.0).unwrap();
+    let test = "a_file_made_shorter_ends_the_process_and_the_next_one_does_without_it";
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", &format!("segment::tests::{test}"), "--nocapture"])
+        .env(CHILD, temporary.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(EXIT_MAP_LOST), "{output:?}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("1-8.arena is mapped and cannot be read"), "{stderr}");
+    assert_eq!(names(temporary.path()), ["1-8.arena", "1-8.arena.damaged", "MANIFEST"]);
+    let directory = open(temporary.path());
+    assert_eq!(found(&directory, 8), None);
+    assert_eq!(names(temporary.path()), ["MANIFEST"]);
+    seal(&directory, 8, 10, 0.0).unwrap();
+    assert_eq!(found(&open(temporary.path()), 8), Some(3.0));
 }
 
 #[test]
