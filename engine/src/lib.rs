@@ -49,5 +49,6 @@ pub use op_dbus_formats::record::Payload;
 pub use query::{Answer, Explain, Hit, LIMIT_MAX, Query};
 pub use record::Record;
 pub use store::{
-    CollectionInfo, CollectionOptions, CollectionStats, PutReport, Scan, Stats, Store, StoreConfig,
+    CollectionInfo, CollectionOptions, CollectionStats, Fault, PutReport, Scan, ScrubOptions,
+    ScrubProgress, ScrubReport, Stats, Store, StoreConfig,
 };

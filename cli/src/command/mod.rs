@@ -4,6 +4,7 @@ mod cache;
 mod index;
 mod ingest;
 mod query;
+mod scrub;
 mod stats;
 
 use crate::args::Command;
@@ -17,6 +18,7 @@ pub(crate) fn run(config: &Config, output: &Output, command: Command) -> Result<
         Command::Index(arguments) => index::run(config, output, &arguments),
         Command::Query(arguments) => query::run(config, output, arguments),
         Command::Cache { command } => cache::run(config, output, command),
+        Command::Scrub(arguments) => scrub::run(config, output, &arguments),
         Command::Stats(_) => stats::run(config, output),
     }
 }

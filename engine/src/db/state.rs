@@ -189,7 +189,12 @@ impl StateDatabase {
         Ok(collections)
     }
 
-    fn collection(&self, name: &[u8], spec: &[u8]) -> Result<(CollectionName, CollectionSpec)> {
+    /// Decodes an entry of the family of collections.
+    pub(crate) fn collection(
+        &self,
+        name: &[u8],
+        spec: &[u8],
+    ) -> Result<(CollectionName, CollectionSpec)> {
         let name = std::str::from_utf8(name)
             .ok()
             .and_then(|name| name.parse::<CollectionName>().ok())
@@ -253,9 +258,9 @@ impl StateDatabase {
         self.db.iterate(COLLECTIONS, b"")
     }
 
-    /// Walks the changes from a sequence on, as they are encoded.
-    pub(crate) fn changes_from(&self, sequence: u64) -> Walk<'_> {
-        self.db.iterate_from(CHANGES, &sequence.to_be_bytes())
+    /// Walks the changes from a key on, as they are encoded.
+    pub(crate) fn changes_from(&self, key: &[u8]) -> Walk<'_> {
+        self.db.iterate_from(CHANGES, key)
     }
 
     /// Walks what lies under the full keys from `key` on, of all collections.
@@ -338,10 +343,7 @@ impl Pairs<'_> {
             (Some((key, _)), None) | (None, Some((key, _))) => key,
             (Some((record, _)), Some((vector, _))) => record.min(vector),
         };
-        let value_of = |item: Option<(&'_ [u8], &'_ [u8])>| {
-            item.filter(|(key, _)| *key == full_key).map(|(_, value)| value)
-        };
-        let (record, vector) = (value_of(record), value_of(vector));
+        let (record, vector) = (value_of(full_key, record), value_of(full_key, vector));
         let pair = full_key.split_first_chunk().map(|(id, key)| {
             let collection = CollectionId(u32::from_be_bytes(*id));
             Pair { collection, key, record, vector }
@@ -356,6 +358,11 @@ impl Pairs<'_> {
         }
         Ok(Some(answer))
     }
+}
+
+/// The value of an item, if it has this key.
+fn value_of<'v>(key: &[u8], item: Option<(&[u8], &'v [u8])>) -> Option<&'v [u8]> {
+    item.filter(|(found, _)| *found == key).map(|(_, value)| value)
 }
 
 fn record_key(CollectionId(id): CollectionId, key: &[u8]) -> Vec<u8> {

@@ -6,6 +6,7 @@
 
 mod collection;
 mod open;
+mod scrub;
 mod search;
 mod stats;
 mod write;
@@ -28,6 +29,7 @@ use crate::record::{Record, validate_key};
 
 use collection::Collection;
 pub use collection::{CollectionInfo, CollectionOptions};
+pub use scrub::{Fault, ScrubOptions, ScrubProgress, ScrubReport};
 pub use stats::{CollectionStats, Stats};
 pub use write::PutReport;
 

@@ -148,9 +148,9 @@ impl Database {
     /// The tables in use and the family of each.
     fn tables(&self) -> Result<BTreeMap<String, String>> {
         let live = self.db.live_files().map_err(|error| self.error("list the files of", error))?;
-        let named = live.into_iter().map(|file| {
-            (file.name.trim_start_matches('/').to_owned(), file.column_family_name)
-        });
+        let named = live
+            .into_iter()
+            .map(|file| (file.name.trim_start_matches('/').to_owned(), file.column_family_name));
         Ok(named.collect())
     }
 
@@ -211,9 +211,8 @@ impl Database {
     ) -> Result<(), Flaw> {
         let content = source.read(0, source.len_bytes.min(CHUNK_LEN_BYTES as u64) as usize)?;
         let manifest = content.strip_suffix(b"\n").and_then(|name| std::str::from_utf8(name).ok());
-        let is_there = |name: &str| {
-            kind(name) == Some(FileKind::Log) && self.path.join(name).is_file()
-        };
+        let is_there =
+            |name: &str| kind(name) == Some(FileKind::Log) && self.path.join(name).is_file();
         if !manifest.is_some_and(is_there) {
             found(Damage::whole("the name of the manifest"));
         }
@@ -226,9 +225,10 @@ impl Database {
         found: &mut dyn FnMut(Damage),
     ) -> Result<(), Flaw> {
         let content = source.read(0, source.len_bytes.min(CHUNK_LEN_BYTES as u64) as usize)?;
-        let identity = self.db.get_db_identity().map_err(|error| {
-            Flaw::Damaged(Damage::whole(format!("the identity ({error})")))
-        })?;
+        let identity = self
+            .db
+            .get_db_identity()
+            .map_err(|error| Flaw::Damaged(Damage::whole(format!("the identity ({error})"))))?;
         if content.trim_ascii_end() != identity {
             found(Damage::whole("the identity"));
         }
