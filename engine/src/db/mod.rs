@@ -49,6 +49,7 @@ const BLOOM_BITS_PER_KEY: f64 = 10.0;
 impl Database {
     /// Opens the database at `path` with exactly these families.
     pub(crate) fn open(path: &Path, families: &[Family], creation: Creation) -> Result<Self> {
+        check::check_manifest(path)?;
         let block_cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
         let descriptors = families.iter().map(|family| {
             ColumnFamilyDescriptor::new(family.name, family_options(*family, &block_cache))
@@ -139,11 +140,15 @@ impl Database {
         Batch { database: self, batch: WriteBatch::default() }
     }
 
+    /// Moves the writes of a family from the log to a table.
+    pub(crate) fn flush(&self, family: Family) -> Result<()> {
+        self.db.flush_cf(self.handle(family)).map_err(|error| self.error("flush", error))
+    }
+
     /// Gives the space of removed entries back to the file system.
     pub(crate) fn reclaim(&self, family: Family) -> Result<()> {
-        let handle = self.handle(family);
-        self.db.flush_cf(handle).map_err(|error| self.error("flush", error))?;
-        self.db.compact_range_cf(handle, None::<&[u8]>, None::<&[u8]>);
+        self.flush(family)?;
+        self.db.compact_range_cf(self.handle(family), None::<&[u8]>, None::<&[u8]>);
         Ok(())
     }
 

@@ -174,10 +174,15 @@ impl StateDatabase {
         }
     }
 
+    /// Writes a collection durably.
+    ///
+    /// It has no sequence, so nothing would say that the end of a damaged log had held one: in a
+    /// table it is not at the end of a log.
     pub(crate) fn put_collection(&self, name: &CollectionName, spec: &[u8]) -> Result<()> {
         let mut batch = self.db.batch();
         batch.put(COLLECTIONS, name.as_str().as_bytes(), spec);
-        self.db.write(batch, Sync::Yes)
+        self.db.write(batch, Sync::Yes)?;
+        self.db.flush(COLLECTIONS)
     }
 
     pub(crate) fn collections(&self) -> Result<Vec<(CollectionName, CollectionSpec)>> {

@@ -103,7 +103,13 @@ pub fn choose(all: &[Flip], count: usize, random: &mut Random) -> Vec<Flip> {
     (0..count).map(of_class).collect()
 }
 
-/// The files of a store by name, from its directory, without those that are only written.
+/// Whether nobody reads the file: RocksDB's notes for people, which a test removes whole.
+#[must_use]
+pub fn is_unread(name: &str) -> bool {
+    name.starts_with("LOG") || name.starts_with("OPTIONS-")
+}
+
+/// The files of a store by name, from its directory, without those that nobody reads.
 fn files(store: &Path) -> io::Result<Vec<String>> {
     let mut files = Vec::new();
     let mut directories = vec![store.to_owned()];
@@ -112,7 +118,7 @@ fn files(store: &Path) -> io::Result<Vec<String>> {
             let entry = entry?;
             if entry.file_type()?.is_dir() {
                 directories.push(entry.path());
-            } else if !entry.file_name().as_encoded_bytes().starts_with(b"LOG") {
+            } else if !entry.file_name().to_str().is_some_and(is_unread) {
                 let path = entry.path();
                 let shown = path.strip_prefix(store).expect("it lies below it");
                 files.push(shown.to_str().expect("names are ours").to_owned());

@@ -21,8 +21,19 @@ const TABLE: [u32; 256] = {
 
 /// Returns the checksum of the bytes.
 pub(super) fn crc32c(bytes: &[u8]) -> u32 {
-    let step = |crc: u32, byte: &u8| crc >> 8 ^ TABLE[usize::from(crc as u8 ^ byte)];
     !bytes.iter().fold(u32::MAX, step)
+}
+
+/// Returns the checksums of the first byte, the first two, and so on.
+pub(super) fn crc32c_of_prefixes(bytes: &[u8]) -> impl Iterator<Item = u32> {
+    bytes.iter().scan(u32::MAX, |crc, byte| {
+        *crc = step(*crc, byte);
+        Some(!*crc)
+    })
+}
+
+fn step(crc: u32, byte: &u8) -> u32 {
+    crc >> 8 ^ TABLE[usize::from(crc as u8 ^ byte)]
 }
 
 #[cfg(test)]
@@ -35,5 +46,6 @@ mod tests {
         assert_eq!(crc32c(b"123456789"), 0xE306_9283);
         assert_eq!(crc32c(&[0; 32]), 0x8A91_36AA);
         assert_eq!(crc32c(&[0xFF; 32]), 0x62A8_AB43);
+        assert_eq!(crc32c_of_prefixes(b"123456789x").nth(8), Some(0xE306_9283));
     }
 }

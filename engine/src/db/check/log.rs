@@ -13,7 +13,7 @@
 //!
 //! Source: the description of the write-ahead log file format in RocksDB's documentation.
 
-use super::crc32c::crc32c;
+use super::crc32c::{crc32c, crc32c_of_prefixes};
 use super::{Damage, Flaw, Source};
 
 const BLOCK_LEN_BYTES: usize = 32 << 10;
@@ -86,14 +86,19 @@ impl Records {
             let Some((part, header_len)) = part(header[6]) else {
                 return Err(damaged("a record of unknown type"));
             };
+            let stored = u32::from_le_bytes([header[0], header[1], header[2], header[3]]);
             let payload_len = usize::from(u16::from_le_bytes([header[4], header[5]]));
             let Some((record, after)) = rest.split_at_checked(header_len + payload_len) else {
-                return match is_last {
-                    true => Ok(Ended::Torn(offset)),
-                    false => Err(damaged("a record that crosses the end of its block")),
+                // One that was torn is not whole under any length.
+                let mut checksums = crc32c_of_prefixes(&rest[HEADER_LEN_BYTES - 1..]);
+                return if checksums.any(|crc| stored == masked(crc)) {
+                    Err(damaged("the length of a record"))
+                } else if is_last {
+                    Ok(Ended::Torn(offset))
+                } else {
+                    Err(damaged("a record that crosses the end of its block"))
                 };
             };
-            let stored = u32::from_le_bytes([header[0], header[1], header[2], header[3]]);
             if stored != masked(crc32c(&record[6..])) {
                 return Err(damaged("the checksum of a record"));
             }

@@ -21,8 +21,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Database;
-use crate::error::{Error, Result};
-use crate::os::file::forget_cached;
+use crate::error::{Error, ErrorKind, Result};
+use crate::os::file::{forget_cached, read_bounded};
 
 /// How much of a file that has no parts is read at a time.
 const CHUNK_LEN_BYTES: usize = 1 << 20;
@@ -210,10 +210,7 @@ impl Database {
         found: &mut dyn FnMut(Damage),
     ) -> Result<(), Flaw> {
         let content = source.read(0, source.len_bytes.min(CHUNK_LEN_BYTES as u64) as usize)?;
-        let manifest = content.strip_suffix(b"\n").and_then(|name| std::str::from_utf8(name).ok());
-        let is_there =
-            |name: &str| kind(name) == Some(FileKind::Log) && self.path.join(name).is_file();
-        if !manifest.is_some_and(is_there) {
+        if !manifest_name(&content).is_some_and(|name| self.path.join(name).is_file()) {
             found(Damage::whole("the name of the manifest"));
         }
         Ok(())
@@ -234,6 +231,55 @@ impl Database {
         }
         Ok(())
     }
+}
+
+/// Refuses a database whose manifest is damaged, before it is opened.
+///
+/// RocksDB takes a last record with a damaged length for one whose writing was cut short, and
+/// goes on without the tables that it names. That a log is replayed hides it: its last change is
+/// there.
+pub(super) fn check_manifest(database: &Path) -> Result<()> {
+    const CURRENT_LEN_BYTES_MAX: u64 = 64;
+    let current = database.join("CURRENT");
+    // A database that is not there yet has none.
+    if !current.exists() {
+        return Ok(());
+    }
+    let corrupt = |context: String| {
+        Error::new(ErrorKind::Corrupt, context).with_remedy("restore the store from an export")
+    };
+    let content =
+        read_bounded(&current, CURRENT_LEN_BYTES_MAX).map_err(|error| match error.kind() {
+            ErrorKind::Invalid => corrupt(format!("{} is damaged", current.display())),
+            _ => error,
+        })?;
+    let manifest = manifest_name(&content).map(|name| database.join(name));
+    let Some(manifest) = manifest.filter(|manifest| manifest.is_file()) else {
+        return Err(corrupt(format!("{} does not name the manifest", current.display())));
+    };
+    let file = File::open(&manifest).map_err(|error| Error::io("open", &manifest, error))?;
+    let len_bytes = file.metadata().map_err(|error| Error::io("open", &manifest, error))?.len();
+    let mut on_read = |_| ControlFlow::Continue(());
+    let mut source = Source { file, len_bytes, on_read: &mut on_read };
+    let mut damages = Vec::new();
+    // A manifest that is torn was being written when the process ended: that loses nothing.
+    if let Err(Flaw::Damaged(damage)) = log::check(&mut source, &mut |damage| damages.push(damage))
+    {
+        damages.push(damage);
+    }
+    match damages.first() {
+        None => Ok(()),
+        Some(Damage { what, offset_bytes, .. }) => {
+            let offset = offset_bytes.unwrap_or(0);
+            let manifest = manifest.display();
+            Err(corrupt(format!("{manifest} is damaged at byte {offset}: {what}")))
+        }
+    }
+}
+
+fn manifest_name(current: &[u8]) -> Option<&str> {
+    let name = std::str::from_utf8(current.strip_suffix(b"\n")?).ok()?;
+    name.starts_with("MANIFEST-").then_some(name)
 }
 
 /// What a file of a database is; `None` for tables, which the database itself must name.

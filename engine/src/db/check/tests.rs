@@ -151,3 +151,24 @@ fn a_table_that_is_missing_is_damage_and_one_no_longer_used_is_not() {
     fs::remove_file(&table.path).unwrap();
     assert_eq!(faults(&db, &table).len(), 1);
 }
+
+#[test]
+fn a_manifest_that_was_torn_is_no_damage_and_one_whose_length_lies_is() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(database(directory.path()));
+    let name = fs::read_to_string(directory.path().join("CURRENT")).unwrap();
+    let manifest = directory.path().join(name.trim_end());
+    let whole = fs::read(&manifest).unwrap();
+    assert!(check_manifest(directory.path()).is_ok());
+    for len in 0..whole.len() {
+        fs::write(&manifest, &whole[..len]).unwrap();
+        check_manifest(directory.path()).unwrap_or_else(|error| panic!("{len} bytes: {error}"));
+    }
+    for offset in 0..whole.len() {
+        let mut flipped = whole.clone();
+        flipped[offset] ^= 0xFF;
+        fs::write(&manifest, &flipped).unwrap();
+        let error = check_manifest(directory.path()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "byte {offset}: {error}");
+    }
+}
