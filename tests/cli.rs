@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufWriter, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use op_dbus_cli::exit::Exit;
@@ -514,4 +514,46 @@ fn a_second_process_is_told_who_has_the_store() {
     drop(release);
     let _ = holder.finish().succeeded();
     assert_eq!(place.done(["stats", "--json"]).json()["collections"][0]["records"], 1);
+}
+
+/// The last table of the authority: what the program moved out of its log when it was last run.
+fn last_table(store: &Path) -> PathBuf {
+    let files = std::fs::read_dir(store.join("@state/db")).unwrap();
+    let paths = files.map(|file| file.unwrap().path());
+    paths.filter(|path| path.extension().is_some_and(|found| found == "sst")).max().unwrap()
+}
+
+#[test]
+fn a_scrub_finds_nothing_or_names_the_fault_and_can_be_interrupted() {
+    let place = workplace();
+    place.file("vectors.jsonl", many_vectors(200));
+    place.done(["cache", "import", "vectors.jsonl"]);
+    let clean = place.done(["scrub", "--json"]).json();
+    assert_eq!((&clean["records"], &clean["embeddings"]), (&json!(200), &json!(200)));
+    assert_eq!((&clean["finished"], &clean["faults"]), (&json!(true), &json!([])));
+
+    // At this pace it would take half a minute.
+    let rate = (clean["bytes_read"].as_u64().unwrap() / 30).to_string();
+    let running = place.op(["scrub", "--rate", &rate, "--json"]).start();
+    std::thread::sleep(Duration::from_secs(2));
+    running.interrupt();
+    let broken_off = running.finish().exited(130).json();
+    assert_eq!(broken_off["finished"], false);
+    let resumed = place.done(["scrub", "--resume", "--json"]).json();
+    assert_eq!((&resumed["resumed"], &resumed["finished"]), (&json!(true), &json!(true)));
+    assert_eq!(resumed["records"], clean["records"]);
+
+    let table = last_table(&place.store());
+    let mut bytes = std::fs::read(&table).unwrap();
+    bytes[5] ^= 1;
+    std::fs::write(&table, bytes).unwrap();
+    let name = table.file_name().unwrap().to_str().unwrap();
+    let ended = place.op(["scrub", "--json"]).run().exited(7);
+    let fault = &ended.json()["faults"][0];
+    assert!(fault["path"].as_str().unwrap().ends_with(name), "{fault}");
+    assert_eq!((&fault["offset"], &fault["repaired"]), (&json!(0), &json!(false)));
+    ended.refused(7, &["not repaired"]);
+    let text = place.op(["scrub"]).run().exited(7).text();
+    assert!(text.starts_with("damaged   @state/db/") && text.contains(name), "{text}");
+    place.op(["scrub", "--rate", "fast"]).run().exited(2).text();
 }

@@ -2,7 +2,7 @@
 
 mod documents;
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -166,6 +166,15 @@ fn limit(text: &str) -> Result<usize, String> {
     }
 }
 
+fn rate(text: &str) -> Result<NonZeroU64, String> {
+    const UNITS: [(char, u32); 3] = [('K', 10), ('M', 20), ('G', 30)];
+    let unit =
+        UNITS.iter().find(|(letter, _)| text.ends_with([*letter, letter.to_ascii_lowercase()]));
+    let (digits, shift) = unit.map_or((text, 0), |(_, shift)| (&text[..text.len() - 1], *shift));
+    let bytes = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
+    bytes.and_then(NonZeroU64::new).ok_or_else(|| "it must be like 500K, 50M or 1G".to_owned())
+}
+
 fn score(text: &str) -> Result<f32, String> {
     match text.parse() {
         Ok(score) if f32::is_finite(score) => Ok(score),
@@ -185,6 +194,7 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Cache,
     },
+    Scrub(Scrub),
     Stats(Stats),
     Benchmark(Benchmark),
 }
@@ -437,6 +447,28 @@ pub(crate) enum CacheTrace {
     /// Stop recording, and show where the trace is and what it holds
     #[command(after_help = "Example:\n  op-dbus cache trace stop --json | jq -r .trace")]
     Stop,
+}
+
+/// Read everything in the store and say what is damaged
+///
+/// Reads every file from the disk and verifies every checksum, then every record, vector, change
+/// and cached embedding, and what they say about each other. Cached embeddings that are damaged
+/// are removed and computed again when needed; of records nothing is changed. Without faults, or
+/// if all were repaired, the exit code is 0; otherwise 7.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  op-dbus scrub
+  op-dbus scrub --rate 50M
+  op-dbus scrub --resume
+  op-dbus scrub --json | jq '.faults[].path'")]
+pub(crate) struct Scrub {
+    /// Most bytes to read in a second, such as 500K or 50M (of 1024 * 1024); all speed unless given
+    #[arg(long, value_name = "BYTES", value_parser = rate)]
+    pub(crate) rate: Option<NonZeroU64>,
+    /// Go on where the last scrub was broken off, by Ctrl-C or otherwise
+    #[arg(long)]
+    pub(crate) resume: bool,
 }
 
 /// Show what the store holds and has done

@@ -10,12 +10,23 @@ pub(crate) struct Progress(ProgressBar);
 impl Progress {
     /// Starts a bar for `total` steps, or one without an end if that is unknown.
     pub(crate) fn start(total: Option<u64>) -> Self {
+        Self::with_template(
+            total,
+            match total {
+                Some(_) => "{msg} {wide_bar} {human_pos}/{human_len} {rate} {eta} left",
+                None => "{msg} {spinner} {human_pos} {rate}",
+            },
+        )
+    }
+
+    /// Starts a count of bytes without an end.
+    pub(crate) fn start_bytes() -> Self {
+        Self::with_template(None, "{msg} {spinner} {binary_bytes} {binary_bytes_per_sec}")
+    }
+
+    fn with_template(total: Option<u64>, template: &str) -> Self {
         // indicatif draws only where standard error is a terminal.
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
-        let template = match total {
-            Some(_) => "{msg} {wide_bar} {human_pos}/{human_len} {rate} {eta} left",
-            None => "{msg} {spinner} {human_pos} {rate}",
-        };
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.with_key("rate", rate));
         }

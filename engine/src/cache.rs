@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use op_dbus_formats::collection::ModelFingerprint;
 use op_dbus_formats::embedding::{self, EmbeddingKey, EncodedEmbedding, Encoding, Packing};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -404,6 +405,21 @@ impl EmbeddingCache {
         Ok(())
     }
 
+    /// The database, for whoever checks it.
+    pub(crate) fn database(&self) -> &CacheDatabase {
+        &self.db
+    }
+
+    /// Reads a note that [`EmbeddingCache::put_note`] has kept.
+    pub(crate) fn note<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        read_meta(&self.db, name)
+    }
+
+    /// Keeps a note for a later process; one that is lost costs time.
+    pub(crate) fn put_note(&self, name: &str, note: &impl Serialize) {
+        write_meta(&self.db, name, note);
+    }
+
     /// What an earlier open learned about the model in this directory.
     pub(crate) fn known_model(&self, directory: &Path) -> Option<KnownModel> {
         let saved: SavedModel = read_meta(&self.db, &model_meta(directory))?;
@@ -490,7 +506,7 @@ fn model_meta(directory: &Path) -> String {
 }
 
 /// Notes make things faster or tell figures: one that cannot be read or kept is no failure.
-fn read_meta<T: serde::de::DeserializeOwned>(db: &CacheDatabase, name: &str) -> Option<T> {
+fn read_meta<T: DeserializeOwned>(db: &CacheDatabase, name: &str) -> Option<T> {
     let warn = |error: &dyn std::fmt::Display| tracing::warn!(name, %error, "cannot read a note");
     let bytes = db.meta(name).inspect_err(|error| warn(error)).ok()??;
     serde_json::from_slice(&bytes).inspect_err(|error| warn(error)).ok()

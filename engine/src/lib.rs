@@ -58,8 +58,9 @@ pub use op_dbus_formats::trace::TracedAccess;
 pub use query::{Answer, Explain, Hit, LIMIT_MAX, Query};
 pub use record::Record;
 pub use store::{
-    CollectionInfo, CollectionOptions, CollectionStats, MemoryCap, PutReport, STATE_COLLECTION,
-    STATE_VERSIONS_KEPT, Scan, Stats, Store, StoreConfig, Vector, Vectors, Version,
+    CollectionInfo, CollectionOptions, CollectionStats, Fault, MemoryCap, PutReport,
+    STATE_COLLECTION, STATE_VERSIONS_KEPT, Scan, ScrubOptions, ScrubProgress, ScrubReport, Stats,
+    Store, StoreConfig, Vector, Vectors, Version,
 };
 pub use tier::{
     Evictions, PolicyKind, SimulationReport, TierStats, TraceReport, read_trace, simulate,

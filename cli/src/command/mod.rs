@@ -6,6 +6,7 @@ mod documents;
 mod index;
 mod ingest;
 mod query;
+mod scrub;
 mod simulate;
 mod stats;
 mod trace;
@@ -26,6 +27,7 @@ pub(crate) fn run(config: &Config, output: &Output, command: Command) -> Result<
         Command::Query(arguments) => query::run(config, output, arguments),
         Command::Cache { command } => cache::run(config, output, command),
         Command::Benchmark(arguments) => benchmark::run(output, &arguments),
+        Command::Scrub(arguments) => scrub::run(config, output, &arguments),
         Command::Stats(_) => stats::run(config, output),
     }
 }

@@ -14,8 +14,9 @@ use std::path::{Path, PathBuf};
 use op_dbus_formats::embedding::EmbeddingKey;
 use rocksdb::DBCompressionType::{Lz4, None as Uncompressed};
 
-use super::{Creation, Database, DatabaseMemory, Family, Pinned, Sync};
+use super::{Creation, Database, DatabaseMemory, Family, Pinned, Sync, Walk};
 use crate::error::{Error, ErrorKind, Result};
+use crate::os::file::{create_synced, sync_directory};
 
 const META: Family = Family { name: "meta", compression: Lz4 };
 const EMBEDDINGS: Family = Family { name: "embeddings", compression: Uncompressed };
@@ -30,6 +31,7 @@ pub(crate) struct CacheDatabase {
 impl CacheDatabase {
     /// Opens the database, making it if it is missing and replacing it if it is damaged.
     pub(crate) fn open(path: &Path, memory: DatabaseMemory) -> Result<Self> {
+        replace_condemned(path)?;
         let db = match Database::open(path, &FAMILIES, Creation::Create, memory) {
             // What a full disk, a missing right or another process refuses is not damage.
             Err(error)
@@ -80,6 +82,34 @@ impl CacheDatabase {
         Ok(())
     }
 
+    /// Walks the encoded embeddings from a key on.
+    pub(crate) fn embeddings_from(&self, key: &[u8]) -> Walk<'_> {
+        self.db.iterate_from(EMBEDDINGS, key)
+    }
+
+    /// Removes embeddings by their keys as they are stored.
+    pub(crate) fn remove_embeddings(&self, keys: &[Vec<u8>]) -> Result<()> {
+        let mut batch = self.db.batch();
+        keys.iter().for_each(|key| batch.remove(EMBEDDINGS, key));
+        self.db.write(batch, Sync::No)
+    }
+
+    /// Has the database replaced by an empty one when it is opened next.
+    ///
+    /// A damaged table cannot be mended in place: RocksDB stops at it when it merges tables, and
+    /// takes no more writes.
+    pub(crate) fn condemn(&self) -> Result<()> {
+        let mark = condemned(self.path());
+        match create_synced(&mark, b"") {
+            Err(error) if !mark.exists() => Err(error),
+            _ => sync_directory(mark.parent().unwrap_or(Path::new("."))),
+        }
+    }
+
+    pub(crate) fn database(&self) -> &Database {
+        &self.db
+    }
+
     /// Removes all embeddings.
     pub(crate) fn clear_embeddings(&self) -> Result<()> {
         const KEYS_END: [u8; 17] = [u8::MAX; 17];
@@ -106,6 +136,27 @@ impl CacheDatabase {
     pub(crate) fn memory_bytes(&self) -> u64 {
         self.db.memory_bytes(&FAMILIES)
     }
+}
+
+/// Sets a database aside that was found damaged; the mark goes last, so that a crash repeats it.
+fn replace_condemned(path: &Path) -> Result<()> {
+    let mark = condemned(path);
+    if !mark.exists() {
+        return Ok(());
+    }
+    if path.exists() {
+        let aside = set_aside(path)?;
+        tracing::warn!(
+            set_aside = %aside.display(),
+            "the embedding cache was found damaged; starting an empty one"
+        );
+    }
+    fs::remove_file(&mark).map_err(|error| Error::io("remove", &mark, error))
+}
+
+/// The file beside a database that says that it is damaged.
+fn condemned(path: &Path) -> PathBuf {
+    path.with_extension("condemned")
 }
 
 /// Renames a damaged database, in place of an earlier damaged one.

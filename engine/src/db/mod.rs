@@ -4,6 +4,7 @@
 //! knows what a record means.
 
 pub(crate) mod cache;
+pub(crate) mod check;
 pub(crate) mod commit;
 pub(crate) mod state;
 
@@ -82,6 +83,7 @@ impl Database {
         creation: Creation,
         memory: DatabaseMemory,
     ) -> Result<Self> {
+        check::check_manifest(path)?;
         let block_cache = Cache::new_lru_cache(memory.block_cache_bytes as usize);
         let descriptors = families.iter().map(|family| {
             let options = family_options(*family, &block_cache, memory);
@@ -140,12 +142,16 @@ impl Database {
 
     /// Walks two families at the same moment.
     pub(crate) fn iterate_both(&self, families: [Family; 2], prefix: &[u8]) -> [Walk<'_>; 2] {
+        self.at_one_moment(|| families.map(|family| self.iterate(family, prefix)))
+    }
+
+    /// Makes walks until nothing was written meanwhile: one sees what there is when it is made.
+    pub(crate) fn at_one_moment<T>(&self, make: impl Fn() -> T) -> T {
         loop {
             let before = self.db.latest_sequence_number();
-            let iterators = families.map(|family| self.iterate(family, prefix));
-            // An iterator sees what there is when it is made: both the same if nothing was written.
+            let walks = make();
             if self.db.latest_sequence_number() == before {
-                return iterators;
+                return walks;
             }
         }
     }
@@ -189,9 +195,8 @@ impl Database {
 
     /// Gives the space of removed entries back to the file system.
     pub(crate) fn reclaim(&self, family: Family) -> Result<()> {
-        let handle = self.handle(family);
-        self.db.flush_cf(handle).map_err(|error| self.error("flush", error))?;
-        self.db.compact_range_cf(handle, None::<&[u8]>, None::<&[u8]>);
+        self.flush(&[family])?;
+        self.db.compact_range_cf(self.handle(family), None::<&[u8]>, None::<&[u8]>);
         Ok(())
     }
 
@@ -281,6 +286,20 @@ pub(crate) struct Walk<'a> {
 }
 
 impl Walk<'_> {
+    /// The key and the value at which the walk stands; `None` at the end.
+    pub(crate) fn item(&self) -> Result<Option<(&[u8], &[u8])>> {
+        let item = self.iterator.item();
+        if item.is_none() {
+            self.iterator.status().map_err(|error| self.database.error("read", error))?;
+        }
+        Ok(item)
+    }
+
+    /// Goes on to the next key.
+    pub(crate) fn step(&mut self) {
+        self.iterator.next();
+    }
+
     /// Steps to the first key that is `key` or comes after it, and returns the value of `key`.
     pub(crate) fn value_at(&mut self, key: &[u8]) -> Result<Option<&[u8]>> {
         while self.iterator.key().is_some_and(|found| found < key) {
@@ -297,14 +316,9 @@ impl Walk<'_> {
         &mut self,
         read: impl FnOnce(&[u8], &[u8]) -> T,
     ) -> Result<Option<T>> {
-        let answer = match self.iterator.item() {
-            Some((key, value)) => read(key, value),
-            None => {
-                self.iterator.status().map_err(|error| self.database.error("read", error))?;
-                return Ok(None);
-            }
-        };
-        self.iterator.next();
+        let Some((key, value)) = self.item()? else { return Ok(None) };
+        let answer = read(key, value);
+        self.step();
         Ok(Some(answer))
     }
 }

@@ -14,6 +14,7 @@
 
 mod expiry;
 mod history;
+mod pairs;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -33,6 +34,7 @@ use crate::os::file::{SmallFile, read_bounded};
 pub(crate) use expiry::Due;
 use expiry::{Settled, expiry_key};
 use history::Additions;
+pub(crate) use pairs::Pair;
 
 const META: Family = Family { name: "meta", compression: Lz4 };
 const COLLECTIONS: Family = Family { name: "collections", compression: Lz4 };
@@ -209,10 +211,15 @@ impl StateDatabase {
         }
     }
 
+    /// Writes a collection durably.
+    ///
+    /// It has no sequence, so nothing would say that the end of a damaged log had held one: in a
+    /// table it is not at the end of a log.
     pub(crate) fn put_collection(&self, name: &CollectionName, spec: &[u8]) -> Result<()> {
         let mut batch = self.db.batch();
         batch.put(COLLECTIONS, name.as_str().as_bytes(), spec);
-        self.db.write(batch, Sync::Yes)
+        self.db.write(batch, Sync::Yes)?;
+        self.db.flush(&[COLLECTIONS])
     }
 
     pub(crate) fn collections(&self) -> Result<Vec<(CollectionName, CollectionSpec)>> {
@@ -224,7 +231,12 @@ impl StateDatabase {
         Ok(collections)
     }
 
-    fn collection(&self, name: &[u8], spec: &[u8]) -> Result<(CollectionName, CollectionSpec)> {
+    /// Decodes an entry of the family of collections.
+    pub(crate) fn collection(
+        &self,
+        name: &[u8],
+        spec: &[u8],
+    ) -> Result<(CollectionName, CollectionSpec)> {
         let name = std::str::from_utf8(name)
             .ok()
             .and_then(|name| name.parse::<CollectionName>().ok())
@@ -316,6 +328,25 @@ impl StateDatabase {
     /// Whether any record expires, ever.
     pub(crate) fn has_expiries(&self) -> bool {
         self.has_expiries.load(atomic::Ordering::Relaxed)
+    }
+
+    /// Walks all names and encodings of collections.
+    pub(crate) fn collection_entries(&self) -> Walk<'_> {
+        self.db.iterate(COLLECTIONS, b"")
+    }
+
+    /// Walks the changes from a key on, as they are encoded.
+    pub(crate) fn changes_from(&self, key: &[u8]) -> Walk<'_> {
+        self.db.iterate_from(CHANGES, key)
+    }
+
+    /// Checks the file that says how far writes were acknowledged.
+    pub(crate) fn check_acknowledged_file(&self, state: &Path) -> Result<()> {
+        self.check_acknowledged(&acknowledged_file(state))
+    }
+
+    pub(crate) fn database(&self) -> &Database {
+        &self.db
     }
 
     pub(crate) fn path(&self) -> &Path {

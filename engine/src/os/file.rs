@@ -29,6 +29,14 @@ pub(crate) fn read_bounded(path: &Path, limit_bytes: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Lets the kernel forget what it holds of a file, so that reading it asks the disk.
+///
+/// Advice: what is mapped or not yet written stays.
+pub(crate) fn forget_cached(file: &File) {
+    // A file system that does not take it answers from memory, as it would without.
+    let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
+}
+
 /// Creates a file with these bytes and makes them durable.
 ///
 /// The name itself is durable only after [`sync_directory`] on its parent.

@@ -138,7 +138,7 @@ fn create(layout: &Layout) -> Result<()> {
     file::sync_directory(layout.base())
 }
 
-fn read_store_file(state: &Path) -> Result<StoreFile> {
+pub(super) fn read_store_file(state: &Path) -> Result<StoreFile> {
     let path = store_file(state);
     let bytes = match file::read_bounded(&path, STORE_FILE_LEN_MAX_BYTES) {
         Err(error) if error.kind() == ErrorKind::NotFound => {

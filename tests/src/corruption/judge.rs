@@ -1,0 +1,122 @@
+//! Says whether what a damaged store answers is allowed.
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use op_dbus_engine::{Error, ErrorKind, ScrubOptions, Store};
+
+use super::flips::{Flip, Outcome, copy};
+use super::sample::{self, Answer};
+
+/// How far a score may be from that of the whole store: what computing an embedding again costs.
+const SCORE_TOLERANCE: f32 = 1e-3;
+
+/// A store that is whole, and what it answers.
+pub struct Judge<'a> {
+    whole: &'a Path,
+    /// Where damaged copies are made.
+    scratch: &'a Path,
+    expected: Vec<Answer>,
+}
+
+impl<'a> Judge<'a> {
+    /// Asks the whole store everything.
+    ///
+    /// # Panics
+    /// If it is not what was written.
+    pub fn new(whole: &'a Path, scratch: &'a Path) -> Self {
+        let path = scratch.join("whole");
+        copy(whole, &path).expect("a store can be copied");
+        let (store, expected) = sample::ask(&path).expect("the whole store opens");
+        sample::check(&expected);
+        drop(store);
+        fs::remove_dir_all(&path).expect("a copy can be removed");
+        Self { whole, scratch, expected }
+    }
+
+    /// Judges the store with one byte changed.
+    ///
+    /// # Panics
+    /// If the copy cannot be made.
+    pub fn judge(&self, flip: &Flip) -> (Outcome, String) {
+        let path = self.scratch.join("damaged");
+        copy(self.whole, &path).expect("a store can be copied");
+        flip.apply(&path).expect("a byte can be changed");
+        let damaged = fs::read(path.join(&flip.file)).expect("it was just written");
+        let (outcome, why) = self.judge_store(&path, |store| prove(store, &path, flip, &damaged));
+        fs::remove_dir_all(&path).expect("a copy can be removed");
+        (outcome, why)
+    }
+
+    /// Judges a store, which it opens. If all its answers are right, `prove` says why that may be.
+    pub fn judge_store(
+        &self,
+        path: &Path,
+        prove: impl FnOnce(&Store) -> Result<String, String>,
+    ) -> (Outcome, String) {
+        let (store, answers) = match sample::ask(path) {
+            Ok(asked) => asked,
+            Err(error) => return of_error("open", &error),
+        };
+        let mut detected = None;
+        for (answer, expected) in answers.iter().zip(&self.expected) {
+            let question = &expected.question;
+            let expected = expected.said.as_ref().expect("the whole store answers everything");
+            match &answer.said {
+                Ok(said) if is_near(said, expected) => {}
+                Ok(said) => {
+                    return (Outcome::Wrong, format!("{question}: {said:?}, not {expected:?}"));
+                }
+                Err(error) => match of_error(question, error) {
+                    wrong @ (Outcome::Wrong, _) => return wrong,
+                    other => detected = Some(other),
+                },
+            }
+        }
+        detected.unwrap_or_else(|| match prove(&store) {
+            Ok(why) => (Outcome::Harmless, why),
+            Err(why) => (Outcome::Wrong, why),
+        })
+    }
+}
+
+fn is_near(said: &(String, Vec<f32>), expected: &(String, Vec<f32>)) -> bool {
+    let near = |(a, b): (&f32, &f32)| (a - b).abs() <= SCORE_TOLERANCE;
+    said.0 == expected.0
+        && said.1.len() == expected.1.len()
+        && said.1.iter().zip(&expected.1).all(near)
+}
+
+/// An error is right if it says that the store is damaged, or that it cannot be read at all.
+fn of_error(question: &str, error: &Error) -> (Outcome, String) {
+    let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    let text = format!("{question}: {:?}: {error}: {source}", error.kind());
+    let is_tail = error.to_string().contains("was acknowledged");
+    match error.kind() {
+        ErrorKind::Corrupt if error.remedy().is_none() => {
+            (Outcome::Wrong, format!("{text}: without a remedy"))
+        }
+        ErrorKind::Corrupt if is_tail => (Outcome::Tail, text),
+        ErrorKind::Corrupt | ErrorKind::Unsupported => (Outcome::Detected, text),
+        _ => (Outcome::Wrong, format!("{text}: not what it is")),
+    }
+}
+
+/// Says why a changed byte may change nothing.
+fn prove(store: &Store, path: &Path, flip: &Flip, damaged: &[u8]) -> Result<String, String> {
+    let name = flip.file.rsplit('/').next().unwrap_or_default();
+    if name == "LOCK" {
+        return Ok("nobody reads it".to_owned());
+    }
+    if fs::read(path.join(&flip.file)).ok().as_deref() != Some(damaged) {
+        return Ok("it was replaced".to_owned());
+    }
+    let report = store
+        .scrub(&ScrubOptions::default(), &mut |_| ControlFlow::Continue(()))
+        .map_err(|error| format!("scrub: {error}"))?;
+    match report.faults.iter().find(|fault| fault.path == Path::new(&flip.file)) {
+        Some(fault) => Ok(format!("a scrub finds it: {}", fault.what)),
+        None => Err(format!("right answers, and a scrub finds nothing: {:?}", report.faults)),
+    }
+}

@@ -1,0 +1,144 @@
+//! The store that is damaged, and everything it is asked.
+
+use std::path::Path;
+
+use op_dbus_engine::{
+    CollectionOptions, Error, Metric, Payload, Query, Record, Result, Store, StoreConfig,
+};
+
+use crate::model;
+
+/// Records with vectors that callers gave.
+const GIVEN: &str = "given";
+/// Records with texts, whose embeddings lie in the cache.
+const TEXTS: &str = "texts";
+/// A collection without records, which is made last: the last thing in the log.
+const EMPTY: &str = "empty";
+const GIVEN_COUNT: u32 = 9;
+/// Of the records of [`GIVEN`], how many were written before the store was closed once.
+const FLUSHED_COUNT: u32 = 6;
+const REMOVED: &str = "key 2";
+const SENTENCES: [&str; 2] = ["restart the network", "compress a directory"];
+
+/// What a store said to one question.
+#[derive(Debug)]
+pub struct Answer {
+    /// The question.
+    pub question: String,
+    /// What it said: words that must be equal and numbers that must be near.
+    pub said: Result<(String, Vec<f32>), Error>,
+}
+
+fn config(path: &Path) -> StoreConfig {
+    // The model is loaded only if an embedding got lost.
+    StoreConfig::new(path).with_embedder(model::config())
+}
+
+fn given(number: u32) -> Record {
+    let vector: Vec<f32> = (0..4_u32).map(|index| (number * 7 + index * 3) as f32 % 11.0).collect();
+    let payload = match number % 3 {
+        0 => Payload::None,
+        1 => Payload::Json(format!("{{\"number\":{number}}}").into()),
+        _ => Payload::Bytes(vec![number as u8; 5].into()),
+    };
+    let record = Record::new(format!("key {number}")).with_vector(vector).with_payload(payload);
+    if number % 2 == 0 { record.with_text(format!("text {number}")) } else { record }
+}
+
+/// Writes the sample. Opening a store moves what is in its log to tables, of all families.
+///
+/// # Errors
+/// Those of the store.
+pub fn write(path: &Path) -> Result<()> {
+    let store = Store::open(config(path))?;
+    let options = CollectionOptions::Given { dimensions: 4, metric: Metric::Euclidean };
+    store.create_collection(GIVEN, options)?;
+    let records: Vec<_> = (0..FLUSHED_COUNT).map(given).collect();
+    store.put_batch(GIVEN, &records)?;
+    let sentence = |index: usize| Record::new(format!("{index}")).with_text(SENTENCES[index]);
+    store.put(TEXTS, &sentence(0))?;
+    store.close();
+
+    let store = Store::open(config(path))?;
+    for number in FLUSHED_COUNT..GIVEN_COUNT {
+        store.put(GIVEN, &given(number))?;
+    }
+    store.put(GIVEN, &given(0).with_payload(Payload::Json("\"replaced\"".into())))?;
+    store.remove(GIVEN, REMOVED.as_bytes())?;
+    store.put(TEXTS, &sentence(1))?;
+    store.create_collection(EMPTY, options)?;
+    store.close();
+    Ok(())
+}
+
+/// Checks that the answers of the whole sample are what was written into it.
+///
+/// # Panics
+/// If they are not: then no comparison with them means anything.
+pub fn check(answers: &[Answer]) {
+    let said = |question: &str| {
+        let answer = answers.iter().find(|answer| answer.question == question);
+        let answer = answer.unwrap_or_else(|| panic!("nobody asked {question}"));
+        &answer.said.as_ref().unwrap_or_else(|error| panic!("{question}: {error}")).0
+    };
+    for number in 0..GIVEN_COUNT {
+        let record = match number {
+            0 => given(0).with_payload(Payload::Json("\"replaced\"".into())),
+            _ => given(number),
+        };
+        let expected = Some(record).filter(|record| record.key != REMOVED.as_bytes());
+        assert_eq!(*said(&format!("get key {number}")), format!("{expected:?}"));
+    }
+    assert_eq!(*said("get absent"), "None");
+    assert!(said("collections").contains(EMPTY));
+    assert!(said("scan given").contains("replaced"));
+    assert!(said("scan texts").contains(SENTENCES[1]));
+    assert!(said("search given").starts_with("[\"key 5\""), "{}", said("search given"));
+    assert_eq!(said("search texts").matches('"').count(), 2 * SENTENCES.len());
+    assert!(answers.iter().all(|answer| answer.said.is_ok()), "{answers:?}");
+}
+
+/// Opens a store and asks it everything.
+///
+/// # Errors
+/// If it does not open.
+pub fn ask(path: &Path) -> Result<(Store, Vec<Answer>)> {
+    let store = Store::open(config(path).existing())?;
+    let mut answers = Vec::new();
+    let mut say = |question: String, said: Result<(String, Vec<f32>)>| {
+        answers.push(Answer { question, said });
+    };
+    let plain = |text: String| (text, Vec::new());
+    let infos = store.collections().into_iter();
+    let collections: Vec<_> =
+        infos.map(|info| (info.name, info.dimensions, info.metric, info.model)).collect();
+    say("collections".into(), Ok(plain(format!("{collections:?}"))));
+    let keys = (0..GIVEN_COUNT).map(|number| format!("key {number}"));
+    for key in keys.chain(["absent".into()]) {
+        let got = store.get(GIVEN, key.as_bytes());
+        say(format!("get {key}"), got.map(|record| plain(format!("{record:?}"))));
+    }
+    for collection in [GIVEN, TEXTS, EMPTY] {
+        let scanned =
+            store.scan(collection, b"").and_then(Iterator::collect::<Result<Vec<Record>>>);
+        say(format!("scan {collection}"), scanned.map(|records| plain(format!("{records:?}"))));
+    }
+    let model_dimensions = collections.iter().find(|known| known.0 == TEXTS);
+    let axis = |dimensions: u32| -> Vec<f32> {
+        (0..dimensions).map(|index| if index % 3 == 0 { 1.0 } else { 0.25 }).collect()
+    };
+    let queries = [
+        (GIVEN, given(5).vector.unwrap_or_default()),
+        (TEXTS, axis(model_dimensions.map_or(1, |known| known.1))),
+    ];
+    for (collection, vector) in queries {
+        let found = store.search(&Query::vector(vector).collection(collection));
+        let said = found.map(|answer| {
+            let key = |key: &[u8]| String::from_utf8_lossy(key).into_owned();
+            let keys: Vec<_> = answer.hits.iter().map(|hit| key(&hit.key)).collect();
+            (format!("{keys:?}"), answer.hits.iter().map(|hit| hit.score).collect())
+        });
+        say(format!("search {collection}"), said);
+    }
+    Ok((store, answers))
+}
