@@ -196,7 +196,7 @@ fn answers_have_exactly_the_fields_that_programs_rely_on() {
 
 #[test]
 fn figures_of_the_cache_are_null_without_traffic_and_right_with_it() {
-    const FIELDS: [&str; 8] = [
+    const FIELDS: [&str; 10] = [
         "embeddings",
         "bytes_memory",
         "bytes_disk",
@@ -205,6 +205,8 @@ fn figures_of_the_cache_are_null_without_traffic_and_right_with_it() {
         "hit_rate",
         "compression_ratio",
         "embed_seconds_saved",
+        "tier",
+        "tier_hit_rate",
     ];
     let empty = workplace();
     empty.file("vector.jsonl", "{\"key\":\"a\",\"vector\":[1,2]}\n");

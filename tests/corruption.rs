@@ -267,6 +267,8 @@ fn a_damaged_cached_embedding_is_removed_and_computed_again() {
     let place = Place::new();
     let judge = Judge::new(&place.store, &place.path);
     let copied = place.copy();
+    // Otherwise the embedding that is removed would be found there, and not be missed.
+    let _ = fs::remove_dir_all(copied.join("@vectors"));
     tamper(&copied.join("@cache/db"), "embeddings", |entries| {
         *entries[0].1.last_mut().unwrap() ^= 1;
     });

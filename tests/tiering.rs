@@ -149,7 +149,8 @@ fn what_was_hot_is_hot_again() {
 
 #[test]
 fn what_is_derived_can_be_lost() {
-    let losses: [(&str, fn(&Path)); 4] = [
+    type Loss = fn(&Path);
+    let losses: [(&str, Loss); 4] = [
         ("@vectors", |store| fs::remove_dir_all(store.join("@vectors")).unwrap()),
         ("@timing", |store| fs::remove_dir_all(store.join("@timing")).unwrap()),
         ("@cache", |store| fs::remove_dir_all(store.join("@cache")).unwrap()),

@@ -81,6 +81,27 @@ pub(crate) fn load(directory: &Path) -> Vec<Count> {
     Vec::new()
 }
 
+/// Reads every generation whole, removes those that are damaged and says which they were.
+///
+/// Nobody else may be at it meanwhile.
+pub(crate) fn check(directory: &Path) -> Result<Vec<(PathBuf, Error)>> {
+    if !directory.exists() {
+        return Ok(Vec::new());
+    }
+    let mut found = Vec::new();
+    for generation in tidy(directory)? {
+        match load_generation(directory, generation) {
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                let path = heat_generation(directory, generation);
+                remove_or_warn(&path);
+                found.push((path, error));
+            }
+            read => drop(read?),
+        }
+    }
+    Ok(found)
+}
+
 /// Writes a generation of these counts, which takes the place of those there are.
 ///
 /// The million greatest are kept. Each locator is to come once.

@@ -58,9 +58,9 @@ pub use op_dbus_formats::trace::TracedAccess;
 pub use query::{Answer, Explain, Hit, LIMIT_MAX, Query};
 pub use record::Record;
 pub use store::{
-    CollectionInfo, CollectionOptions, CollectionStats, Fault, MemoryCap, PutReport,
+    Change, CollectionInfo, CollectionOptions, CollectionStats, Fault, MemoryCap, PutReport,
     STATE_COLLECTION, STATE_VERSIONS_KEPT, Scan, ScrubOptions, ScrubProgress, ScrubReport, Stats,
-    Store, StoreConfig, Vector, Vectors, Version,
+    Store, StoreConfig, Vector, Vectors, Version, Watch,
 };
 pub use tier::{
     Evictions, PolicyKind, SimulationReport, TierStats, TraceReport, read_trace, simulate,

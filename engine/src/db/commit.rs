@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::state::Mutation;
 use crate::error::{Error, ErrorKind, Result};
@@ -114,6 +115,17 @@ impl CommitQueue {
     /// The sequence of the last mutation that was committed.
     pub(crate) fn last_sequence(&self) -> u64 {
         self.lock().committed_sequence
+    }
+
+    /// Waits until something is committed after this sequence; says whether that came in time.
+    pub(crate) fn wait_beyond(&self, sequence: u64, wait: Duration) -> bool {
+        let state = self.lock();
+        let nothing_new = |state: &mut State| state.committed_sequence <= sequence;
+        let (state, _) = self
+            .committed
+            .wait_timeout_while(state, wait, nothing_new)
+            .unwrap_or_else(PoisonError::into_inner);
+        state.committed_sequence > sequence
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -12,6 +12,7 @@
 //!
 //! Integers in keys are big-endian, so that RocksDB's byte order is their order.
 
+mod changes;
 mod expiry;
 mod history;
 mod pairs;
@@ -275,26 +276,6 @@ impl StateDatabase {
         Records { records, vectors }
     }
 
-    /// The keys of a collection that were changed after `sequence`, each once.
-    pub(crate) fn changed_keys(
-        &self,
-        id: CollectionId,
-        sequence: u64,
-    ) -> Result<BTreeSet<Vec<u8>>> {
-        let mut keys = BTreeSet::new();
-        let mut changes = self.db.iterate_from(CHANGES, &(sequence + 1).to_be_bytes());
-        while let Some(change) = changes.next_with(|_, change| {
-            Change::decode(change).map(|change| {
-                if change.collection == id {
-                    keys.insert(change.key.to_vec());
-                }
-            })
-        })? {
-            change.map_err(|error| self.corrupt("a change").with_source(error))?;
-        }
-        Ok(keys)
-    }
-
     /// Writes out what is in memory, so that what was removed can be compacted away.
     pub(crate) fn flush(&self) -> Result<()> {
         self.db.flush(&FAMILIES)
@@ -303,26 +284,6 @@ impl StateDatabase {
     /// Refuses if the database does, which writing nothing shows.
     pub(crate) fn check_accepts_writes(&self) -> Result<()> {
         self.db.check_accepts_writes()
-    }
-
-    /// Hands the changes after `sequence` to `take`; `false` if some of them are not known any more.
-    pub(crate) fn for_each_change_after(
-        &self,
-        sequence: u64,
-        mut take: impl FnMut(Change<'_>),
-    ) -> Result<bool> {
-        let mut expected = sequence + 1;
-        let mut changes = self.db.iterate_from(CHANGES, &expected.to_be_bytes());
-        let mut known = true;
-        while let Some(change) = changes.next_with(|number, change| {
-            known &= number == expected.to_be_bytes();
-            expected += 1;
-            Change::decode(change).map(&mut take)
-        })? {
-            change.map_err(|error| self.corrupt("a change").with_source(error))?;
-        }
-        // What was trimmed is missing at the beginning, or everywhere.
-        Ok(known && expected == self.last_sequence()?.max(sequence) + 1)
     }
 
     /// Whether any record expires, ever.

@@ -103,7 +103,7 @@ impl ArenaFile {
         self.header.cache_generation
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 

@@ -16,6 +16,7 @@ mod stats;
 mod trace;
 mod vectors;
 mod warmth;
+mod watch;
 mod write;
 
 use std::collections::BTreeMap;
@@ -46,6 +47,8 @@ use space::{Admitted, Space};
 pub use stats::{CollectionStats, Stats};
 pub use vectors::{Vector, Vectors};
 use warmth::WarmUp;
+use watch::Followers;
+pub use watch::{Change, Watch};
 pub use write::PutReport;
 
 /// How far a caller's embedding may be from length 1: what f16 makes of one.
@@ -130,6 +133,7 @@ pub struct Store {
     hash_seed: u64,
     recorder: Arc<Recorder>,
     commits: CommitQueue,
+    followers: Followers,
     space: Space,
     collections: RwLock<BTreeMap<String, Arc<Collection>>>,
     embedder_config: Option<EmbedderConfig>,

@@ -12,6 +12,7 @@ use super::collection::Collection;
 use super::memory::MemoryCap;
 use super::space::Space;
 use super::warmth::Sources;
+use super::watch::Followers;
 use super::{Store, StoreConfig};
 use crate::cache::EmbeddingCache;
 use crate::db::Creation;
@@ -46,6 +47,7 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
     let state = StateDatabase::open(&layout.state(), Creation::Refuse, memory.database())?;
     let state = Arc::new(state);
     let commits = CommitQueue::new(state.last_sequence()?);
+    let followers = Followers::new(state.last_trimmed()?);
     let collections: BTreeMap<_, _> = state
         .collections()?
         .into_iter()
@@ -88,6 +90,7 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
         hash_seed: store_file.hash_seed,
         recorder,
         commits,
+        followers,
         space,
         collections: RwLock::new(collections),
         embedder_config: config.embedder,

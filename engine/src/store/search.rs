@@ -157,6 +157,7 @@ impl Store {
             return Ok(());
         }
         let since = self.commits.last_sequence();
+        let _held = self.hold_changes(since);
         let mut index = collection.new_index()?;
         self.walk_places(collection, |places| self.insert_places(collection, places, &mut index))?;
         let mut loaded = collection.index_mut();

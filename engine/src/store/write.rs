@@ -105,6 +105,7 @@ impl Store {
         self.drop_unchanged(&mut mutations)?;
         report.unchanged = (distinct - mutations.len()) as u64;
         self.commit(mutations)?;
+        self.trim_changes();
         self.collect_some_expired();
         Ok(report)
     }

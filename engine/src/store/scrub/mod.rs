@@ -10,6 +10,7 @@
 //!
 //! Deliberately not here: comparing texts with their embeddings, which would compute all of them.
 
+mod derived;
 mod pace;
 mod values;
 
@@ -126,10 +127,12 @@ struct Part {
 
 /// What there is to read, files before the values in them. Names are noted: a new part gets a new
 /// one.
-const PARTS: [Part; 7] = [
+const PARTS: [Part; 9] = [
     Part { name: "STORE and ACKNOWLEDGED", run: |scrub| scrub.identity() },
     Part { name: "files of @state", run: |scrub| scrub.state_files() },
     Part { name: "files of @cache", run: |scrub| scrub.cache_files() },
+    Part { name: "files of @vectors", run: |scrub| scrub.vector_files() },
+    Part { name: "heat", run: |scrub| scrub.heat() },
     Part { name: "collections", run: |scrub| scrub.collections() },
     Part { name: "records", run: |scrub| scrub.records() },
     Part { name: "changes", run: |scrub| scrub.changes() },

@@ -176,7 +176,8 @@ impl Scrub<'_> {
             let mut step = Step::default();
             // After a damaged block nobody knows which change comes next.
             let mut expected = match &self.progress.cursor[..] {
-                [] => Some(1),
+                // Those before the oldest were trimmed.
+                [] => self.store.state.last_trimmed().ok().map(|trimmed| trimmed + 1),
                 cursor => next_sequence(cursor),
             };
             let mut changes = self.store.state.changes_from(&self.progress.cursor);

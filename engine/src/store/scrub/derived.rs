@@ -1,0 +1,56 @@
+//! What can be made again from the databases: files of vectors, and heat.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use super::{Fault, RECOMPUTED, Scrub, described};
+use crate::error::Result;
+use crate::heat;
+
+/// Rows read between two looks at the pace.
+const ROWS_COUNT: u32 = 1024;
+
+impl Scrub<'_> {
+    /// The files of vectors that are in use. A damaged one is not used from then on.
+    pub(super) fn vector_files(&mut self) -> Result<ControlFlow<()>> {
+        for file in self.store.segments.arena_files() {
+            let row_bytes = u64::from(file.dimensions()) * size_of::<f32>() as u64;
+            for first in (0..file.rows_count()).step_by(ROWS_COUNT as usize) {
+                if let Err(error) = file.read_rows(first, ROWS_COUNT, |_, _, _| ()) {
+                    self.derived_fault(described(&error), file.path().to_owned());
+                    break;
+                }
+                if self.read(u64::from(ROWS_COUNT) * row_bytes).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// The generations of heat. Whoever reads them removes those that are damaged.
+    pub(super) fn heat(&mut self) -> Result<ControlFlow<()>> {
+        // Until it is warm, the store reads them itself.
+        if !self.store.is_warm() {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let directory = self.store.layout.heat();
+        for (path, error) in heat::check(&directory)? {
+            self.derived_fault(described(&error), path);
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn derived_fault(&mut self, what: String, path: PathBuf) {
+        let path = self.shown(&path);
+        self.fault(Fault {
+            what,
+            path,
+            offset: None,
+            collection: None,
+            key: None,
+            repaired: true,
+            remedy: RECOMPUTED.to_owned(),
+        });
+    }
+}
