@@ -42,7 +42,7 @@ fn given(number: u32) -> Record {
         _ => Payload::Bytes(vec![number as u8; 5].into()),
     };
     let record = Record::new(format!("key {number}")).with_vector(vector).with_payload(payload);
-    if number % 2 == 0 { record.with_text(format!("text {number}")) } else { record }
+    if number.is_multiple_of(2) { record.with_text(format!("text {number}")) } else { record }
 }
 
 /// Writes the sample. Opening a store moves what is in its log to tables, of all families.
