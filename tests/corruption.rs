@@ -14,7 +14,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use op_dbus_engine::{ScrubOptions, ScrubReport, Store, StoreConfig};
+use op_dbus_engine::{
+    CollectionOptions, ErrorKind, Metric, Record, ScrubOptions, ScrubReport, Store, StoreConfig,
+};
 use support::corruption::flips::{self, Flip, Outcome, Tally, copy};
 use support::corruption::judge::Judge;
 use support::corruption::sample;
@@ -184,6 +186,40 @@ fn scrub(path: &Path) -> ScrubReport {
     let report = store.scrub(&ScrubOptions::default(), &mut |_| ControlFlow::Continue(())).unwrap();
     store.close();
     report
+}
+
+/// A collection has no sequence that would be missed with it.
+#[test]
+fn a_collection_that_was_the_last_write_is_not_lost_in_silence() {
+    const END_LEN_BYTES: usize = 150;
+    let place = Place::new();
+    let config = || StoreConfig::new(&place.store).existing();
+    let store = Store::open(config()).unwrap();
+    let options = CollectionOptions::Given { dimensions: 2, metric: Metric::Dot };
+    store.put("given", &Record::new("before").with_vector([1.0; 4])).unwrap();
+    store.create_collection("last", options).unwrap();
+    drop(store);
+    let logs = flips::all(&place.store, &mut Random::new(1)).unwrap();
+    let logs = logs.into_iter().filter(|flip| flip.class() == "@state log" && flip.mask == 0xFF);
+    let mut flips_count = 0;
+    for flip in logs {
+        let len = fs::metadata(place.store.join(&flip.file)).unwrap().len() as usize;
+        if flip.offset + END_LEN_BYTES < len {
+            continue;
+        }
+        flips_count += 1;
+        let copied = place.copy();
+        flip.apply(&copied).unwrap();
+        match Store::open(StoreConfig::new(&copied).existing()) {
+            Ok(store) => {
+                let names: Vec<_> = store.collections().into_iter().map(|info| info.name).collect();
+                assert!(names.contains(&"last".to_owned()), "{flip}: {names:?}");
+            }
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Corrupt, "{flip}: {error}"),
+        }
+        fs::remove_dir_all(&copied).unwrap();
+    }
+    assert!(flips_count >= 50, "{flips_count}");
 }
 
 /// What the flips leave out.

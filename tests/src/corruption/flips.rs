@@ -109,7 +109,7 @@ pub fn is_unread(name: &str) -> bool {
     name.starts_with("LOG") || name.starts_with("OPTIONS-")
 }
 
-/// The files of a store by name, from its directory, without those that nobody reads.
+/// The files of a store, from its directory, without those that nobody reads.
 fn files(store: &Path) -> io::Result<Vec<String>> {
     let mut files = Vec::new();
     let mut directories = vec![store.to_owned()];
@@ -125,7 +125,8 @@ fn files(store: &Path) -> io::Result<Vec<String>> {
             }
         }
     }
-    files.sort();
+    // The authority before the cache, whose flips take longer: a model may have to be loaded.
+    files.sort_by(|a, b| b.cmp(a));
     Ok(files)
 }
 

@@ -12,7 +12,7 @@ use crate::model;
 const GIVEN: &str = "given";
 /// Records with texts, whose embeddings lie in the cache.
 const TEXTS: &str = "texts";
-/// A collection without records, which is made last: the last thing in the log.
+/// A collection without records.
 const EMPTY: &str = "empty";
 const GIVEN_COUNT: u32 = 9;
 /// Of the records of [`GIVEN`], how many were written before the store was closed once.
@@ -52,7 +52,10 @@ fn given(number: u32) -> Record {
 pub fn write(path: &Path) -> Result<()> {
     let store = Store::open(config(path))?;
     let options = CollectionOptions::Given { dimensions: 4, metric: Metric::Euclidean };
+    // All at once: each moves the log to tables, and four tables of a family would be merged.
     store.create_collection(GIVEN, options)?;
+    store.create_collection(EMPTY, options)?;
+    store.create_collection(TEXTS, CollectionOptions::OfModel)?;
     let records: Vec<_> = (0..FLUSHED_COUNT).map(given).collect();
     store.put_batch(GIVEN, &records)?;
     let sentence = |index: usize| Record::new(format!("{index}")).with_text(SENTENCES[index]);
@@ -64,9 +67,8 @@ pub fn write(path: &Path) -> Result<()> {
         store.put(GIVEN, &given(number))?;
     }
     store.put(GIVEN, &given(0).with_payload(Payload::Json("\"replaced\"".into())))?;
-    store.remove(GIVEN, REMOVED.as_bytes())?;
     store.put(TEXTS, &sentence(1))?;
-    store.create_collection(EMPTY, options)?;
+    store.remove(GIVEN, REMOVED.as_bytes())?;
     store.close();
     Ok(())
 }

@@ -1,22 +1,26 @@
 //! A child process that judges flips one after the other, and dies of them alone.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
+
+use tempfile::TempDir;
 
 use super::flips::{Flip, Outcome};
 use super::judge::Judge;
 use crate::scratch;
 
-/// The test that a child runs, and the variable that tells it where the whole store is.
+/// The test that a child runs.
 const TEST: &str = "judges_flips_for_another_process";
+/// Where the whole store is, and where the child may make copies of it.
 const STORE: &str = "OPDBUS_TEST_FLIPS_STORE";
+const SCRATCH: &str = "OPDBUS_TEST_FLIPS_SCRATCH";
 /// Test runners print lines of their own.
 const PREFIX: &str = "judged\t";
-/// A store of a few kilobytes that takes so long hangs.
-const TIME_MAX: Duration = Duration::from_secs(60);
+/// A store of a few kilobytes that takes so long hangs, on however busy a machine.
+const TIME_MAX: Duration = Duration::from_secs(180);
 
 /// Judges flips in a process of their own.
 pub struct Worker<'a> {
@@ -28,6 +32,8 @@ struct Running {
     child: Child,
     stdin: ChildStdin,
     lines: Receiver<String>,
+    // The parent's, because a child that dies leaves everything behind.
+    _scratch: TempDir,
 }
 
 impl<'a> Worker<'a> {
@@ -65,10 +71,12 @@ impl Drop for Worker<'_> {
 
 impl Running {
     fn start(store: &Path) -> Self {
+        let scratch = scratch::in_memory();
         let program = std::env::current_exe().expect("this program has a path");
         let mut child = Command::new(program)
             .args(["--exact", TEST, "--ignored", "--nocapture"])
             .env(STORE, store)
+            .env(SCRATCH, scratch.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -82,7 +90,7 @@ impl Running {
                 let _ = sender.send(line);
             }
         });
-        Self { child, stdin, lines }
+        Self { child, stdin, lines, _scratch: scratch }
     }
 
     fn judge(&mut self, flip: &Flip) -> Result<(Outcome, String), &'static str> {
@@ -113,9 +121,9 @@ impl Running {
 /// # Panics
 /// If it is run by hand.
 pub fn serve() {
-    let whole = std::env::var_os(STORE).expect("other tests run this one");
-    let scratch = scratch::in_memory();
-    let judge = Judge::new(Path::new(&whole), scratch.path());
+    let variable = |name| PathBuf::from(std::env::var_os(name).expect("other tests run this one"));
+    let (whole, scratch) = (variable(STORE), variable(SCRATCH));
+    let judge = Judge::new(&whole, &scratch);
     for line in std::io::stdin().lines() {
         let flip: Flip = line.expect("lines are text").parse().expect("lines are flips");
         let judged = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| judge.judge(&flip)));
@@ -123,7 +131,7 @@ pub fn serve() {
             let text = panic.downcast_ref::<String>().cloned();
             let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string()));
             // What is left of the copy would be in the way of the next.
-            let _ = std::fs::remove_dir_all(scratch.path().join("damaged"));
+            let _ = std::fs::remove_dir_all(scratch.join("damaged"));
             (Outcome::Wrong, format!("panic: {}", text.unwrap_or_default()))
         });
         let why = why.replace(['\n', '\t'], " ");
