@@ -38,6 +38,9 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
     file::check_owner(&layout.state())?;
     let store_file = read_store_file(&layout.state())?;
     let state = StateDatabase::open(&layout.state(), Creation::Refuse)?;
+    if space.relieve() {
+        state.pause_compactions();
+    }
     let commits = CommitQueue::new(state.last_sequence()?);
     let collections: BTreeMap<_, _> = state
         .collections()?
