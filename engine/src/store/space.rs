@@ -36,8 +36,9 @@ const HEADROOM_MAX_BYTES: u64 = OPENING_BYTES + (320 << 20);
 const HEADROOM_MIN_BYTES: u64 = 48 << 20;
 /// Of a small disk the headroom takes no more than this part.
 const HEADROOM_PARTS: u64 = 4;
-/// Enough to write out the memory of one database, which is what opening a full store takes.
-const BALLAST_MAX_BYTES: u64 = 32 << 20;
+/// Enough to open a store on a full disk: `@state` writes out 32 MiB, and RocksDB allocates the new
+/// log in advance. With 32 MiB the 40th full disk or so was one on which the store did not open.
+const BALLAST_MAX_BYTES: u64 = 64 << 20;
 /// Less would not carry RocksDB through one flush.
 const BALLAST_MIN_BYTES: u64 = 4 << 20;
 /// Of a small disk the ballast takes no more than this part.
