@@ -26,7 +26,7 @@
 //! - After a failed write the store is poisoned: reads go on, writes are refused until it is
 //!   opened again.
 //! - Puts are refused before the disk is full, with nothing written. On a full disk reads go on,
-//!   and removals too: a ballast of 32 MiB is given up for them, and taken back later.
+//!   and removals too: a ballast of 64 MiB is given up for them, and taken back later.
 //! - One process has a store open at a time; the lock is the kernel's and dies with the process.
 //!
 //! The engine is synchronous, prints nothing and knows no D-Bus. All of it is `Send + Sync`:

@@ -9,6 +9,8 @@ pub(crate) mod commit;
 pub(crate) mod state;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
@@ -60,6 +62,7 @@ pub(crate) struct Database {
     db: DB,
     path: PathBuf,
     block_cache: Cache,
+    compactions_paused: AtomicBool,
 }
 
 /// What is read from a point lookup: bytes that stay pinned in RocksDB's memory while borrowed.
@@ -91,7 +94,8 @@ impl Database {
         });
         let db = DB::open_cf_descriptors(&database_options(creation, memory), path, descriptors)
             .map_err(|error| rocksdb_error("open", path, error))?;
-        Ok(Self { db, path: path.to_owned(), block_cache })
+        let compactions_paused = AtomicBool::new(false);
+        Ok(Self { db, path: path.to_owned(), block_cache, compactions_paused })
     }
 
     fn handle(&self, family: Family) -> &ColumnFamily {
@@ -222,11 +226,37 @@ impl Database {
         families.iter().filter_map(value).sum()
     }
 
-    /// Whether tables are being written.
-    pub(crate) fn works_in_background(&self) -> bool {
-        [properties::NUM_RUNNING_COMPACTIONS, properties::NUM_RUNNING_FLUSHES]
-            .into_iter()
-            .any(|running| self.db.property_int_value(running).is_ok_and(|count| count > Some(0)))
+    /// Begins no more compactions, and waits a little for one that runs.
+    pub(crate) fn pause_compactions(&self, families: &[Family]) {
+        const PATIENCE: Duration = Duration::from_secs(5);
+        const PAUSE: Duration = Duration::from_millis(20);
+        if self.compactions_paused.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        self.set_compactions(families, false);
+        let started = Instant::now();
+        let running = || self.db.property_int_value(properties::NUM_RUNNING_COMPACTIONS);
+        while running().is_ok_and(|count| count > Some(0)) && started.elapsed() < PATIENCE {
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// Lets compactions begin again.
+    pub(crate) fn resume_compactions(&self, families: &[Family]) {
+        if self.compactions_paused.swap(false, Ordering::Relaxed) {
+            self.set_compactions(families, true);
+        }
+    }
+
+    fn set_compactions(&self, families: &[Family], enabled: bool) {
+        let disabled = if enabled { "false" } else { "true" };
+        for family in families {
+            let option = [("disable_auto_compactions", disabled)];
+            if let Err(error) = self.db.set_options_cf(self.handle(*family), &option) {
+                // They then go on as they did, which costs time.
+                tracing::warn!(family = family.name, %error, "compactions cannot be switched");
+            }
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {

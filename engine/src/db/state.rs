@@ -17,7 +17,6 @@ mod expiry;
 mod history;
 mod pairs;
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{self, AtomicBool, AtomicU64};
@@ -314,8 +313,13 @@ impl StateDatabase {
         self.db.path()
     }
 
-    pub(crate) fn works_in_background(&self) -> bool {
-        self.db.works_in_background()
+    /// Begins no more compactions, and waits a little for one that runs.
+    pub(crate) fn pause_compactions(&self) {
+        self.db.pause_compactions(&FAMILIES);
+    }
+
+    pub(crate) fn resume_compactions(&self) {
+        self.db.resume_compactions(&FAMILIES);
     }
 
     pub(crate) fn tables_bytes(&self) -> u64 {

@@ -46,6 +46,9 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
     let memory = MemoryCap::find(config.capacity_bytes);
     let state = StateDatabase::open(&layout.state(), Creation::Refuse, memory.database())?;
     let state = Arc::new(state);
+    if space.relieve() {
+        state.pause_compactions();
+    }
     let commits = CommitQueue::new(state.last_sequence()?);
     let followers = Followers::new(state.last_trimmed()?);
     let collections: BTreeMap<_, _> = state

@@ -10,6 +10,9 @@
 //! room. It is allocated and never written, because a file system that compresses would make
 //! nothing of zeros, and it has no length, so that copies of the store do not carry it.
 //!
+//! While removals live on the ballast, RocksDB does not compact: it would take the ballast's room
+//! for tables that it cannot finish. So on a disk that others have filled, room comes from others.
+//!
 //! What this lacks: a reservation. Others may take the room between the look and the write; then
 //! the write fails, and the store is poisoned as after any failed write.
 
@@ -33,8 +36,9 @@ const HEADROOM_MAX_BYTES: u64 = OPENING_BYTES + (320 << 20);
 const HEADROOM_MIN_BYTES: u64 = 48 << 20;
 /// Of a small disk the headroom takes no more than this part.
 const HEADROOM_PARTS: u64 = 4;
-/// Enough to write out the memory of one database, which is what opening a full store takes.
-const BALLAST_MAX_BYTES: u64 = 32 << 20;
+/// Enough to open a store on a full disk: `@state` writes out 32 MiB, and RocksDB allocates the new
+/// log in advance. With 32 MiB the 40th full disk or so was one on which the store did not open.
+const BALLAST_MAX_BYTES: u64 = 64 << 20;
 /// Less would not carry RocksDB through one flush.
 const BALLAST_MIN_BYTES: u64 = 4 << 20;
 /// Of a small disk the ballast takes no more than this part.
@@ -115,34 +119,39 @@ impl Space {
 
     /// Says whether a removal can be written at once, or whether room has to be made for it.
     pub(super) fn admit_removal(&self) -> Admitted {
-        let is_short =
-            |room: Room| room.available_bytes < OPENING_BYTES.min(headroom_bytes(room, u64::MAX));
-        if self.room().is_some_and(is_short) {
+        if !self.is_relaxed() {
             self.short.store(true, Ordering::Relaxed);
         }
         self.admitted()
     }
 
-    /// Makes room for a removal, at the price of the ballast.
-    pub(super) fn make_room_for_removal(&self) -> Result<()> {
-        if self.has_room_for(REMOVAL_BYTES) {
-            return Ok(());
+    /// Gives up the ballast if a removal needs it; says whether it does.
+    pub(super) fn relieve(&self) -> bool {
+        let needed = !self.has_room_for(REMOVAL_BYTES);
+        if needed {
+            self.throw_out(&mut lock(&self.ballast));
         }
-        self.throw_out(&mut lock(&self.ballast));
-        self.await_room(REMOVAL_MIN_BYTES)
+        needed
     }
 
-    /// Waits for room that is about to come: a compaction that found none gives back what it had
-    /// taken about a second later.
-    fn await_room(&self, bytes: u64) -> Result<()> {
+    /// Whether there is room enough to work on tables.
+    pub(super) fn is_relaxed(&self) -> bool {
+        let enough =
+            |room: Room| room.available_bytes >= OPENING_BYTES.min(headroom_bytes(room, u64::MAX));
+        self.room().is_none_or(enough)
+    }
+
+    /// Waits for room that a removal can be written to and that is about to come: a compaction that
+    /// found none gives back what it had taken about a second later.
+    pub(super) fn await_room(&self) -> Result<()> {
         const PATIENCE: Duration = Duration::from_secs(5);
         const PAUSE: Duration = Duration::from_millis(250);
         let started = Instant::now();
         loop {
             match self.room() {
-                Some(room) if room.available_bytes < bytes => {
+                Some(room) if room.available_bytes < REMOVAL_MIN_BYTES => {
                     if started.elapsed() > PATIENCE {
-                        return Err(self.full(room, bytes));
+                        return Err(self.full(room, REMOVAL_MIN_BYTES));
                     }
                 }
                 _ => return Ok(()),
@@ -213,8 +222,8 @@ impl Space {
             format!("{available} bytes are free on the disk of {base}, and {needed_bytes} needed"),
         )
         .with_remedy(
-            "free space on this file system, or remove records: their room comes back within \
-             seconds; nothing was written",
+            "free space on this file system, or remove records: their room comes back when they are \
+             compacted away; nothing was written",
         )
     }
 }

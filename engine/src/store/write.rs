@@ -160,19 +160,13 @@ impl Store {
         if self.space.admit_removal() == Admitted::Freely {
             return Ok(());
         }
-        // What works in the background takes room before it gives some.
-        self.await_background();
-        self.space.make_room_for_removal()?;
-        self.check_accepts_writes(Admitted::AfterShortage)
-    }
-
-    fn await_background(&self) {
-        const PATIENCE: Duration = Duration::from_secs(10);
-        const PAUSE: Duration = Duration::from_millis(20);
-        let started = Instant::now();
-        while self.state.works_in_background() && started.elapsed() < PATIENCE {
-            std::thread::sleep(PAUSE);
+        if self.space.relieve() {
+            // A compaction takes room before it gives some: it would take the ballast's, again
+            // and again.
+            self.state.pause_compactions();
+            self.space.await_room()?;
         }
+        self.check_accepts_writes(Admitted::AfterShortage)
     }
 
     /// After a shortage RocksDB refuses writes until it has recovered, which it tries by itself
@@ -187,6 +181,9 @@ impl Store {
         loop {
             let accepts = self.state.check_accepts_writes();
             self.space.note_accepts_writes(accepts.is_ok());
+            if accepts.is_ok() && self.space.is_relaxed() {
+                self.state.resume_compactions();
+            }
             match accepts {
                 Err(error) if error.kind() == ErrorKind::Full && started.elapsed() < PATIENCE => {
                     std::thread::sleep(PAUSE);
