@@ -132,10 +132,7 @@ fn read_vector(path: &Path) -> Result<Vec<f32>> {
 }
 
 fn import(config: &Config, output: &Output, arguments: &CacheImport) -> Result<Exit> {
-    let source = input::exchange(&arguments.source, arguments.format)?;
-    let source = source.expiring(arguments.expiry.at_unix_ms());
-    let store = config.open_or_create()?;
-    let mut ingest = Ingest::start(source.count, Vec::new());
+    let expires_at_unix_ms = arguments.expiry.at_unix_ms();
     let mut acknowledge = |records: &[Record]| -> Result<()> {
         if !arguments.ack {
             return Ok(());
@@ -152,7 +149,27 @@ fn import(config: &Config, output: &Output, arguments: &CacheImport) -> Result<E
             Error::io("write acknowledgements to", Path::new("standard output"), error)
         })
     };
-    let result = ingest.run(&store, &arguments.collection, source.records, &mut acknowledge);
+    let collection = arguments.collection.as_deref();
+    let (store, ingest, result) = if let Some(database) = &arguments.from_sqlite {
+        let legacy = input::LegacyCache::open(database, arguments.vectors.as_deref())?;
+        let store = config.open_or_create()?;
+        let mut ingest = Ingest::start(Some(legacy.count), Vec::new(), arguments.encoding);
+        let (left_out, result) = legacy.read(|records| {
+            let records = records.map(|read| read.map(|read| read.expiring(expires_at_unix_ms)));
+            let collection = collection.unwrap_or(input::LEGACY_COLLECTION);
+            ingest.run(&store, collection, records, &mut acknowledge)
+        });
+        ingest.leave_out(output, left_out);
+        (store, ingest, result)
+    } else {
+        let path = arguments.source.as_deref().expect("clap asks for it without --from-sqlite");
+        let source = input::exchange(path, arguments.format)?.expiring(expires_at_unix_ms);
+        let store = config.open_or_create()?;
+        let mut ingest = Ingest::start(source.count, Vec::new(), arguments.encoding);
+        let collection = collection.unwrap_or(source.default_collection);
+        let result = ingest.run(&store, collection, source.records, &mut acknowledge);
+        (store, ingest, result)
+    };
     // With --ack, standard output belongs to the keys.
     ingest::finish(store, output, ingest, result, arguments.ack)
 }
