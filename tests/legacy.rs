@@ -230,3 +230,30 @@ fn a_database_that_somebody_holds_is_busy() {
     let run = place.op(arguments(&legacy.database())).arguments(["--json"]).run();
     let _ = run.refused(BUSY, &["index.db"]);
 }
+
+#[test]
+fn an_encoding_asked_for_is_the_collections_or_refused() {
+    let place = workplace();
+    let legacy = Legacy::new(&place, 10);
+    let import = |collection: &str, encoding: &str| {
+        let run = place.op(arguments(&legacy.database())).arguments(["--json"]);
+        run.arguments(["--collection", collection, "--encoding", encoding]).run()
+    };
+    for encoding in ["f32", "f16", "i8"] {
+        assert_eq!(import(encoding, encoding).succeeded().json()["records"], 10);
+        assert_eq!(import(encoding, encoding).succeeded().json()["skipped"], 10);
+    }
+    let stats = place.done(["stats", "--json"]).json();
+    for collection in stats["collections"].as_array().unwrap() {
+        assert_eq!(collection["encoding"], collection["name"]);
+    }
+    let halves = exported(&place, "f16");
+    assert_ne!(halves, exported(&place, "f32"));
+    let told = import("f16", "i8").refused(INVALID, &["collection f16", "f16, not i8"]);
+    assert!(told.contains("another name"), "{told}");
+    assert_eq!(exported(&place, "f16"), halves);
+    place.file("texts.txt", "a text\n");
+    let run = place.op(["index", "texts.txt", "--encoding", "f16", "--json"]).run();
+    let _ = run.refused(INVALID, &["texts.txt:1", "f16"]);
+    assert_eq!(import("new", "f64").code(), Some(2));
+}
