@@ -4,6 +4,7 @@ mod documents;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use op_dbus_engine::{Encoding, LIMIT_MAX, PolicyKind, Provider};
@@ -87,6 +88,16 @@ pub(crate) struct Global {
         value_parser = gigabytes
     )]
     pub(crate) cache_max_size_gb: Option<u64>,
+    /// Disk for cached embeddings of texts, of which the oldest leave; no limit unless told
+    #[arg(
+        long,
+        global = true,
+        value_name = "GB",
+        env = "OPDBUS_CACHE_DISK_MAX_GB",
+        hide_env_values = true,
+        value_parser = gigabytes
+    )]
+    pub(crate) cache_disk_max_gb: Option<u64>,
     /// Who leaves memory when it is full: lru, s3fifo or tinylfu
     #[arg(
         long,
@@ -318,6 +329,7 @@ pub(crate) enum Cache {
         #[command(subcommand)]
         command: CacheTrace,
     },
+    Clean(CacheClean),
     /// Remove cached embeddings of texts, which can be computed again
     ///
     /// Records and the vectors that callers gave stay.
@@ -401,6 +413,19 @@ pub(crate) enum ExchangeFormat {
     Npy,
     /// Rows of a count and that many f32
     Fvecs,
+}
+
+/// Remove cached embeddings of texts that were written long ago, and can be computed again
+///
+/// Records and the vectors that callers gave stay.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  op-dbus cache clean --older-than 30d")]
+pub(crate) struct CacheClean {
+    /// How long ago at least: 30s, 15m, 1h, 7d or 2w
+    #[arg(long, value_name = "TIME", value_parser = documents::time)]
+    pub(crate) older_than: Duration,
 }
 
 /// Write the records of a collection as JSON lines, in key order

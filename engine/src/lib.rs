@@ -48,7 +48,7 @@ mod segment;
 mod store;
 mod tier;
 
-pub use cache::{CacheStats, CachedEmbedding};
+pub use cache::{CacheStats, CachedEmbedding, Removed};
 pub use embed::{Embedder, EmbedderConfig, Embedding, KnownModel, Provider};
 pub use error::{Error, ErrorKind, Result};
 pub use op_dbus_formats::change::Operation;
