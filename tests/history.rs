@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use op_dbus_engine::{
-    CollectionOptions, ErrorKind, Metric, Operation, Payload, Query, Record, STATE_COLLECTION,
-    STATE_VERSIONS_KEPT, Store, StoreConfig,
+    CollectionOptions, Encoding, ErrorKind, Metric, Operation, Payload, Query, Record,
+    STATE_COLLECTION, STATE_VERSIONS_KEPT, Store, StoreConfig,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -134,7 +134,11 @@ fn open(path: &Path) -> Store {
 fn play(steps: &[Step], versions_kept: u16) {
     let directory = scratch::in_memory();
     let mut store = open(directory.path());
-    let options = CollectionOptions::Given { dimensions: 1, metric: Metric::Euclidean };
+    let options = CollectionOptions::Given {
+        dimensions: 1,
+        metric: Metric::Euclidean,
+        encoding: Encoding::F32,
+    };
     store.create_collection_with_versions(NAME, options, versions_kept).unwrap();
     let mut model = Model {
         versions_kept: versions_kept.into(),

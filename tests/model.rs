@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use op_dbus_engine::{
-    Answer, CollectionOptions, ErrorKind, Hit, LIMIT_MAX, Metric, Payload, PutReport, Query,
-    Record, Result, Store, StoreConfig,
+    Answer, CollectionOptions, Encoding, ErrorKind, Hit, LIMIT_MAX, Metric, Payload, PutReport,
+    Query, Record, Result, Store, StoreConfig,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -411,7 +411,11 @@ fn kind<T>(result: Result<T>) -> Result<T, ErrorKind> {
 fn play(store: Store, path: &Path, model: &mut Model, operation: &Operation) -> Store {
     match operation {
         Operation::Create { name, dimensions, metric } => {
-            let options = CollectionOptions::Given { dimensions: *dimensions, metric: *metric };
+            let options = CollectionOptions::Given {
+                dimensions: *dimensions,
+                metric: *metric,
+                encoding: Encoding::F32,
+            };
             let created = kind(store.create_collection(name, options));
             assert_eq!(created, model.create(name, *dimensions, *metric));
         }
@@ -544,7 +548,11 @@ fn histories_that_once_failed() {
 fn order_is_by_distance_where_scores_round() {
     let directory = scratch::in_memory();
     let store = open(directory.path());
-    let options = CollectionOptions::Given { dimensions: 1, metric: Metric::Euclidean };
+    let options = CollectionOptions::Given {
+        dimensions: 1,
+        metric: Metric::Euclidean,
+        encoding: Encoding::F32,
+    };
     store.create_collection("near", options).unwrap();
     // The nearest has the last key, so that an order by key is the wrong one.
     for (key, distance) in [("a", 3e-5), ("b", 2e-5), ("c", 1e-5)] {

@@ -4,9 +4,10 @@ mod documents;
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use op_dbus_engine::{LIMIT_MAX, PolicyKind, Provider};
+use op_dbus_engine::{Encoding, LIMIT_MAX, PolicyKind, Provider};
 
 use crate::exit;
 
@@ -87,6 +88,16 @@ pub(crate) struct Global {
         value_parser = gigabytes
     )]
     pub(crate) cache_max_size_gb: Option<u64>,
+    /// Disk for cached embeddings of texts, of which the oldest leave; no limit unless told
+    #[arg(
+        long,
+        global = true,
+        value_name = "GB",
+        env = "OPDBUS_CACHE_DISK_MAX_GB",
+        hide_env_values = true,
+        value_parser = gigabytes
+    )]
+    pub(crate) cache_disk_max_gb: Option<u64>,
     /// Who leaves memory when it is full: lru, s3fifo or tinylfu
     #[arg(
         long,
@@ -157,6 +168,12 @@ fn capacity(text: &str) -> Result<Capacity, String> {
     });
     size.or_else(|| text.parse().ok().map(Capacity::Entries))
         .ok_or_else(|| "it must be a number of entries, or a size such as 64MiB".to_owned())
+}
+
+fn encoding(text: &str) -> Result<Encoding, String> {
+    Encoding::ALL.into_iter().find(|encoding| encoding.name() == text).ok_or_else(|| {
+        format!("it must be one of {}", Encoding::ALL.map(Encoding::name).join(", "))
+    })
 }
 
 fn limit(text: &str) -> Result<usize, String> {
@@ -264,6 +281,9 @@ pub(crate) struct Index {
     /// Of directories, only files of this format are read
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<SourceFormat>,
+    /// How a new collection stores the vectors that JSON lines give: f32, f16 or i8 [default: f32]
+    #[arg(long, value_name = "ENCODING", value_parser = encoding)]
+    pub(crate) encoding: Option<Encoding>,
     #[command(flatten)]
     pub(crate) expiry: Expiry,
 }
@@ -319,6 +339,7 @@ pub(crate) enum Cache {
         #[command(subcommand)]
         command: CacheTrace,
     },
+    Clean(CacheClean),
     /// Remove cached embeddings of texts, which can be computed again
     ///
     /// Records and the vectors that callers gave stay.
@@ -352,27 +373,40 @@ pub(crate) struct CachePut {
     pub(crate) vector: Option<PathBuf>,
 }
 
-/// Read records from a file in an exchange format
+/// Read records from a file in an exchange format, or from the cache of an earlier program
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   op-dbus cache import records.jsonl --collection notes
   op-dbus cache import vectors.npy --collection images
   producer | op-dbus cache import - --collection notes --ack
+  op-dbus cache import --from-sqlite /var/lib/op-dbus/@cache/embeddings/index.db
 
 JSON lines have \"key\", and \"text\", \"vector\" or both, and may have a \"payload\" and
 \"expires_at_unix_ms\", which counts more than --expires-in. The rows of npy and fvecs files get
-their numbers, from 0, as keys.")]
+their numbers, from 0, as keys.
+
+Of a SQLite database, every table with the columns text_hash, text and vector_file is read.
+vector_file names a .vec file, a Vec<f32> as bincode writes it; the hash becomes the key.")]
 pub(crate) struct CacheImport {
     /// The file, or - for standard input
-    #[arg(value_name = "FILE|-")]
-    pub(crate) source: PathBuf,
-    /// Collection to put the records in
-    #[arg(long, short, value_name = "NAME", default_value = "documents")]
-    pub(crate) collection: String,
+    #[arg(value_name = "FILE|-", required_unless_present = "from_sqlite")]
+    pub(crate) source: Option<PathBuf>,
+    /// SQLite database of an earlier program's cache, which is only read
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["source", "format"])]
+    pub(crate) from_sqlite: Option<PathBuf>,
+    /// Folder of that cache's .vec files [default: that of the database, or vectors in it]
+    #[arg(long, value_name = "DIR", requires = "from_sqlite")]
+    pub(crate) vectors: Option<PathBuf>,
+    /// Collection to put the records in [default: documents; legacy for --from-sqlite]
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) collection: Option<String>,
     /// How to read the source; told from the file name unless given, jsonl for standard input
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<ExchangeFormat>,
+    /// How a new collection stores the vectors given: f32, f16 or i8 [default: f32]
+    #[arg(long, value_name = "ENCODING", value_parser = encoding)]
+    pub(crate) encoding: Option<Encoding>,
     /// Print the key of each record, on a line of its own, once it is durable; control characters
     /// in it are escaped
     #[arg(long)]
@@ -389,6 +423,19 @@ pub(crate) enum ExchangeFormat {
     Npy,
     /// Rows of a count and that many f32
     Fvecs,
+}
+
+/// Remove cached embeddings of texts that were written long ago, and can be computed again
+///
+/// Records and the vectors that callers gave stay.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  op-dbus cache clean --older-than 30d")]
+pub(crate) struct CacheClean {
+    /// How long ago at least: 30s, 15m, 1h, 7d or 2w
+    #[arg(long, value_name = "TIME", value_parser = documents::time)]
+    pub(crate) older_than: Duration,
 }
 
 /// Write the records of a collection as JSON lines, in key order

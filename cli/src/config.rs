@@ -17,6 +17,7 @@ pub(crate) struct Config {
     store: PathBuf,
     embedder: EmbedderConfig,
     capacity_bytes: Option<u64>,
+    cache_disk_bytes: Option<u64>,
     policy: PolicyKind,
     log_level: tracing::Level,
 }
@@ -39,6 +40,7 @@ impl Config {
             store: global.store.clone(),
             embedder,
             capacity_bytes: global.cache_max_size_gb,
+            cache_disk_bytes: global.cache_disk_max_gb,
             policy: global.cache_policy,
             log_level,
         })
@@ -70,8 +72,12 @@ impl Config {
             .with_embedder(self.embedder.clone())
             .with_policy(self.policy)
             .cold();
-        match self.capacity_bytes {
+        let config = match self.capacity_bytes {
             Some(capacity_bytes) => config.with_capacity_bytes(capacity_bytes),
+            None => config,
+        };
+        match self.cache_disk_bytes {
+            Some(cache_disk_bytes) => config.with_cache_disk_bytes(cache_disk_bytes),
             None => config,
         }
     }

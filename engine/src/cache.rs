@@ -4,10 +4,10 @@
 //! that share a key. Lookups count; the counters outlive the process when the store is closed
 //! properly and lose at most one process's share otherwise: they are statistics, not state.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use op_dbus_formats::collection::ModelFingerprint;
@@ -18,15 +18,18 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::arena::{Contents, HotVector, NEVER};
 use crate::db::DatabaseMemory;
-use crate::db::cache::CacheDatabase;
+use crate::db::cache::{CacheDatabase, Entry};
 use crate::embed::{Embedder, KnownModel};
 use crate::error::{Error, ErrorKind, Result};
 use crate::os::file::used_bytes;
 use crate::os::random;
-use crate::tier::{Counter, Fence, Pool, Tier, TierStats};
+use crate::tier::{Counter, Departure, Fence, Pool, Tier, TierStats};
 
 const COUNTERS: &str = "counters";
 const GENERATION: &str = "generation";
+
+/// What is left of the cap when the oldest have gone, so that it does not happen at every put.
+const DISK_LOW_WATER_PERCENT: u64 = 90;
 
 /// The embedding of one text, and where it came from.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +52,10 @@ pub struct CacheStats {
     pub bytes_memory: u64,
     /// Bytes on disk that they use.
     pub bytes_disk: u64,
+    /// Bytes of embeddings that may be stored; `None` without a limit.
+    pub bytes_disk_max: Option<u64>,
+    /// Embeddings that were removed from the disk because there were too many.
+    pub evictions_disk: u64,
     /// Lookups that found their embedding.
     pub hits: u64,
     /// Lookups that did not.
@@ -65,8 +72,21 @@ pub struct CacheStats {
     pub tier_hit_rate: Option<f64>,
 }
 
+/// What was removed from the embedding cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Removed {
+    /// Embeddings.
+    pub embeddings: u64,
+    /// Their bytes, as they were stored.
+    pub bytes: u64,
+}
+
 pub(crate) struct EmbeddingCache {
     db: CacheDatabase,
+    /// Bytes of embeddings above which the oldest are removed.
+    disk_max_bytes: Option<u64>,
+    /// Held while embeddings are written or removed and shown to readers of hot ones.
+    writing: Mutex<()>,
     seed: u64,
     tier: Arc<Tier>,
     /// Where the model's embeddings are hot, once it is known how long they are.
@@ -92,6 +112,7 @@ struct Counters {
     tier_before: TierStats,
     computed: AtomicU64,
     compute_nanos: AtomicU64,
+    evicted: AtomicU64,
 }
 
 impl Counters {
@@ -112,6 +133,8 @@ struct SavedCounters {
     computed: u64,
     compute_nanos: u64,
     #[serde(default)]
+    evicted: u64,
+    #[serde(default)]
     tier: TierStats,
 }
 
@@ -128,6 +151,7 @@ impl EmbeddingCache {
         path: &Path,
         seed: u64,
         memory: DatabaseMemory,
+        disk_max_bytes: Option<u64>,
         tier: Arc<Tier>,
     ) -> Result<Self> {
         let db = CacheDatabase::open(path, memory)?;
@@ -140,13 +164,15 @@ impl EmbeddingCache {
             tier_before: saved.tier,
             computed: saved.computed.into(),
             compute_nanos: saved.compute_nanos.into(),
+            evicted: saved.evicted.into(),
         };
         let generation = match read_meta(&db, GENERATION) {
             Some(generation) => generation,
             None => begin_generation(&db)?,
         };
         let generation = AtomicU64::new(generation);
-        Ok(Self { db, seed, tier, pool: OnceLock::new(), generation, counters })
+        let (writing, pool) = (Mutex::default(), OnceLock::new());
+        Ok(Self { db, disk_max_bytes, writing, seed, tier, pool, generation, counters })
     }
 
     pub(crate) fn key(&self, model: ModelFingerprint, text: &str) -> EmbeddingKey {
@@ -291,7 +317,7 @@ impl EmbeddingCache {
             .collect();
         let vectors: Vec<(EmbeddingKey, &[f32])> =
             computed.values().map(|embedding| (embedding.key, &embedding.vector[..])).collect();
-        if let Err(error) = self.put(&vectors) {
+        if let Err(error) = self.put(&vectors, &HashSet::new()) {
             // One that cannot be kept costs time later, nothing else. It does not become hot either:
             // what is hot is in RocksDB.
             let cause = std::error::Error::source(&error).map(ToString::to_string);
@@ -300,7 +326,12 @@ impl EmbeddingCache {
         Ok(computed)
     }
 
-    fn put(&self, embeddings: &[(EmbeddingKey, &[f32])]) -> Result<()> {
+    /// Stores embeddings and makes room for them. Those in `known` replace others.
+    fn put(
+        &self,
+        embeddings: &[(EmbeddingKey, &[f32])],
+        known: &HashSet<EmbeddingKey>,
+    ) -> Result<()> {
         let encoded: Vec<_> = embeddings
             .iter()
             .map(|(key, vector)| {
@@ -312,9 +343,64 @@ impl EmbeddingCache {
                     })
             })
             .collect::<Result<_>>()?;
-        self.db.put_embeddings(encoded)?;
+        let _writing = self.writing();
+        self.db.put_embeddings(encoded, known)?;
         self.warm(embeddings);
+        if let Err(error) = self.keep_below_cap() {
+            tracing::warn!(%error, "the embedding cache stays larger than it may be");
+        }
         Ok(())
+    }
+
+    fn writing(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep_below_cap(&self) -> Result<()> {
+        let Some(max_bytes) = self.disk_max_bytes else { return Ok(()) };
+        if self.db.embeddings_bytes() <= max_bytes {
+            return Ok(());
+        }
+        let low_bytes = max_bytes / 100 * DISK_LOW_WATER_PERCENT;
+        let removed = self.remove_oldest(|_, bytes| bytes > low_bytes)?;
+        self.counters.evicted.fetch_add(removed.embeddings, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Removes embeddings that were written before this time. Those that follow one that was
+    /// written by a clock that stood later stay.
+    pub(crate) fn remove_written_before(&self, unix_ms: u64) -> Result<Removed> {
+        let _writing = self.writing();
+        let removed = self
+            .remove_oldest(|entry, _| entry.written_unix_ms < unix_ms)
+            .map_err(|error| self.with_remedy(error))?;
+        if removed.embeddings > 0 {
+            self.db.reclaim().map_err(|error| self.with_remedy(error))?;
+        }
+        Ok(removed)
+    }
+
+    /// Removes the oldest embeddings, as long as `may_go` says so of one and of the bytes that
+    /// there are with it, from the disk and from memory.
+    fn remove_oldest(&self, may_go: impl Fn(&Entry, u64) -> bool) -> Result<Removed> {
+        let mut removed = Removed::default();
+        // Before the first, so that nothing brings back a copy of what is gone.
+        self.end_generation()?;
+        loop {
+            let gone = self.db.remove_oldest(&may_go)?;
+            if gone.is_empty() {
+                break;
+            }
+            let pools = self.tier.pools();
+            for entry in &gone {
+                removed.embeddings += 1;
+                removed.bytes += u64::from(entry.len_bytes);
+                for pool in &pools {
+                    pool.remove(entry.embedding.0, Departure::Change, self.tier.budget());
+                }
+            }
+        }
+        Ok(removed)
     }
 
     /// Makes embeddings hot that were just stored, while there is room.
@@ -334,11 +420,12 @@ impl EmbeddingCache {
         vector: &[f32],
     ) -> Result<()> {
         let key = self.key(model, text);
+        let stored = self.vectors(&[key]);
         // It may replace one, of which there may be copies that outlive this process.
-        if self.vectors(&[key]).get(&key).is_some_and(|known| known != vector) {
+        if stored.get(&key).is_some_and(|stored| stored != vector) {
             self.end_generation()?;
         }
-        self.put(&[(key, vector)])
+        self.put(&[(key, vector)], &stored.into_keys().collect())
     }
 
     /// Which life of the cache this is: copies of embeddings from another one are useless.
@@ -398,6 +485,7 @@ impl EmbeddingCache {
     }
 
     pub(crate) fn clear(&self) -> Result<()> {
+        let _writing = self.writing();
         self.end_generation()?;
         self.db.clear_embeddings().map_err(|error| self.with_remedy(error))?;
         // After it, so that nobody promotes again what was read before.
@@ -447,6 +535,7 @@ impl EmbeddingCache {
             misses: self.counters.misses(),
             computed: load(&self.counters.computed),
             compute_nanos: load(&self.counters.compute_nanos),
+            evicted: load(&self.counters.evicted),
             tier: self.tier_stats(),
         };
         write_meta(&self.db, COUNTERS, &saved);
@@ -480,6 +569,8 @@ impl EmbeddingCache {
             embeddings,
             bytes_memory: self.db.memory_bytes(),
             bytes_disk,
+            bytes_disk_max: self.disk_max_bytes,
+            evictions_disk: load(&self.counters.evicted),
             hits,
             misses,
             hit_rate: (hits + misses > 0).then(|| hits as f64 / (hits + misses) as f64),

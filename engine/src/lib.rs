@@ -48,11 +48,12 @@ mod segment;
 mod store;
 mod tier;
 
-pub use cache::{CacheStats, CachedEmbedding};
+pub use cache::{CacheStats, CachedEmbedding, Removed};
 pub use embed::{Embedder, EmbedderConfig, Embedding, KnownModel, Provider};
 pub use error::{Error, ErrorKind, Result};
 pub use op_dbus_formats::change::Operation;
 pub use op_dbus_formats::collection::{Metric, ModelFingerprint};
+pub use op_dbus_formats::embedding::Encoding;
 pub use op_dbus_formats::record::Payload;
 pub use op_dbus_formats::trace::TracedAccess;
 pub use query::{Answer, Explain, Hit, LIMIT_MAX, Query};

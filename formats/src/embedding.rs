@@ -101,6 +101,9 @@ pub enum Encoding {
 }
 
 impl Encoding {
+    /// All of them, the most exact first.
+    pub const ALL: [Self; 3] = [Self::F32, Self::F16, Self::I8];
+
     /// The name that people read and write.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -8,3 +8,4 @@ pub mod fvecs;
 pub mod jsonl;
 pub mod npy;
 mod spelling;
+pub mod vec_file;

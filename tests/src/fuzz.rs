@@ -7,7 +7,7 @@
 
 use op_dbus_formats::arena_file::{self as arena_file_format, ArenaFileHeader, Entry};
 use op_dbus_formats::embedding::{self, EncodedEmbedding, Encoding, Packing};
-use op_dbus_formats::exchange::{fvecs, jsonl, npy};
+use op_dbus_formats::exchange::{fvecs, jsonl, npy, vec_file as vec_file_format};
 use op_dbus_formats::header::{FILE_HEADER_LEN_BYTES, FileHeader, Magic, value_checksum};
 use op_dbus_formats::heat::{self as heat_format, HeatChecksums};
 use op_dbus_formats::heat_block as heat_block_format;
@@ -27,7 +27,7 @@ use op_dbus_formats::{
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its folder in the corpus.
-pub const TARGETS: [(&str, Target); 17] = [
+pub const TARGETS: [(&str, Target); 18] = [
     ("acknowledged", acknowledged),
     ("arena_file", arena_file),
     ("change", change),
@@ -45,6 +45,7 @@ pub const TARGETS: [(&str, Target); 17] = [
     ("record", record),
     ("store_file", store_file),
     ("trace", trace),
+    ("vec_file", vec_file),
 ];
 
 /// What decodes encodes to the same bytes.
@@ -182,6 +183,15 @@ pub fn fvecs(data: &[u8]) {
         offset += len;
     }
     assert_eq!(encoded, data[..offset]);
+}
+
+/// Elements that decode are the bytes after a count of them.
+pub fn vec_file(data: &[u8]) {
+    let Ok(vector) = vec_file_format::decode(data) else { return };
+    let elements: Vec<u8> = vector.iter().flat_map(|element| element.to_le_bytes()).collect();
+    let count = data.strip_suffix(&elements[..]).expect("the elements end the file");
+    let fixed = (vector.len() as u64).to_le_bytes();
+    assert!(count == fixed || [1, 3, 5].contains(&count.len()), "{count:?}");
 }
 
 /// A list that decodes encodes to the same bytes.

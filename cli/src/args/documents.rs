@@ -111,7 +111,7 @@ pub(crate) struct Remove {
 }
 
 /// Parses a number and its unit.
-fn time(text: &str) -> Result<Duration, String> {
+pub(super) fn time(text: &str) -> Result<Duration, String> {
     let wrong = || "it must be a number and a unit, such as 30s, 15m, 1h, 7d or 2w".to_owned();
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?);
     let seconds: u64 = match unit {

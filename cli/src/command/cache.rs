@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::ingest::{self, Ingest};
 use super::{simulate, trace};
-use crate::args::{Cache, CacheExport, CacheGet, CacheImport, CachePut, ExportFormat};
+use crate::args::{Cache, CacheClean, CacheExport, CacheGet, CacheImport, CachePut, ExportFormat};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::exit::Exit;
@@ -30,6 +30,7 @@ pub(super) fn run(config: &Config, output: &Output, command: Cache) -> Result<Ex
         Cache::Export(arguments) => export(config, output, &arguments),
         Cache::Simulate(arguments) => simulate::run(output, &arguments),
         Cache::Trace { command } => trace::run(config, output, &command),
+        Cache::Clean(arguments) => clean(config, output, &arguments),
         Cache::Clear => clear(config, output),
     }
 }
@@ -53,7 +54,10 @@ pub(super) fn render_stats(
     let ratio = or_dash(stats.compression_ratio.map(|ratio| format!("{ratio:.2}x")));
     writeln!(out, "{indent}embeddings       {}", grouped(stats.embeddings))?;
     writeln!(out, "{indent}in memory        {}", bytes(stats.bytes_memory))?;
-    writeln!(out, "{indent}on disk          {}", bytes(stats.bytes_disk))?;
+    let cap = stats.bytes_disk_max.map(|cap| format!(", of {} at most", bytes(cap)));
+    let cap = cap.unwrap_or_default();
+    writeln!(out, "{indent}on disk          {}{cap}", bytes(stats.bytes_disk))?;
+    writeln!(out, "{indent}evicted, disk    {}", grouped(stats.evictions_disk))?;
     writeln!(out, "{indent}hits             {}", grouped(stats.hits))?;
     writeln!(out, "{indent}misses           {}", grouped(stats.misses))?;
     writeln!(out, "{indent}hit rate         {hit_rate}")?;
@@ -132,10 +136,7 @@ fn read_vector(path: &Path) -> Result<Vec<f32>> {
 }
 
 fn import(config: &Config, output: &Output, arguments: &CacheImport) -> Result<Exit> {
-    let source = input::exchange(&arguments.source, arguments.format)?;
-    let source = source.expiring(arguments.expiry.at_unix_ms());
-    let store = config.open_or_create()?;
-    let mut ingest = Ingest::start(source.count, Vec::new());
+    let expires_at_unix_ms = arguments.expiry.at_unix_ms();
     let mut acknowledge = |records: &[Record]| -> Result<()> {
         if !arguments.ack {
             return Ok(());
@@ -152,7 +153,27 @@ fn import(config: &Config, output: &Output, arguments: &CacheImport) -> Result<E
             Error::io("write acknowledgements to", Path::new("standard output"), error)
         })
     };
-    let result = ingest.run(&store, &arguments.collection, source.records, &mut acknowledge);
+    let collection = arguments.collection.as_deref();
+    let (store, ingest, result) = if let Some(database) = &arguments.from_sqlite {
+        let legacy = input::LegacyCache::open(database, arguments.vectors.as_deref())?;
+        let store = config.open_or_create()?;
+        let mut ingest = Ingest::start(Some(legacy.count), Vec::new(), arguments.encoding);
+        let (left_out, result) = legacy.read(|records| {
+            let records = records.map(|read| read.map(|read| read.expiring(expires_at_unix_ms)));
+            let collection = collection.unwrap_or(input::LEGACY_COLLECTION);
+            ingest.run(&store, collection, records, &mut acknowledge)
+        });
+        ingest.leave_out(output, left_out);
+        (store, ingest, result)
+    } else {
+        let path = arguments.source.as_deref().expect("clap asks for it without --from-sqlite");
+        let source = input::exchange(path, arguments.format)?.expiring(expires_at_unix_ms);
+        let store = config.open_or_create()?;
+        let mut ingest = Ingest::start(source.count, Vec::new(), arguments.encoding);
+        let collection = collection.unwrap_or(source.default_collection);
+        let result = ingest.run(&store, collection, source.records, &mut acknowledge);
+        (store, ingest, result)
+    };
     // With --ack, standard output belongs to the keys.
     ingest::finish(store, output, ingest, result, arguments.ack)
 }
@@ -251,6 +272,18 @@ fn clear(config: &Config, output: &Output) -> Result<Exit> {
             grouped(before.embeddings),
             bytes(freed_bytes)
         )
+    })?;
+    store.close();
+    Ok(Exit::Success)
+}
+
+fn clean(config: &Config, output: &Output, arguments: &CacheClean) -> Result<Exit> {
+    let store = config.open()?;
+    let removed = store.clean_cache(arguments.older_than)?;
+    let answer = json!({ "removed": removed.embeddings, "bytes_freed": removed.bytes });
+    output.answer(&answer, |out| {
+        let (count, freed) = (grouped(removed.embeddings), bytes(removed.bytes));
+        writeln!(out, "removed {count} embeddings of {freed}; texts are embedded again when needed")
     })?;
     store.close();
     Ok(Exit::Success)

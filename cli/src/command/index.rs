@@ -16,7 +16,7 @@ pub(super) fn run(config: &Config, output: &Output, arguments: &args::Index) -> 
     }
     let total = sources.found.iter().map(|found| found.count).sum();
     let store = config.open_or_create()?;
-    let mut ingest = Ingest::start(total, sources.left_out);
+    let mut ingest = Ingest::start(total, sources.left_out, arguments.encoding);
     let expires_at_unix_ms = arguments.expiry.at_unix_ms();
     let mut result = Ok(());
     for found in &sources.found {

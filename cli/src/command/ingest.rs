@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use op_dbus_engine::{Payload, PutReport, Record, Store};
+use op_dbus_engine::{
+    CollectionOptions, Encoding, ErrorKind, Metric, Payload, PutReport, Record, Store,
+};
 use serde_json::json;
 
 use super::cache::warn_of_truncation;
@@ -16,6 +18,8 @@ use crate::progress::Progress;
 /// Enough texts that sorting them by length pays, few enough that Ctrl-C is answered soon.
 const BATCH_COUNT_MAX: usize = 256;
 const BATCH_BYTES_MAX: usize = 8 << 20;
+/// More notes than this tell a reader nothing new.
+const NOTES_COUNT_MAX: usize = 10;
 
 /// Records on their way into a store.
 pub(super) struct Ingest {
@@ -25,14 +29,21 @@ pub(super) struct Ingest {
     interrupted: bool,
     /// Files that were not read, and why.
     left_out: Vec<String>,
+    /// How vectors are to be stored, if the user says so.
+    encoding: Option<Encoding>,
 }
 
 impl Ingest {
     /// Starts the clock and, on a terminal, a progress bar for `total` records.
-    pub(super) fn start(total: Option<u64>, left_out: Vec<String>) -> Self {
+    pub(super) fn start(
+        total: Option<u64>,
+        left_out: Vec<String>,
+        encoding: Option<Encoding>,
+    ) -> Self {
         interrupt::catch();
         Self {
             left_out,
+            encoding,
             report: PutReport::default(),
             progress: Progress::start(total),
             started: Instant::now(),
@@ -86,11 +97,25 @@ impl Ingest {
         if batch.is_empty() {
             return Ok(());
         }
+        if let Some(encoding) = self.encoding {
+            require_encoding(store, collection, batch, encoding)?;
+        }
         self.report += store.put_batch(collection, batch)?;
         acknowledge(batch)?;
         self.progress.advance(batch.len() as u64);
         batch.clear();
         Ok(())
+    }
+
+    /// Adds to what was not read, and says so of the first of them.
+    pub(super) fn leave_out(&mut self, output: &Output, left_out: Vec<String>) {
+        for reason in left_out.iter().take(NOTES_COUNT_MAX) {
+            output.note(&format!("left out: {reason}"));
+        }
+        if let more @ 1.. = left_out.len().saturating_sub(NOTES_COUNT_MAX) {
+            output.note(&format!("left out: {} more, which --json lists", grouped(more as u64)));
+        }
+        self.left_out.extend(left_out);
     }
 
     /// Whether the user pressed Ctrl-C.
@@ -107,7 +132,7 @@ pub(super) fn finish(
     result: Result<()>,
     stdout_is_taken: bool,
 ) -> Result<Exit> {
-    let Ingest { report, progress, started, interrupted, left_out } = ingest;
+    let Ingest { report, progress, started, interrupted, left_out, encoding: _ } = ingest;
     drop(progress);
     let took = started.elapsed();
     let text = summary(&report, duration(took));
@@ -148,6 +173,35 @@ fn summary(report: &PutReport, took: String) -> String {
         grouped(report.cached),
         grouped(report.unchanged),
     )
+}
+
+/// Makes the collection of these records store vectors so, or refuses if it exists and does not.
+fn require_encoding(
+    store: &Store,
+    collection: &str,
+    batch: &[Record],
+    encoding: Encoding,
+) -> Result<()> {
+    let has_place = |record: &&Record| record.vector.is_some() || record.text.is_some();
+    // Without any, there is nothing to store and no embedding space to make.
+    let Some(first) = batch.iter().find(has_place) else { return Ok(()) };
+    let Some(vector) = &first.vector else {
+        let key = String::from_utf8_lossy(&first.key);
+        let problem = format!("record {key} has a text to embed, and no vector to store as");
+        let problem = format!("{problem} {}", encoding.name());
+        return Err(op_dbus_engine::Error::new(ErrorKind::Invalid, problem)
+            .with_remedy("leave --encoding out: embeddings of texts lie in the cache, as f32")
+            .into());
+    };
+    let known = store.collections().into_iter().find(|known| known.name == collection);
+    let (dimensions, metric) = match known {
+        // A vector that does not fit it is for the put to refuse, which says more.
+        Some(known) if known.dimensions > 0 => (known.dimensions, known.metric),
+        _ => (u32::try_from(vector.len()).unwrap_or(u32::MAX), Metric::Cosine),
+    };
+    let options = CollectionOptions::Given { dimensions, metric, encoding };
+    store.create_collection(collection, options)?;
+    Ok(())
 }
 
 fn record_bytes(record: &Record) -> usize {

@@ -36,7 +36,7 @@ fn render(out: &mut dyn Write, path: &str, stats: &Stats) -> std::io::Result<()>
     for collection in &stats.collections {
         let model = match &collection.model {
             Some(model) => format!("model {}", &model[..8.min(model.len())]),
-            None => "vectors given".to_owned(),
+            None => format!("vectors given, as {}", collection.encoding),
         };
         let space = match collection.dimensions {
             0 => "documents without vectors".to_owned(),

@@ -5,6 +5,7 @@
 mod exchange;
 mod interfaces;
 mod lines;
+mod sqlite;
 mod stream;
 mod text;
 mod trace;
@@ -19,6 +20,7 @@ use crate::args::{ExchangeFormat, SourceFormat};
 use crate::error::{Error, Result};
 
 pub(crate) use exchange::open as exchange;
+pub(crate) use sqlite::LegacyCache;
 use stream::Stream;
 pub(crate) use trace::{Requests, open as trace};
 
@@ -26,6 +28,8 @@ pub(crate) use trace::{Requests, open as trace};
 const INTERFACES_COLLECTION: &str = "dbus";
 /// The collection that everything else goes to unless told.
 const DOCUMENTS_COLLECTION: &str = "documents";
+/// The collection that the cache of an earlier program goes to unless told.
+pub(crate) const LEGACY_COLLECTION: &str = "legacy";
 
 /// Reasons that an error repeats; a directory may have thousands.
 const REASONS_COUNT_MAX: usize = 10;
@@ -35,6 +39,14 @@ pub(crate) struct Read {
     pub(crate) record: Record,
     /// Whether the input has nothing more at hand: a writer may wait for an acknowledgement.
     pub(crate) ends_batch: bool,
+}
+
+impl Read {
+    /// Lets the record expire, unless it says itself when it does.
+    pub(crate) fn expiring(mut self, expires_at_unix_ms: Option<u64>) -> Self {
+        self.record.expires_at_unix_ms = self.record.expires_at_unix_ms.or(expires_at_unix_ms);
+        self
+    }
 }
 
 /// Records that go to one collection.
@@ -75,13 +87,8 @@ impl Found {
 impl Source {
     /// Lets records expire that do not say themselves when they do.
     pub(crate) fn expiring(self, expires_at_unix_ms: Option<u64>) -> Self {
-        let Some(at) = expires_at_unix_ms else { return self };
-        let records = self.records.map(move |read| {
-            read.map(|mut read| {
-                read.record.expires_at_unix_ms.get_or_insert(at);
-                read
-            })
-        });
+        let records =
+            self.records.map(move |read| read.map(|read| read.expiring(expires_at_unix_ms)));
         Self { records: Box::new(records), ..self }
     }
 }

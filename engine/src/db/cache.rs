@@ -3,11 +3,15 @@
 //! | family | key | value |
 //! |---|---|---|
 //! | `embeddings` | embedding key (u128 big-endian) | encoded embedding |
+//! | `order` | see [`order`] | nothing |
 //! | `meta` | name | JSON: counters, known models |
 //!
 //! Writes are not synced: a power cut may lose the newest, a killed process loses none. A
 //! database that cannot be read is set aside and replaced, because nothing in it is the only copy.
 
+mod order;
+
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -16,23 +20,34 @@ use rocksdb::DBCompressionType::{Lz4, None as Uncompressed};
 
 use super::{Creation, Database, DatabaseMemory, Family, Pinned, Sync, Walk};
 use crate::error::{Error, ErrorKind, Result};
+use crate::os::clock::unix_ms;
 use crate::os::file::{create_synced, sync_directory};
+
+pub(crate) use order::Entry;
+use order::Order;
 
 const META: Family = Family { name: "meta", compression: Lz4 };
 const EMBEDDINGS: Family = Family { name: "embeddings", compression: Uncompressed };
+const ORDER: Family = Family { name: "order", compression: Lz4 };
 const DEFAULT: Family = Family { name: "default", compression: Lz4 };
-const FAMILIES: [Family; 3] = [DEFAULT, META, EMBEDDINGS];
+const FAMILIES: [Family; 4] = [DEFAULT, META, EMBEDDINGS, ORDER];
 
 /// The database in `@cache`.
 pub(crate) struct CacheDatabase {
     db: Database,
+    order: Order,
 }
 
 impl CacheDatabase {
     /// Opens the database, making it if it is missing and replacing it if it is damaged.
     pub(crate) fn open(path: &Path, memory: DatabaseMemory) -> Result<Self> {
         replace_condemned(path)?;
-        let db = match Database::open(path, &FAMILIES, Creation::Create, memory) {
+        let open = || -> Result<Self> {
+            let db = Database::open(path, &FAMILIES, Creation::Create, memory)?;
+            let order = Order::open(&db, unix_ms())?;
+            Ok(Self { db, order })
+        };
+        match open() {
             // What a full disk, a missing right or another process refuses is not damage.
             Err(error)
                 if !matches!(
@@ -46,11 +61,10 @@ impl CacheDatabase {
                     set_aside = %aside.display(),
                     "the embedding cache is damaged; starting an empty one"
                 );
-                Database::open(path, &FAMILIES, Creation::Create, memory)?
+                open()
             }
-            opened => opened?,
-        };
-        Ok(Self { db })
+            opened => opened,
+        }
     }
 
     /// Looks up embeddings by keys, which must ascend.
@@ -64,15 +78,39 @@ impl CacheDatabase {
         self.db.get_ascending(EMBEDDINGS, &keys).collect::<Vec<_>>().into_iter()
     }
 
+    /// Writes embeddings; those in `known` replace others and keep their places in the order.
     pub(crate) fn put_embeddings(
         &self,
         embeddings: impl IntoIterator<Item = (EmbeddingKey, Vec<u8>)>,
+        known: &HashSet<EmbeddingKey>,
     ) -> Result<()> {
-        let mut batch = self.db.batch();
+        let (mut batch, mut appender, now) = (self.db.batch(), self.order.append(), unix_ms());
         for (key, embedding) in embeddings {
             batch.put(EMBEDDINGS, &key.0.to_be_bytes(), &embedding);
+            if !known.contains(&key) {
+                appender.enter(&mut batch, key, embedding.len(), now);
+            }
         }
-        self.db.write(batch, Sync::No)
+        self.db.write(batch, Sync::No)?;
+        appender.commit();
+        Ok(())
+    }
+
+    /// Bytes of all embeddings.
+    pub(crate) fn embeddings_bytes(&self) -> u64 {
+        self.order.bytes()
+    }
+
+    /// Removes some embeddings, from the oldest on, as long as `may_go` says so of one and of the
+    /// bytes that there are with it. None is returned when there is no more to remove.
+    pub(crate) fn remove_oldest(&self, may_go: impl Fn(&Entry, u64) -> bool) -> Result<Vec<Entry>> {
+        self.order.remove_oldest(&self.db, may_go)
+    }
+
+    /// Gives the room of removed embeddings back to the file system.
+    pub(crate) fn reclaim(&self) -> Result<()> {
+        self.db.reclaim(EMBEDDINGS)?;
+        self.db.reclaim(ORDER)
     }
 
     /// Hands every encoded embedding to `read`.
@@ -115,8 +153,11 @@ impl CacheDatabase {
         const KEYS_END: [u8; 17] = [u8::MAX; 17];
         let mut batch = self.db.batch();
         batch.remove_range(EMBEDDINGS, &[], &KEYS_END);
+        let mut appender = self.order.append();
+        appender.clear(&mut batch);
         self.db.write(batch, Sync::No)?;
-        self.db.reclaim(EMBEDDINGS)
+        appender.commit();
+        self.reclaim()
     }
 
     pub(crate) fn meta(&self, name: &str) -> Result<Option<Pinned<'_>>> {

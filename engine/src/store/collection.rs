@@ -45,6 +45,9 @@ pub enum CollectionOptions {
         dimensions: u32,
         /// How nearness is measured.
         metric: Metric,
+        /// How vectors are stored, and so what is left of them: reads and searches see what came
+        /// back from storage, whether it is hot or cold.
+        encoding: Encoding,
     },
     /// There is none yet: the first record with a vector or a text decides it.
     Documents,
@@ -59,6 +62,8 @@ pub struct CollectionInfo {
     pub dimensions: u32,
     /// How nearness is measured, once it has one.
     pub metric: Metric,
+    /// How vectors given by callers are stored; embeddings of texts keep every bit.
+    pub encoding: Encoding,
     /// The model that its texts are embedded by; `None` if callers give the vectors.
     pub model: Option<ModelFingerprint>,
     /// When it was created, in milliseconds since 1970-01-01 UTC.
@@ -95,10 +100,24 @@ impl Collection {
             name: self.name.to_string(),
             dimensions: self.spec.dimensions,
             metric: self.spec.metric,
+            encoding: self.spec.encoding,
             model: self.spec.model,
             created_unix_ms: self.spec.created_unix_ms,
             versions_kept: self.spec.versions_kept,
         }
+    }
+
+    /// Refuses a collection that exists and stores vectors otherwise than planned.
+    fn check_encoding(&self, planned: &CollectionSpec) -> Result<()> {
+        let (found, asked) = (self.spec.encoding, planned.encoding);
+        if found == asked || !planned.has_space() {
+            return Ok(());
+        }
+        let (name, found, asked) = (&self.name, found.name(), asked.name());
+        let problem =
+            format!("collection {name} exists and stores vectors as {found}, not {asked}");
+        Err(Error::new(ErrorKind::Invalid, problem)
+            .with_remedy(format!("use another name, or ask for {found}")))
     }
 
     /// Refuses a search where no record has a vector.
@@ -161,11 +180,11 @@ impl Store {
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] if the name breaks the rule for names or is taken by a collection of
-    /// another embedding space; those of a failed write.
+    /// another embedding space or encoding; those of a failed write.
     pub fn create_collection(&self, name: &str, options: CollectionOptions) -> Result<()> {
         let planned = self.plan_collection(name, options, None)?;
         self.admit_put(COLLECTION_SPEC_LEN_BYTES as u64)?;
-        self.collection_or_create(name, &planned.spec).map(drop)
+        self.collection_or_create(name, &planned.spec)?.check_encoding(&planned.spec)
     }
 
     /// Creates a collection that keeps the last `versions_kept` versions of each record.
@@ -181,6 +200,7 @@ impl Store {
     ) -> Result<()> {
         let planned = self.plan_collection(name, options, Some(versions_kept))?;
         let created = self.collection_or_create(name, &planned.spec)?;
+        created.check_encoding(&planned.spec)?;
         let found = created.spec.versions_kept;
         if found == versions_kept {
             return Ok(());
@@ -230,14 +250,17 @@ impl Store {
         versions_kept: Option<u16>,
     ) -> Result<Collection> {
         let name = parse_name(name)?;
-        let (dimensions, metric, model) = match options {
+        let (dimensions, metric, encoding, model) = match options {
             CollectionOptions::OfModel => {
                 let embedder = self.embedder()?;
-                (embedder.dimensions()?, Metric::Cosine, Some(embedder.fingerprint()))
+                let (dimensions, model) = (embedder.dimensions()?, embedder.fingerprint());
+                (dimensions, Metric::Cosine, Encoding::F32, Some(model))
             }
             CollectionOptions::Given { dimensions: 0, .. } => return Err(no_dimensions(&name)),
-            CollectionOptions::Given { dimensions, metric } => (dimensions, metric, None),
-            CollectionOptions::Documents => (0, Metric::Cosine, None),
+            CollectionOptions::Given { dimensions, metric, encoding } => {
+                (dimensions, metric, encoding, None)
+            }
+            CollectionOptions::Documents => (0, Metric::Cosine, Encoding::F32, None),
         };
         let versions_kept = versions_kept.unwrap_or(match name.as_str() {
             STATE_COLLECTION => STATE_VERSIONS_KEPT,
@@ -247,7 +270,7 @@ impl Store {
             id: CollectionId(0),
             dimensions,
             metric,
-            encoding: Encoding::F32,
+            encoding,
             model,
             created_unix_ms: unix_ms(),
             versions_kept,

@@ -22,11 +22,12 @@ mod write;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 use op_dbus_formats::embedding::EncodedEmbedding;
 use op_dbus_formats::record::{self as format, EmbeddingSource};
 
-use crate::cache::{CachedEmbedding, EmbeddingCache, Found};
+use crate::cache::{CachedEmbedding, EmbeddingCache, Found, Removed};
 use crate::db::commit::CommitQueue;
 use crate::db::state::{Records, StateDatabase};
 use crate::embed::{Embedder, EmbedderConfig};
@@ -61,6 +62,7 @@ pub struct StoreConfig {
     embedder: Option<EmbedderConfig>,
     create: bool,
     capacity_bytes: Option<u64>,
+    cache_disk_bytes: Option<u64>,
     policy: PolicyKind,
     warm: bool,
 }
@@ -74,6 +76,7 @@ impl StoreConfig {
             embedder: None,
             create: true,
             capacity_bytes: None,
+            cache_disk_bytes: None,
             policy: PolicyKind::default(),
             warm: true,
         }
@@ -93,6 +96,16 @@ impl StoreConfig {
     #[must_use]
     pub fn with_capacity_bytes(mut self, capacity_bytes: u64) -> Self {
         self.capacity_bytes = Some(capacity_bytes);
+        self
+    }
+
+    /// Sets how many bytes of embeddings of texts may lie on the disk; no limit unless set.
+    ///
+    /// A put that exceeds it removes the oldest, down to 90 % of it. What RocksDB needs besides, and
+    /// what it has not yet given back, comes on top.
+    #[must_use]
+    pub fn with_cache_disk_bytes(mut self, bytes: u64) -> Self {
+        self.cache_disk_bytes = Some(bytes);
         self
     }
 
@@ -238,6 +251,15 @@ impl Store {
     pub fn clear_cache(&self) -> Result<()> {
         self.cache.clear()?;
         self.segments.discard()
+    }
+
+    /// Removes cached embeddings that were written so long ago; records and callers' vectors stay.
+    ///
+    /// # Errors
+    /// As [`Store::clear_cache`].
+    pub fn clean_cache(&self, older_than: Duration) -> Result<Removed> {
+        let age_ms = u64::try_from(older_than.as_millis()).unwrap_or(u64::MAX);
+        self.cache.remove_written_before(unix_ms().saturating_sub(age_ms))
     }
 
     /// Returns the embedding of a text if it is known, without computing it.

@@ -68,6 +68,7 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
         &database(&layout.cache()),
         store_file.hash_seed,
         memory.database(),
+        config.cache_disk_bytes,
         Arc::clone(&tier),
     )?;
     let cache = Arc::new(cache);

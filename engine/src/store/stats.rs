@@ -37,6 +37,8 @@ pub struct CollectionStats {
     pub dimensions: u32,
     /// How nearness is measured.
     pub metric: &'static str,
+    /// How vectors given by callers are stored.
+    pub encoding: &'static str,
     /// Fingerprint of the model its texts are embedded by; `None` if callers give the vectors.
     pub model: Option<String>,
 }
@@ -65,6 +67,7 @@ impl Store {
                 records,
                 dimensions: collection.spec.dimensions,
                 metric: collection.spec.metric.name(),
+                encoding: collection.spec.encoding.name(),
                 model: collection.spec.model.map(|model| model.to_string()),
             });
         }

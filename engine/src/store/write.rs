@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use op_dbus_formats::embedding::{self, Encoding, Packing};
+use op_dbus_formats::FormatError;
+use op_dbus_formats::embedding::{self, EncodedEmbedding, Encoding, Packing};
 use op_dbus_formats::record::{self as format, EmbeddingSource};
 
 use super::collection::{Collection, CollectionOptions};
@@ -341,6 +342,7 @@ fn options_for(records: &[Record]) -> Result<CollectionOptions> {
                 Error::new(ErrorKind::Invalid, format!("a vector of {} elements", vector.len()))
             })?,
             metric: op_dbus_formats::collection::Metric::Cosine,
+            encoding: Encoding::F32,
         },
         None => CollectionOptions::OfModel,
     })
@@ -351,16 +353,13 @@ fn encode(
     record: &Record,
     embedding: Option<CachedEmbedding>,
 ) -> Result<Mutation> {
-    let unfit = |error: op_dbus_formats::FormatError| {
+    let unfit = |error: FormatError| {
         Error::new(ErrorKind::Invalid, format!("record {} cannot be stored", record.display_key()))
             .with_source(error)
     };
-    let given_vector = record
-        .vector
-        .as_deref()
-        .map(|vector| embedding::encode(vector, Encoding::F32, Packing::Plain))
-        .transpose()
-        .map_err(unfit)?;
+    let given =
+        record.vector.as_deref().map(|vector| encode_given(vector, collection.spec.encoding));
+    let (given_vector, stored) = given.transpose().map_err(unfit)?.unzip();
     let source = match (&given_vector, &embedding) {
         (Some(_), _) => EmbeddingSource::Given,
         (None, Some(embedding)) => EmbeddingSource::Cached(embedding.key),
@@ -374,7 +373,7 @@ fn encode(
     }
     .encode()
     .map_err(unfit)?;
-    let indexed = record.vector.clone().or(embedding.map(|embedding| embedding.vector));
+    let indexed = stored.or(embedding.map(|embedding| embedding.vector));
     Ok(Mutation {
         collection: collection.spec.id,
         key: record.key.clone(),
@@ -386,6 +385,17 @@ fn encode(
         },
         versions_kept: collection.spec.versions_kept,
     })
+}
+
+/// Encodes a vector. Also returns what reading it back will give, which is what may be shown to
+/// readers and searches.
+fn encode_given(vector: &[f32], encoding: Encoding) -> Result<(Vec<u8>, Vec<f32>), FormatError> {
+    let encoded = embedding::encode(vector, encoding, Packing::Plain)?;
+    let stored = match encoding {
+        Encoding::F32 => vector.to_vec(),
+        Encoding::F16 | Encoding::I8 => EncodedEmbedding::parse(&encoded)?.to_vec()?,
+    };
+    Ok((encoded, stored))
 }
 
 /// Keeps one mutation a key, the last, so that a report can compare each with what is stored.
