@@ -75,7 +75,7 @@ struct Contender {
     put: fn(&Path, Range<u32>) -> io::Result<Vec<Put>>,
     settle: fn(&Path, u32) -> io::Result<()>,
     read_cold: fn(&Path, &[u32]) -> io::Result<Vec<f64>>,
-    find_first: fn(&Path, u32) -> io::Result<f64>,
+    find_first: fn(&Path, u32, u32) -> io::Result<f64>,
 }
 
 const CONTENDERS: [Contender; 6] = [
@@ -125,7 +125,7 @@ impl RivalBenchmark {
                 CONTENDERS.iter().zip(cold.iter_mut().zip(&mut opened))
             {
                 cold.push((contender.read_cold)(directory, &indexes)?);
-                opened.push((contender.find_first)(directory, indexes[0])?);
+                opened.push((contender.find_first)(directory, keys_count, indexes[0])?);
             }
         }
         let mut rows = Vec::new();
@@ -254,10 +254,10 @@ fn read_cold<E: Engine>(directory: &Path, indexes: &[u32]) -> io::Result<Vec<f64
 }
 
 /// Times how long it takes to open the engine and to read a value, in milliseconds.
-fn find_first<E: Engine>(directory: &Path, index: u32) -> io::Result<f64> {
+fn find_first<E: Engine>(directory: &Path, keys_count: u32, index: u32) -> io::Result<f64> {
     let mut found = [0; VALUE_BYTES];
     let started = Instant::now();
-    let engine = open::<E>(directory, Room::ForAll(index))?;
+    let engine = open::<E>(directory, Room::ForAll(keys_count))?;
     read_into(&engine.reader()?, index, &mut found)?;
     let elapsed = started.elapsed();
     check(index, &found)?;
