@@ -9,15 +9,16 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
+use crate::engine::{Engine, Reader, Room, fill, open, read_into, verify};
+#[cfg(feature = "lmdb")]
+use crate::lmdb::Lmdb;
 use crate::memory::Array;
-use crate::ours;
-use crate::traffic::{DIMENSIONS, fill_vector, key, zipf};
+use crate::ours::Ours;
+use crate::traffic::{VALUE_BYTES, zipf};
 
 /// Zipf's exponent: that of the YCSB core workloads (Cooper et al., SoCC 2010).
 const EXPONENT: f64 = 0.99;
 const ROUNDS_COUNT: usize = 7;
-/// Keys whose whole vectors are compared before anything is measured.
-const VERIFIED_COUNT: usize = 10_000;
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -49,15 +50,39 @@ pub struct HitRow {
     pub lookups_per_second: f64,
 }
 
-/// Looks keys up and answers with something of the value, so that it must have been read.
-type Lookup<'a> = &'a (dyn Fn(&[u32], &mut [f32]) -> f32 + Sync);
-
 /// Hears what is being done, and may end it.
 pub type Step<'a> = &'a mut dyn FnMut(&str) -> io::Result<()>;
 
-struct Engine<'a> {
+/// Looks keys up and answers with something of the values, so that they must have been read.
+type Lookup<'a> = Box<dyn Fn(&[u32], &mut [u8; VALUE_BYTES]) -> u64 + Sync + 'a>;
+
+/// One row's way to look up.
+pub(crate) struct Contestant<'a> {
     name: &'static str,
     lookup: Lookup<'a>,
+}
+
+impl<'a> Contestant<'a> {
+    /// One that looks at the ends of a value where it lies.
+    pub(crate) fn borrowed(name: &'static str, reader: &'a impl Reader) -> Self {
+        let ends = |bytes: &[u8]| u64::from(bytes[0]) + u64::from(bytes[VALUE_BYTES - 1]);
+        let lookup = move |indexes: &[u32], _: &mut [u8; VALUE_BYTES]| {
+            indexes.iter().map(|&index| reader.get(index, ends).expect("it was verified")).sum()
+        };
+        Self { name, lookup: Box::new(lookup) }
+    }
+
+    /// One that wants a value for itself.
+    pub(crate) fn copied(name: &'static str, reader: &'a impl Reader) -> Self {
+        let lookup = move |indexes: &[u32], out: &mut [u8; VALUE_BYTES]| {
+            let get = |&index: &u32| {
+                read_into(reader, index, out).expect("it was verified");
+                u64::from(black_box(&*out)[0])
+            };
+            indexes.iter().map(get).sum()
+        };
+        Self { name, lookup: Box::new(lookup) }
+    }
 }
 
 impl HitBenchmark {
@@ -70,117 +95,55 @@ impl HitBenchmark {
     /// with another vector than it was given.
     pub fn run(&self, directory: &Path, step: Step<'_>) -> io::Result<Vec<HitRow>> {
         let keys_count = self.keys_count;
-        let (ours_path, other_path) = (directory.join("ours"), directory.join("lmdb"));
-        let store = ours::fill(&ours_path, keys_count, step)?;
-        let vectors = ours::vectors(&store).map_err(io::Error::other)?;
-        let array = Array::fill(keys_count);
-        let borrowed = |indexes: &[u32], _: &mut [f32]| {
-            let get = |&index: &u32| {
-                let vector = vectors.get(&key(index)).ok().flatten().expect("it was verified");
-                vector[0] + vector[DIMENSIONS - 1]
-            };
-            indexes.iter().map(get).sum()
-        };
-        let copied = |indexes: &[u32], out: &mut [f32]| {
-            let get = |&index: &u32| {
-                let vector = vectors.get(&key(index)).ok().flatten().expect("it was verified");
-                out.copy_from_slice(&vector);
-                black_box(&*out)[0]
-            };
-            indexes.iter().map(get).sum()
-        };
-        let memcpy = |indexes: &[u32], out: &mut [f32]| {
-            let get = |&index: &u32| {
-                out.copy_from_slice(array.get(index));
-                black_box(&*out)[0]
-            };
-            indexes.iter().map(get).sum()
-        };
-        let mut engines = vec![
-            Engine { name: "op-dbus borrowed", lookup: &borrowed },
-            Engine { name: "op-dbus copied", lookup: &copied },
-            Engine { name: "memcpy", lookup: &memcpy },
-        ];
+        let room = Room::ForAll(keys_count);
+        let ours = open::<Ours>(directory, room)?;
+        fill(&ours, keys_count, step)?;
         step("verifying what the store answers")?;
-        self.verify(|index, out| {
-            let found = vectors.get(&key(index)).map_err(io::Error::other)?;
-            let found = found.ok_or_else(|| io::Error::other(format!("key {index} is lost")))?;
-            if !found.is_hot() {
-                return Err(io::Error::other(format!("key {index} is not hot")));
-            }
-            out.copy_from_slice(&found);
-            Ok(())
-        })?;
-        #[cfg(feature = "rivals")]
-        {
-            step(&format!("filling LMDB with {keys_count} vectors"))?;
-            std::fs::create_dir(&other_path)?;
-            let environment = crate::lmdb::Environment::open(&other_path)?;
-            let lmdb = crate::lmdb::Lmdb::fill(&environment, keys_count)?;
-            let first_and_last = |bytes: &[u8]| {
-                let float =
-                    |at: usize| bytes.as_chunks().0.get(at).copied().map(f32::from_le_bytes);
-                float(0).unwrap_or(0.0) + float(DIMENSIONS - 1).unwrap_or(0.0)
-            };
-            let copy = |bytes: &[u8], out: &mut [f32]| {
-                for (element, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
-                    *element = f32::from_le_bytes(*bytes);
-                }
-            };
-            self.verify(|index, out| lmdb.get(index, |bytes| copy(bytes, out)))?;
-            let lmdb_borrowed = |indexes: &[u32], _: &mut [f32]| {
-                let get = |&index: &u32| lmdb.get(index, first_and_last).expect("it was verified");
-                indexes.iter().map(get).sum()
-            };
-            let lmdb_copied = |indexes: &[u32], out: &mut [f32]| {
-                let get = |&index: &u32| {
-                    lmdb.get(index, |bytes| copy(bytes, out)).expect("it was verified");
-                    black_box(&*out)[0]
-                };
-                indexes.iter().map(get).sum()
-            };
-            engines.push(Engine { name: "LMDB borrowed", lookup: &lmdb_borrowed });
-            engines.push(Engine { name: "LMDB copied", lookup: &lmdb_copied });
-            self.measure(&engines, step)
-        }
-        #[cfg(not(feature = "rivals"))]
-        {
-            let _ = other_path;
-            self.measure(&engines, step)
-        }
+        ours.check_all_hot(keys_count)?;
+        let vectors = ours.reader()?;
+        verify(&vectors, keys_count)?;
+        let array = Array::fill(keys_count);
+        let contestants = vec![
+            Contestant::borrowed("op-dbus borrowed", &vectors),
+            Contestant::copied("op-dbus copied", &vectors),
+            Contestant::copied("memcpy", &array),
+        ];
+        #[cfg(feature = "lmdb")]
+        let lmdb = open::<Lmdb>(directory, room)?;
+        #[cfg(feature = "lmdb")]
+        let values = lmdb.reader()?;
+        #[cfg(feature = "lmdb")]
+        let contestants = {
+            fill(&lmdb, keys_count, step)?;
+            verify(&values, keys_count)?;
+            let lmdb = [
+                Contestant::borrowed("LMDB borrowed", &values),
+                Contestant::copied("LMDB copied", &values),
+            ];
+            contestants.into_iter().chain(lmdb).collect::<Vec<_>>()
+        };
+        self.measure(&contestants, step)
     }
 
-    /// Compares whole vectors.
-    fn verify(&self, mut read: impl FnMut(u32, &mut [f32]) -> io::Result<()>) -> io::Result<()> {
-        let (mut found, mut expected) = (vec![0.0; DIMENSIONS], vec![0.0; DIMENSIONS]);
-        let step = (self.keys_count as usize / VERIFIED_COUNT).max(1);
-        for index in (0..self.keys_count).step_by(step) {
-            read(index, &mut found)?;
-            fill_vector(index, &mut expected);
-            if found != expected {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    format!("key {index} has another vector than it was given"),
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    fn measure(&self, engines: &[Engine<'_>], step: Step<'_>) -> io::Result<Vec<HitRow>> {
+    /// Lets the contestants take turns, a round each.
+    pub(crate) fn measure(
+        &self,
+        contestants: &[Contestant<'_>],
+        step: Step<'_>,
+    ) -> io::Result<Vec<HitRow>> {
         let mut rows = Vec::new();
         for &threads in &self.threads_counts {
-            let mut rounds = vec![Vec::new(); engines.len()];
+            let mut rounds = vec![Vec::new(); contestants.len()];
             for round in 0..ROUNDS_COUNT {
                 step(&format!("{threads} threads, round {} of {ROUNDS_COUNT}", round + 1))?;
-                for (engine, rounds) in engines.iter().zip(&mut rounds) {
-                    rounds.push(self.round(engine.lookup, threads, round as u64));
+                for (contestant, rounds) in contestants.iter().zip(&mut rounds) {
+                    rounds.push(self.round(&contestant.lookup, threads, round as u64));
                 }
             }
-            rows.extend(engines.iter().zip(rounds).map(|(engine, rounds)| {
+            rows.extend(contestants.iter().zip(rounds).map(|(contestant, rounds)| {
                 let figure = |of: fn(&Round) -> f64| median(rounds.iter().map(of).collect());
                 HitRow {
-                    engine: engine.name,
+                    engine: contestant.name,
                     keys: self.keys_count,
                     threads,
                     p50_ns: figure(|round| round.p50_ns),
@@ -194,29 +157,29 @@ impl HitBenchmark {
     }
 
     /// One engine's turn: all lookups at once for processor time, then one by one for quantiles.
-    fn round(&self, lookup: Lookup<'_>, threads: usize, round: u64) -> Round {
+    fn round(&self, lookup: &Lookup<'_>, threads: usize, round: u64) -> Round {
         let barrier = Barrier::new(threads);
         let one = |thread: usize| {
             let seed = round * 1000 + thread as u64;
             let indexes = zipf(self.keys_count, self.lookups_count, EXPONENT, seed);
-            let mut out = vec![0.0; DIMENSIONS];
+            let mut out = [0; VALUE_BYTES];
             barrier.wait();
             let (wall, cpu) = (Instant::now(), thread_cpu());
             black_box(lookup(&indexes, &mut out));
             let (cpu, wall) = (thread_cpu() - cpu, wall.elapsed());
             barrier.wait();
-            let empty = quantiles(&indexes, |_| 0.0).0;
-            let (p50_ns, p99_ns) =
-                quantiles(&indexes, |index| lookup(std::slice::from_ref(index), &mut out));
+            let empty = percentile(&mut each(&indexes, |_| 0), 50);
+            let mut nanos = each(&indexes, |index| lookup(std::slice::from_ref(index), &mut out));
             let count = indexes.len() as f64;
             Round {
-                p50_ns: (p50_ns - empty).max(0.0),
-                p99_ns: (p99_ns - empty).max(0.0),
+                p50_ns: (percentile(&mut nanos, 50) - empty).max(0.0),
+                p99_ns: (percentile(&mut nanos, 99) - empty).max(0.0),
                 cpu_ns: cpu.as_nanos() as f64 / count,
                 lookups_per_second: count / wall.as_secs_f64(),
             }
         };
         let of_threads: Vec<Round> = std::thread::scope(|scope| {
+            let one = &one;
             let spawned: Vec<_> =
                 (0..threads).map(|thread| scope.spawn(move || one(thread))).collect();
             spawned.into_iter().map(|thread| thread.join().expect("lookups do not panic")).collect()
@@ -239,27 +202,28 @@ struct Round {
     lookups_per_second: f64,
 }
 
-/// Times each lookup by itself; returns the median and the 99th percentile.
-fn quantiles(indexes: &[u32], mut lookup: impl FnMut(&u32) -> f32) -> (f64, f64) {
-    let mut nanos: Vec<u64> = indexes
-        .iter()
-        .map(|index| {
-            let started = Instant::now();
-            black_box(lookup(index));
-            started.elapsed().as_nanos() as u64
-        })
-        .collect();
-    nanos.sort_unstable();
-    let at = |percent: usize| nanos[(nanos.len() * percent / 100).min(nanos.len() - 1)] as f64;
-    (at(50), at(99))
+/// Times each lookup by itself, in nanoseconds.
+fn each(indexes: &[u32], mut lookup: impl FnMut(&u32) -> u64) -> Vec<f64> {
+    let time = |index| {
+        let started = Instant::now();
+        black_box(lookup(index));
+        started.elapsed().as_nanos() as f64
+    };
+    indexes.iter().map(time).collect()
 }
 
-fn thread_cpu() -> Duration {
+/// The figure that `percent` of all do not exceed. There is at least one.
+pub(crate) fn percentile(figures: &mut [f64], percent: usize) -> f64 {
+    figures.sort_unstable_by(f64::total_cmp);
+    figures[(figures.len() * percent / 100).min(figures.len() - 1)]
+}
+
+pub(crate) fn median(mut figures: Vec<f64>) -> f64 {
+    percentile(&mut figures, 50)
+}
+
+/// Processor time that this thread has taken.
+pub(crate) fn thread_cpu() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
-}
-
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_unstable_by(f64::total_cmp);
-    figures[figures.len() / 2]
 }

@@ -4,11 +4,26 @@
 //! machine what was claimed. All engines hold the same vectors in the same run and take turns, a
 //! round each, so that a busy machine disturbs them alike; figures are medians of rounds.
 
-pub mod hit;
+mod engine;
 #[cfg(feature = "rivals")]
+mod fjall;
+#[cfg(feature = "rivals")]
+mod foyer;
+pub mod hit;
+#[cfg(feature = "lmdb")]
 mod lmdb;
 mod memory;
 mod ours;
+#[cfg(feature = "rivals")]
+mod redb;
+#[cfg(feature = "rivals")]
+mod rivals;
+#[cfg(feature = "rivals")]
+mod rocks;
+#[cfg(feature = "rivals")]
+mod sled;
 pub mod traffic;
 
 pub use hit::{HitBenchmark, HitRow};
+#[cfg(feature = "rivals")]
+pub use rivals::{DurableRow, RivalBenchmark, RivalReport};
