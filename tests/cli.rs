@@ -196,10 +196,12 @@ fn answers_have_exactly_the_fields_that_programs_rely_on() {
 
 #[test]
 fn figures_of_the_cache_are_null_without_traffic_and_right_with_it() {
-    const FIELDS: [&str; 10] = [
+    const FIELDS: [&str; 12] = [
         "embeddings",
         "bytes_memory",
         "bytes_disk",
+        "bytes_disk_max",
+        "evictions_disk",
         "hits",
         "misses",
         "hit_rate",

@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use op_dbus_engine::{
-    CollectionOptions, ErrorKind, Metric, Record, ScrubOptions, ScrubReport, Store, StoreConfig,
+    CollectionOptions, Encoding, ErrorKind, Metric, Record, ScrubOptions, ScrubReport, Store,
+    StoreConfig,
 };
 use support::corruption::flips::{self, Flip, Outcome, Tally, copy};
 use support::corruption::judge::Judge;
@@ -195,7 +196,8 @@ fn a_collection_that_was_the_last_write_is_not_lost_in_silence() {
     let place = Place::new();
     let config = || StoreConfig::new(&place.store).existing();
     let store = Store::open(config()).unwrap();
-    let options = CollectionOptions::Given { dimensions: 2, metric: Metric::Dot };
+    let options =
+        CollectionOptions::Given { dimensions: 2, metric: Metric::Dot, encoding: Encoding::F32 };
     store.put("given", &Record::new("before").with_vector([1.0; 4])).unwrap();
     store.create_collection("last", options).unwrap();
     drop(store);

@@ -1,8 +1,7 @@
 //! Bytes that every later version must read, and that no damage may change in silence.
 //!
-//! `golden/<format>/v<version>/` holds encoded values, each beside a dump of what it
-//! decodes to. `UPDATE_GOLDEN=1` writes them anew, which is right only for a version
-//! that nobody has stored anything in.
+//! `golden/<format>/v<version>/` holds encoded values, each beside a dump of what it decodes to.
+//! `UPDATE_GOLDEN=1` writes them anew, which is right only for a version that nobody stores in.
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 

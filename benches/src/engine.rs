@@ -24,6 +24,7 @@ pub(crate) enum Room {
     /// So many values fit, whatever the engine adds to them.
     ForAll(u32),
     /// What was not used lately is read from files.
+    #[cfg_attr(not(feature = "rivals"), expect(dead_code, reason = "for cold reads"))]
     Little,
 }
 
@@ -65,6 +66,7 @@ pub(crate) trait Engine: Sized {
     fn reader(&self) -> io::Result<Self::Reader<'_>>;
 
     /// Ends as the engine wants to be ended. One that is only dropped loses no values either.
+    #[cfg_attr(not(feature = "rivals"), expect(dead_code, reason = "for opening again"))]
     fn close(self) {}
 }
 

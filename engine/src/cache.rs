@@ -4,6 +4,8 @@
 //! that share a key. Lookups count; the counters outlive the process when the store is closed
 //! properly and lose at most one process's share otherwise: they are statistics, not state.
 
+mod notes;
+
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,18 +14,18 @@ use std::time::Instant;
 
 use op_dbus_formats::collection::ModelFingerprint;
 use op_dbus_formats::embedding::{self, EmbeddingKey, EncodedEmbedding, Encoding, Packing};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::arena::{Contents, HotVector, NEVER};
 use crate::db::DatabaseMemory;
 use crate::db::cache::{CacheDatabase, Entry};
-use crate::embed::{Embedder, KnownModel};
+use crate::embed::Embedder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::os::file::used_bytes;
 use crate::os::random;
 use crate::tier::{Counter, Departure, Fence, Pool, Tier, TierStats};
+use notes::{read_meta, write_meta};
 
 const COUNTERS: &str = "counters";
 const GENERATION: &str = "generation";
@@ -136,14 +138,6 @@ struct SavedCounters {
     evicted: u64,
     #[serde(default)]
     tier: TierStats,
-}
-
-/// A [`KnownModel`] as it lies in the database.
-#[derive(Serialize, Deserialize)]
-struct SavedModel {
-    files_identity: u128,
-    fingerprint: [u8; 16],
-    dimensions: Option<u32>,
 }
 
 impl EmbeddingCache {
@@ -498,35 +492,6 @@ impl EmbeddingCache {
         &self.db
     }
 
-    /// Reads a note that [`EmbeddingCache::put_note`] has kept.
-    pub(crate) fn note<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
-        read_meta(&self.db, name)
-    }
-
-    /// Keeps a note for a later process; one that is lost costs time.
-    pub(crate) fn put_note(&self, name: &str, note: &impl Serialize) {
-        write_meta(&self.db, name, note);
-    }
-
-    /// What an earlier open learned about the model in this directory.
-    pub(crate) fn known_model(&self, directory: &Path) -> Option<KnownModel> {
-        let saved: SavedModel = read_meta(&self.db, &model_meta(directory))?;
-        Some(KnownModel {
-            files_identity: saved.files_identity,
-            fingerprint: ModelFingerprint(saved.fingerprint),
-            dimensions: saved.dimensions,
-        })
-    }
-
-    pub(crate) fn put_known_model(&self, directory: &Path, known: &KnownModel) {
-        let saved = SavedModel {
-            files_identity: known.files_identity,
-            fingerprint: known.fingerprint.0,
-            dimensions: known.dimensions,
-        };
-        write_meta(&self.db, &model_meta(directory), &saved);
-    }
-
     /// Saves the counters.
     pub(crate) fn close(&self) {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -590,24 +555,4 @@ fn begin_generation(db: &CacheDatabase) -> Result<u64> {
     let generation = u64::from_le_bytes(random::bytes()?);
     db.put_meta(GENERATION, generation.to_string().as_bytes())?;
     Ok(generation)
-}
-
-fn model_meta(directory: &Path) -> String {
-    format!("model {}", directory.display())
-}
-
-/// Notes make things faster or tell figures: one that cannot be read or kept is no failure.
-fn read_meta<T: DeserializeOwned>(db: &CacheDatabase, name: &str) -> Option<T> {
-    let warn = |error: &dyn std::fmt::Display| tracing::warn!(name, %error, "cannot read a note");
-    let bytes = db.meta(name).inspect_err(|error| warn(error)).ok()??;
-    serde_json::from_slice(&bytes).inspect_err(|error| warn(error)).ok()
-}
-
-fn write_meta<T: Serialize>(db: &CacheDatabase, name: &str, value: &T) {
-    let written = serde_json::to_vec(value)
-        .map_err(|error| Error::new(ErrorKind::Invalid, "it is no JSON").with_source(error))
-        .and_then(|bytes| db.put_meta(name, &bytes));
-    if let Err(error) = written {
-        tracing::warn!(name, %error, "cannot keep a note");
-    }
 }

@@ -192,13 +192,16 @@ impl StateDatabase {
                 Error::new(ErrorKind::Invalid, "cannot encode a change").with_source(error)
             })?;
             batch.put(CHANGES, &sequence.to_be_bytes(), &change);
-            batch.put(META, SEQUENCE_KEY, &sequence.to_be_bytes());
             versions.add(mutation, sequence, now_unix_ms)?;
         }
         self.write_versions(versions, &mut batch)?;
+        let last = (mutations.len() as u64).checked_sub(1).map(|last| first_sequence + last);
+        if let Some(last) = last {
+            batch.put(META, SEQUENCE_KEY, &last.to_be_bytes());
+        }
         self.db.write(batch, Sync::Yes)?;
-        if let Some(last) = (mutations.len() as u64).checked_sub(1) {
-            self.note_acknowledged(first_sequence + last);
+        if let Some(last) = last {
+            self.note_acknowledged(last);
         }
         Ok(())
     }

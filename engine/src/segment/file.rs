@@ -6,7 +6,7 @@
 //! marked on disk, answers nothing from then on, and the next open leaves it out.
 
 use std::fs::File;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -258,6 +258,38 @@ impl ArenaFile {
             }
         }
         Ok(())
+    }
+
+    /// Reads the whole file again, and compares everything in it with its checksums; `read` hears of
+    /// the bytes and may end it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] if a byte is wrong: the file is then not used any more.
+    pub(crate) fn verify(
+        &self,
+        mut read: impl FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
+        let page_len = self.header.page_len_bytes;
+        let mut page = vec![0; page_len as usize];
+        for page_index in 0..=self.checksums.len() as u64 {
+            let start = page_index * page_len;
+            self.file
+                .read_exact_at(&mut page, start)
+                .map_err(|error| self.damage(start, "it cannot be read", Some(error.into())))?;
+            if page_index > 0 {
+                self.check_page(page_index, &page)?;
+            } else if checksum(&page) != self.description.header_checksum {
+                return Err(self.damage(start, "the header has not its checksum", None));
+            }
+            if read(page_len).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        read_checksums(&self.file, &self.path, &self.header, &self.sections).map_err(|error| {
+            let start = self.sections.checksums.start;
+            self.damage(start, "the list of checksums is wrong", Some(error.into()))
+        })?;
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Reads bytes with all of the pages they are in, and compares those with their checksums.

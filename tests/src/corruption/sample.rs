@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use op_dbus_engine::{
-    CollectionOptions, Error, Metric, Payload, Query, Record, Result, Store, StoreConfig,
+    CollectionOptions, Encoding, Error, Metric, Payload, Query, Record, Result, Store, StoreConfig,
 };
 
 use crate::model;
@@ -51,7 +51,11 @@ fn given(number: u32) -> Record {
 /// Those of the store.
 pub fn write(path: &Path) -> Result<()> {
     let store = Store::open(config(path))?;
-    let options = CollectionOptions::Given { dimensions: 4, metric: Metric::Euclidean };
+    let options = CollectionOptions::Given {
+        dimensions: 4,
+        metric: Metric::Euclidean,
+        encoding: Encoding::F32,
+    };
     // All at once: each moves the log to tables, and four tables of a family would be merged.
     store.create_collection(GIVEN, options)?;
     store.create_collection(EMPTY, options)?;

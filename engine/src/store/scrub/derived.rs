@@ -7,22 +7,14 @@ use super::{Fault, RECOMPUTED, Scrub, described};
 use crate::error::Result;
 use crate::heat;
 
-/// Rows read between two looks at the pace.
-const ROWS_COUNT: u32 = 1024;
-
 impl Scrub<'_> {
     /// The files of vectors that are in use. A damaged one is not used from then on.
     pub(super) fn vector_files(&mut self) -> Result<ControlFlow<()>> {
         for file in self.store.segments.arena_files() {
-            let row_bytes = u64::from(file.dimensions()) * size_of::<f32>() as u64;
-            for first in (0..file.rows_count()).step_by(ROWS_COUNT as usize) {
-                if let Err(error) = file.read_rows(first, ROWS_COUNT, |_, _, _| ()) {
-                    self.derived_fault(described(&error), file.path().to_owned());
-                    break;
-                }
-                if self.read(u64::from(ROWS_COUNT) * row_bytes).is_break() {
-                    return Ok(ControlFlow::Break(()));
-                }
+            match file.verify(|bytes| self.read(bytes)) {
+                Ok(ControlFlow::Continue(())) => {}
+                Ok(broken_off) => return Ok(broken_off),
+                Err(error) => self.derived_fault(described(&error), file.path().to_owned()),
             }
         }
         Ok(ControlFlow::Continue(()))
