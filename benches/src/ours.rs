@@ -1,5 +1,6 @@
 //! Our own engine: vectors read by key from a collection.
 
+use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -36,6 +37,13 @@ impl Engine for Ours {
 
     fn open(directory: &Path, room: Room) -> io::Result<Self> {
         let config = StoreConfig::new(directory);
+        if room == Room::Little {
+            // Otherwise what was hot before is read from its file, and not from RocksDB.
+            match fs::remove_dir_all(directory.join("@vectors")) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
         let config = match room {
             Room::ForAll(_) => config.with_capacity_bytes(room.cache_bytes()),
             Room::Little => config.with_capacity_bytes(LITTLE_CAPACITY_BYTES).cold(),

@@ -27,8 +27,9 @@ use memmap2::{Advice, Mmap, MmapOptions};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Exit code of a process that lost a page of a map: EX_OSERR of sysexits.h. It does not change.
-pub(crate) const EXIT_MAP_LOST: c_int = 71;
+/// Exit code of a process that lost a page of a map: the one that `op-dbus` ends with when stored
+/// bytes are damaged. It does not change.
+pub(crate) const EXIT_MAP_LOST: c_int = 7;
 
 /// Maps that can be there at one time.
 const MAPS_MAX: usize = 256;
