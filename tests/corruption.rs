@@ -10,6 +10,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -286,18 +287,20 @@ fn the_judge_sees_a_wrong_answer_under_right_checksums() {
     assert!(why.starts_with("get key"), "{why}");
 }
 
-/// The third: a process that dies is noticed, named and replaced.
+/// The third: a panic is caught, and a process that dies is noticed, named and replaced.
 #[test]
-fn a_process_that_dies_is_a_verdict() {
+fn a_panic_and_a_death_are_verdicts() {
     let place = Place::new();
     let mut worker = Worker::new(&place.store);
-    // There is no such byte, so that the process ends; the harness does not know why.
-    let impossible = Flip { file: "LOCK".into(), offset: usize::MAX, mask: 1 };
-    let (outcome, why) = worker.judge(&impossible);
-    assert_eq!(outcome, Outcome::Wrong);
-    assert!(why.contains("panic"), "{why}");
-    let harmless = Flip { file: "LOCK".into(), offset: 0, mask: 1 };
-    assert_eq!(worker.judge(&harmless).0, Outcome::Harmless);
+    let flip = |offset| Flip { file: "LOCK".into(), offset, mask: 1 };
+    let (outcome, why) = worker.judge(&flip(usize::MAX));
+    assert!(outcome == Outcome::Wrong && why.contains("panic"), "there is no such byte: {why}");
+    assert_eq!(worker.judge(&flip(0)).0, Outcome::Harmless);
+    let status = Command::new("kill").args(["-ABRT", &worker.id().unwrap().to_string()]).status();
+    assert!(status.unwrap().success());
+    let (outcome, why) = worker.judge(&flip(0));
+    assert!(outcome == Outcome::Wrong && why.contains("signal: 6"), "{why}");
+    assert_eq!(worker.judge(&flip(0)).0, Outcome::Harmless);
 }
 
 #[test]

@@ -43,6 +43,12 @@ impl<'a> Worker<'a> {
         Self { store, running: None }
     }
 
+    /// The id of the process, once there is one.
+    #[must_use]
+    pub fn id(&self) -> Option<u32> {
+        self.running.as_ref().map(|running| running.child.id())
+    }
+
     /// Judges a flip; a process that dies of it or never ends is a verdict, too.
     ///
     /// # Panics
