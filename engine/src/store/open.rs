@@ -50,7 +50,11 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
         state.pause_compactions();
     }
     let commits = CommitQueue::new(state.last_sequence()?);
-    let followers = Followers::new(state.last_trimmed()?);
+    let followers = Followers::new(state.last_trimmed().unwrap_or_else(|error| {
+        // Whoever reads those changes hears of it; the rest can be used, and scrubbed.
+        tracing::warn!(%error, "the oldest changes cannot be read");
+        0
+    }));
     let collections: BTreeMap<_, _> = state
         .collections()?
         .into_iter()
