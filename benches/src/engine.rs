@@ -24,7 +24,6 @@ pub(crate) enum Room {
     /// So many values fit, whatever the engine adds to them.
     ForAll(u32),
     /// What was not used lately is read from files.
-    #[cfg_attr(not(feature = "rivals"), expect(dead_code, reason = "for cold reads"))]
     Little,
 }
 

@@ -17,7 +17,7 @@ impl Foyer {
     pub(crate) fn fill(keys_count: u32) -> io::Result<Self> {
         let room = Room::ForAll(keys_count).cache_bytes();
         let cache = CacheBuilder::new(usize::try_from(room).map_err(io::Error::other)?)
-            .with_weighter(|_: &[u8; 8], value: &Box<[u8]>| value.len())
+            .with_weighter(weight)
             .build();
         for index in 0..keys_count {
             cache.insert(key(index), vectors(index, 1).as_bytes().into());
@@ -32,4 +32,9 @@ impl Reader for Foyer {
         let found = self.0.get(&key(index));
         found.map(|entry| read(entry.value())).ok_or_else(|| lost(NAME, index))
     }
+}
+
+#[expect(clippy::borrowed_box, reason = "the cache hands out what it holds")]
+fn weight(_: &[u8; 8], value: &Box<[u8]>) -> usize {
+    value.len()
 }
