@@ -18,7 +18,7 @@
 //! | | payload_len | payload | |
 //!
 //! A JSON payload over [`JSON_TEXT_LEN_MAX_BYTES`] is stored as a
-//! [document](crate::document), unless its text would then not come back in every byte.
+//! [`document`], unless its text would then not come back in every byte.
 //! Readers do not notice: they get JSON.
 //!
 //! That a JSON payload is JSON is for whoever accepts it to check, once: decoding
