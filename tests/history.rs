@@ -62,6 +62,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     vec(step, 1..30)
 }
 
+/// Expired records that a put removes: more than there are here.
+const COLLECTED_BY_PUT_COUNT: u64 = 256;
+
 /// What the store is, without files.
 struct Model {
     versions_kept: usize,
@@ -151,6 +154,10 @@ fn play(steps: &[Step], versions_kept: u16) {
             Step::Put(records) => {
                 let report = store.put_batch(NAME, records).unwrap();
                 assert_eq!(report.unchanged, model.put(records));
+                // In passing, a put removes some of what has expired.
+                if !records.is_empty() {
+                    model.collect(COLLECTED_BY_PUT_COUNT);
+                }
             }
             Step::Remove(key) => assert_eq!(store.remove(NAME, key).unwrap(), model.remove(key)),
             Step::Collect(limit) => {
