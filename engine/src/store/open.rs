@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use op_dbus_formats::FormatError;
+use op_dbus_formats::collection::{CollectionName, CollectionSpec};
 use op_dbus_formats::store_file::StoreFile;
 
 use super::collection::Collection;
@@ -50,19 +51,8 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
         state.pause_compactions();
     }
     let commits = CommitQueue::new(state.last_sequence()?);
-    let followers = Followers::new(state.last_trimmed().unwrap_or_else(|error| {
-        // Whoever reads those changes hears of it; the rest can be used, and scrubbed.
-        tracing::warn!(%error, "the oldest changes cannot be read");
-        0
-    }));
-    let collections: BTreeMap<_, _> = state
-        .collections()?
-        .into_iter()
-        .map(|(name, spec)| {
-            let collection = Collection::new(name.clone(), spec, store_file.hash_seed);
-            (name.to_string(), Arc::new(collection))
-        })
-        .collect();
+    let followers = followers(&state);
+    let collections = collections(&state, store_file.hash_seed)?;
     file::create_directories(&layout.cache())?;
     let recorder = Recorder::open(trace_directory(&layout.timing()), store_file.store_id);
     let recorder = Arc::new(recorder);
@@ -106,6 +96,21 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
         opening_embedder: Mutex::new(()),
         _lock: lock,
     })
+}
+
+fn collections(state: &StateDatabase, hash_seed: u64) -> Result<BTreeMap<String, Arc<Collection>>> {
+    let named = |(name, spec): (CollectionName, CollectionSpec)| {
+        (name.to_string(), Arc::new(Collection::new(name, spec, hash_seed)))
+    };
+    Ok(state.collections()?.into_iter().map(named).collect())
+}
+
+fn followers(state: &StateDatabase) -> Followers {
+    Followers::new(state.last_trimmed().unwrap_or_else(|error| {
+        // Whoever reads those changes hears of it; the rest can be used, and scrubbed.
+        tracing::warn!(%error, "the oldest changes cannot be read");
+        0
+    }))
 }
 
 fn require_store(layout: &Layout) -> Result<()> {
