@@ -213,7 +213,6 @@ impl EmbeddingCache {
                     },
                 };
                 self.count(embedding.hit);
-                // The low half of the key, as everywhere where 64 bits do.
                 embedding
             })
             .collect())

@@ -18,7 +18,6 @@ mod table;
 mod tests;
 
 use std::collections::VecDeque;
-use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
@@ -106,7 +105,6 @@ pub(crate) struct HotVector<'a> {
     expires_at_unix_ms: u64,
     // Not Send: it is this thread that is registered as reading.
     _guard: Guard,
-    _arena: PhantomData<&'a Arena>,
 }
 
 impl Arena {
@@ -139,7 +137,6 @@ impl Arena {
             header: slots.header_of_linked(slot),
             expires_at_unix_ms,
             _guard: guard,
-            _arena: PhantomData,
         }
     }
 

@@ -35,7 +35,6 @@ const ROWS_COUNT: u32 = 512;
 const WORTH_PART: u64 = 8;
 
 /// What is needed to bring vectors back, shared with the thread that does.
-#[derive(Clone)]
 pub(super) struct Sources {
     pub(super) state: Arc<StateDatabase>,
     pub(super) cache: Arc<EmbeddingCache>,
@@ -181,11 +180,14 @@ impl Sources {
         };
         match located {
             Located::Embedding(key) => {
-                let Some(vector) = self.cache.vectors(&[key]).remove(&key) else { return Ok(()) };
+                let find = || self.cache.vectors(&[key]).remove(&key);
+                let Some(vector) = find() else { return Ok(()) };
                 let pool = self.tier.pool(vector.len())?;
-                // Embeddings do not change without the pool's being cleared.
+                // Its length says in which pool; what is read before the fence may be outdated.
                 let fence = pool.fence(key.0);
-                read(vector, NEVER, &pool, fence);
+                if let Some(vector) = find().filter(|vector| vector.len() == pool.dimensions()) {
+                    read(vector, NEVER, &pool, fence);
+                }
             }
             Located::Record(collection, key) => {
                 let pool = self.tier.pool(collection.spec.dimensions as usize)?;

@@ -267,6 +267,9 @@ impl Store {
             else {
                 continue;
             };
+            if !collection.spec.has_space() {
+                continue;
+            }
             let Ok(pool) = self.tier.pool(collection.spec.dimensions as usize) else { continue };
             let (tier_key, budget) = (collection.tier_key(&mutation.key), self.tier.budget());
             match &mutation.action {

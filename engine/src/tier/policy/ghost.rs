@@ -2,17 +2,25 @@
 //!
 //! A table of buckets with a fingerprint and a turn in each place. It has no false negative but
 //! one: when more keys of the last turns fall into a bucket than it has places, the oldest of them
-//! is forgotten early, some three keys in a hundred. Two keys share a fingerprint once in about 2^30, which costs one wrong guess.
+//! is forgotten early, some three keys in a hundred. Two keys share a fingerprint once in about
+//! 2^30, which costs one wrong guess.
 
 const PLACES: usize = 8;
 /// Places for each key remembered, so that few buckets overflow.
 const SLACK_PERCENT: u64 = 150;
 
-/// A key that was here; `fingerprint` 0 is nobody.
-#[derive(Clone, Copy, Debug, Default)]
-struct Entry {
-    fingerprint: u32,
-    turn: u32,
+/// A key that was here: its fingerprint in the high half, the turn in the low one. 0 is nobody.
+///
+/// Plain numbers, because zeros of those come from the kernel untouched: a table for millions of
+/// keys takes memory as they come.
+type Entry = u64;
+
+fn entry(fingerprint: u32, turn: u32) -> Entry {
+    u64::from(fingerprint) << 32 | u64::from(turn)
+}
+
+fn fingerprint_of(entry: Entry) -> u32 {
+    (entry >> 32) as u32
 }
 
 /// The last keys that were noted.
@@ -30,7 +38,7 @@ impl Ghost {
         let turns = keys_count.max(1);
         let places = u64::from(turns) * SLACK_PERCENT / 100;
         let buckets = (places as usize).div_ceil(PLACES).max(1);
-        Self { buckets: vec![[Entry::default(); PLACES]; buckets], turns, now: 0 }
+        Self { buckets: vec![[0; PLACES]; buckets], turns, now: 0 }
     }
 
     /// Notes that a key was here now.
@@ -39,14 +47,14 @@ impl Ghost {
         let now = self.now;
         let fingerprint = fingerprint(key_hash);
         let bucket = self.bucket(key_hash);
-        let age = |entry: &Entry| match entry.fingerprint {
+        let age = |entry: &Entry| match fingerprint_of(*entry) {
             // Its own place first, then one that nobody has, then that of the oldest.
             found if found == fingerprint => u64::MAX,
             0 => u64::MAX - 1,
-            _ => u64::from(now.wrapping_sub(entry.turn)),
+            _ => u64::from(now.wrapping_sub(*entry as u32)),
         };
-        if let Some(entry) = bucket.iter_mut().max_by_key(|entry| age(entry)) {
-            *entry = Entry { fingerprint, turn: now };
+        if let Some(place) = bucket.iter_mut().max_by_key(|place| age(place)) {
+            *place = entry(fingerprint, now);
         }
     }
 
@@ -54,9 +62,9 @@ impl Ghost {
     pub(super) fn take(&mut self, key_hash: u64) -> bool {
         let (turns, now) = (self.turns, self.now);
         let fingerprint = fingerprint(key_hash);
-        let entry = self.bucket(key_hash).iter_mut().find(|entry| entry.fingerprint == fingerprint);
-        let found = entry.map(std::mem::take);
-        found.is_some_and(|entry| now.wrapping_sub(entry.turn) < turns)
+        let mut places = self.bucket(key_hash).iter_mut();
+        let found = places.find(|place| fingerprint_of(**place) == fingerprint);
+        found.map(std::mem::take).is_some_and(|entry| now.wrapping_sub(entry as u32) < turns)
     }
 
     fn bucket(&mut self, key_hash: u64) -> &mut [Entry; PLACES] {

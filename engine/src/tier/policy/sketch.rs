@@ -2,12 +2,12 @@
 //!
 //! A count-min sketch: a key has four counters, shared with others, and its estimate is the least
 //! of them. Only counters that hold the estimate are raised ("conservative update"), which keeps
-//! strangers' counts out. All four lie in one cache line. Counters are halved in turns, so that the
-//! past fades without anybody having to wait for it.
+//! strangers' counts out. All four lie in 64 bytes. Counters are halved in turns, so that the past
+//! fades without anybody having to wait for it.
 //!
 //! Sources: Cormode and Muthukrishnan 2005; aging by halving: Einziger, Friedman, Manes 2017.
 
-/// Sixteen counters a word, eight words a cache line.
+/// Sixteen counters a word, eight words for the counters of a key.
 const WORDS_PER_BLOCK: usize = 8;
 const ROWS: u32 = 4;
 const COUNTER_BITS: u32 = 4;
@@ -15,9 +15,9 @@ const COUNTER_MAX: u64 = 15;
 /// Clears what halving moves from each counter into its neighbour.
 const HALVED: u64 = 0x7777_7777_7777_7777;
 
-#[repr(align(64))]
-#[derive(Clone, Debug)]
-struct Block([u64; WORDS_PER_BLOCK]);
+/// Plain numbers, because zeros of those come from the kernel untouched: a sketch for millions of
+/// keys takes memory as they come.
+type Block = [u64; WORDS_PER_BLOCK];
 
 /// Estimated frequencies of any number of keys.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ impl Sketch {
     /// Has so many words of sixteen counters.
     pub(super) fn new(words_count: u32) -> Self {
         let blocks = (words_count as usize).div_ceil(WORDS_PER_BLOCK).max(1);
-        Self { blocks: vec![Block([0; WORDS_PER_BLOCK]); blocks] }
+        Self { blocks: vec![[0; WORDS_PER_BLOCK]; blocks] }
     }
 
     /// The number of blocks to halve.
@@ -39,14 +39,14 @@ impl Sketch {
 
     /// Halves the counters of a block.
     pub(super) fn halve(&mut self, block: u32) {
-        for word in &mut self.blocks[block as usize].0 {
+        for word in &mut self.blocks[block as usize] {
             *word = *word >> 1 & HALVED;
         }
     }
 
     /// Returns the estimate for a key, which is never too low but for what has faded.
     pub(super) fn frequency(&self, key_hash: u64) -> u8 {
-        let block = &self.blocks[self.block(key_hash)].0;
+        let block = &self.blocks[self.block(key_hash)];
         let counters = places(key_hash).map(|(word, shift)| block[word] >> shift & COUNTER_MAX);
         counters.into_iter().min().unwrap_or(0) as u8
     }
@@ -60,7 +60,7 @@ impl Sketch {
     pub(super) fn raise(&mut self, key_hash: u64, frequency: u8) {
         let frequency = u64::from(frequency).min(COUNTER_MAX);
         let index = self.block(key_hash);
-        let block = &mut self.blocks[index].0;
+        let block = &mut self.blocks[index];
         for (word, shift) in places(key_hash) {
             if block[word] >> shift & COUNTER_MAX < frequency {
                 block[word] = block[word] & !(COUNTER_MAX << shift) | frequency << shift;
