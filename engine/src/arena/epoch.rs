@@ -4,32 +4,25 @@
 //! away. The writer takes something out, ends the epoch, and uses its memory again when no thread
 //! has a note of that epoch or an earlier one.
 //!
-//! Why it is right: a reader that could still find it looked before it saw that it was taken out,
-//! and noted its epoch before it looked. The writer's barrier, on all processors, makes that note
-//! visible before the writer looks for notes; a reader that comes after the barrier finds nothing.
-//! And whoever notes a later epoch has seen its beginning, so also what was taken out before it.
-//! (The scheme is that of quiescent states, McKenney & Slingwine 1998; barriers on one side only,
-//! Desnoyers et al., "User-Level Implementations of Read-Copy Update", 2012.)
+//! Why it is right: a reader notes, passes a full fence and looks; the writer takes out, passes a
+//! full fence and looks for notes. So either the writer sees the note, or the reader sees that the
+//! thing is gone. And whoever notes a later epoch has seen its beginning, so also what was taken
+//! out before it. (The scheme is that of quiescent states, McKenney & Slingwine 1998, and of
+//! epochs, Fraser 2004.)
 //!
-//! Why not a library: crossbeam-epoch has a reader pass a full barrier at each pin, which keeps the
-//! processor from working on the next lookup during this one. With it, a borrowed hit took 210 ns
-//! instead of 110 on the same machine. Where the kernel refuses barriers for others, readers here
-//! pass one too.
+//! Why not crossbeam-epoch, whose readers are as fast: there, whoever reads cleans up now and then,
+//! so that a lookup may free memory, and nobody can ask whether what he took out is free by now.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, compiler_fence, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Mutex, PoisonError};
-
-use crate::os::barrier;
 
 /// No note: epochs begin with 1.
 const NOT_READING: u64 = 0;
 
 /// The current epoch, of all arenas of the process.
 static CURRENT: AtomicU64 = AtomicU64::new(1);
-/// Whether readers can do without a barrier of their own. Set before the first arena has a reader.
-static WRITER_PAYS: AtomicBool = AtomicBool::new(false);
 /// Every note there is. Kept forever, because a reader's note has to outlive nothing but the
 /// process; one whose thread has ended serves the next thread.
 static NOTES: Mutex<Vec<&'static Note>> = Mutex::new(Vec::new());
@@ -59,13 +52,6 @@ pub(super) struct Guard {
     _not_send: PhantomData<*const ()>,
 }
 
-/// Prepares for readers; to be called before there can be any.
-pub(super) fn prepare() {
-    if barrier::is_available() {
-        WRITER_PAYS.store(true, Ordering::SeqCst);
-    }
-}
-
 /// Begins to read.
 #[inline]
 pub(super) fn pin() -> Guard {
@@ -92,12 +78,8 @@ impl Guard {
         note.depth.store(depth + 1, Ordering::Relaxed);
         if depth == 0 {
             note.epoch.store(CURRENT.load(Ordering::Acquire), Ordering::Relaxed);
-            // The note comes before whatever is read: for the processor by the writer's barrier.
-            if WRITER_PAYS.load(Ordering::Relaxed) {
-                compiler_fence(Ordering::SeqCst);
-            } else {
-                fence(Ordering::SeqCst);
-            }
+            // The note comes before whatever is read.
+            fence(Ordering::SeqCst);
         }
         Self { note, borrowed, _not_send: PhantomData }
     }
@@ -151,10 +133,7 @@ pub(super) fn end() -> u64 {
 /// The epoch of which, and of all before, nobody reads any more.
 pub(super) fn last_unread() -> u64 {
     let newest = CURRENT.load(Ordering::SeqCst) - 1;
-    if WRITER_PAYS.load(Ordering::Relaxed) && !barrier::of_all_threads() {
-        // It worked once. Nothing is known now, so nothing becomes free.
-        return NOT_READING;
-    }
+    // What was taken out comes before looking for notes.
     fence(Ordering::SeqCst);
     let notes = NOTES.lock().unwrap_or_else(PoisonError::into_inner);
     let noted = notes.iter().map(|note| note.epoch.load(Ordering::Acquire));
@@ -175,7 +154,6 @@ mod tests {
 
     #[test]
     fn a_guard_keeps_its_epoch_and_later_ones() {
-        prepare();
         let outer = pin();
         let inner = pin();
         let epoch = end();
@@ -187,7 +165,6 @@ mod tests {
 
     #[test]
     fn a_later_guard_does_not_keep_an_earlier_epoch() {
-        prepare();
         let epoch = end();
         let _later = pin();
         assert!(becomes_unread(epoch));

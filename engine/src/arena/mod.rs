@@ -78,7 +78,6 @@ struct Shared {
 /// # Errors
 /// [`ErrorKind::Full`](crate::ErrorKind::Full) if there is no address space or no memory.
 pub(crate) fn create(dimensions: usize, capacity_bytes: usize) -> Result<(Arena, Writer)> {
-    epoch::prepare();
     let shared = Arc::new(Shared {
         slots: Slots::new(dimensions, capacity_bytes)?,
         table: AtomicPtr::new(Arc::into_raw(Arc::new(Table::larger_than(None)?)).cast_mut()),

@@ -1,6 +1,5 @@
 //! System calls behind safe types. No policy, no formats.
 
-pub(crate) mod barrier;
 pub(crate) mod clock;
 pub(crate) mod file;
 pub(crate) mod limits;
