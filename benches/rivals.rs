@@ -75,20 +75,28 @@ fn render(
         "put µs", "put CPU", "MB/s", "cold p50", "cold p99", "open ms", "disk B"
     )?;
     let mut names: Vec<&str> = Vec::new();
-    for row in &report.hits {
-        if !names.contains(&row.engine) {
-            names.push(row.engine);
+    let hits = report.hits.iter().map(|row| row.engine);
+    for name in hits.chain(report.durable.iter().map(|row| row.engine)) {
+        if !names.contains(&name) {
+            names.push(name);
         }
     }
     for name in names {
         write!(out, "{name:18}")?;
-        report.hits.iter().filter(|row| row.engine == name).try_for_each(|row| hit(out, row))?;
+        let mut hits = report.hits.iter().filter(|row| row.engine == name).peekable();
+        if hits.peek().is_none() {
+            write!(out, "{:width$}", "", width = HIT_WIDTH * threads_counts.len())?;
+        }
+        hits.try_for_each(|row| hit(out, row))?;
         let durable = report.durable.iter().find(|row| row.engine == name);
         durable.map_or(Ok(()), |row| files(out, row))?;
         writeln!(out)?;
     }
     Ok(())
 }
+
+/// Of what [`hit`] writes.
+const HIT_WIDTH: usize = 22;
 
 fn hit(out: &mut dyn Write, row: &HitRow) -> io::Result<()> {
     write!(out, " {:>6.0} {:>7.0} {:>6.0}", row.p50_ns, row.p99_ns, row.cpu_ns)

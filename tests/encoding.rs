@@ -76,6 +76,9 @@ fn hot_cold_and_found_vectors_are_the_same_and_lose_no_more_than_they_may() {
         store.create_collection(NAME, options(encoding)).unwrap();
         // Loaded before they come, so that what commits show to searches is tried too.
         assert!(nearest(&store, NAME, &given[0]).is_empty());
+        // What replaces a hot vector is hot at once, and was not read from the database.
+        put(&store, NAME, &vectors(4, COUNT));
+        read(&store);
         put(&store, NAME, &given);
         let (hot, hot_count) = read(&store);
         assert!(hot_count > COUNT / 2, "{hot_count} are hot");

@@ -4,10 +4,11 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use op_dbus_engine::Record;
 use zerocopy::IntoBytes;
 
 use crate::hit::Step;
-use crate::traffic::{DIMENSIONS, VALUE_BYTES, fill_vector};
+use crate::traffic::{DIMENSIONS, VALUE_BYTES, fill_vector, key};
 
 /// Vectors of one batch, which is durable as a whole.
 pub(crate) const BATCH_COUNT: u32 = 1000;
@@ -57,10 +58,8 @@ pub(crate) trait Engine: Sized {
     /// Opens what is in `directory`, which exists, or makes it.
     fn open(directory: &Path, room: Room) -> io::Result<Self>;
 
-    /// Writes values of the keys from `first` on, and returns when they are durable.
-    ///
-    /// Shape: `vectors` is `[count, DIMENSIONS]`.
-    fn put_batch(&self, first: u32, vectors: &[f32]) -> io::Result<()>;
+    /// Writes the values of a batch, and returns when they are durable.
+    fn put_batch(&self, batch: &Batch) -> io::Result<()>;
 
     fn reader(&self) -> io::Result<Self::Reader<'_>>;
 
@@ -80,7 +79,7 @@ pub(crate) fn open<E: Engine>(directory: &Path, room: Room) -> io::Result<E> {
 pub(crate) fn fill<E: Engine>(engine: &E, keys_count: u32, step: Step<'_>) -> io::Result<()> {
     for first in (0..keys_count).step_by(BATCH_COUNT as usize) {
         let count = BATCH_COUNT.min(keys_count - first);
-        engine.put_batch(first, &vectors(first, count))?;
+        engine.put_batch(&Batch::new(first, count))?;
         step(&format!("filling {}: {first} of {keys_count} vectors", E::NAME))?;
     }
     Ok(())
@@ -93,6 +92,28 @@ pub(crate) fn vectors(first: u32, count: u32) -> Vec<f32> {
         fill_vector(index, vector);
     }
     vectors
+}
+
+/// Vectors to put, as engines take them.
+pub(crate) struct Batch {
+    /// The keys are those from this on.
+    pub(crate) first: u32,
+    /// Shape: `[count, DIMENSIONS]`.
+    pub(crate) vectors: Vec<f32>,
+    /// The same as our own engine takes it.
+    pub(crate) records: Vec<Record>,
+}
+
+impl Batch {
+    /// Makes the vectors of `count` keys from `first` on.
+    pub(crate) fn new(first: u32, count: u32) -> Self {
+        let vectors = vectors(first, count);
+        let records = (first..)
+            .zip(vectors.chunks_exact(DIMENSIONS))
+            .map(|(index, vector)| Record::new(key(index)).with_vector(vector.to_vec()))
+            .collect();
+        Self { first, vectors, records }
+    }
 }
 
 /// Reads all values and compares every byte.

@@ -7,7 +7,7 @@ use fjall::config::CompressionPolicy;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use zerocopy::IntoBytes;
 
-use crate::engine::{Engine, Reader, Room, lost};
+use crate::engine::{Batch, Engine, Reader, Room, lost};
 use crate::traffic::{DIMENSIONS, key};
 
 /// A database of one keyspace.
@@ -44,8 +44,8 @@ impl Engine for Fjall {
         Self::try_open(directory, room).map_err(io::Error::other)
     }
 
-    fn put_batch(&self, first: u32, vectors: &[f32]) -> io::Result<()> {
-        self.try_put_batch(first, vectors).map_err(io::Error::other)
+    fn put_batch(&self, batch: &Batch) -> io::Result<()> {
+        self.try_put_batch(batch.first, &batch.vectors).map_err(io::Error::other)
     }
 
     fn reader(&self) -> io::Result<&Self> {

@@ -7,7 +7,7 @@ use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, Env, EnvOpenOptions, WithTls};
 use zerocopy::IntoBytes;
 
-use crate::engine::{Engine, Reader, Room, lost};
+use crate::engine::{Batch, Engine, Reader, Room, lost};
 use crate::traffic::{DIMENSIONS, key};
 
 /// Address space for the file, which grows only as it is filled.
@@ -57,8 +57,8 @@ impl Engine for Lmdb {
         env.map(Self).map_err(io::Error::other)
     }
 
-    fn put_batch(&self, first: u32, vectors: &[f32]) -> io::Result<()> {
-        self.try_put_batch(first, vectors).map_err(io::Error::other)
+    fn put_batch(&self, batch: &Batch) -> io::Result<()> {
+        self.try_put_batch(batch.first, &batch.vectors).map_err(io::Error::other)
     }
 
     fn reader(&self) -> io::Result<LmdbReader<'_>> {

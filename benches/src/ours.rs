@@ -3,30 +3,40 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
-use op_dbus_engine::{Record, Store, StoreConfig, Vectors};
+use op_dbus_engine::{Store, StoreConfig, Vectors};
 use zerocopy::IntoBytes;
 
-use crate::engine::{Engine, Reader, Room, lost};
-use crate::traffic::{DIMENSIONS, key};
+use crate::engine::{Batch, Engine, Reader, Room, lost};
+use crate::traffic::key;
 
 const COLLECTION: &str = "hits";
 /// With so much the databases get all that they take at most.
 const LITTLE_CAPACITY_BYTES: u64 = 1 << 30;
+const HEAT_ROUNDS_COUNT: usize = 100;
+const HEAT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A store of one collection.
 pub(crate) struct Ours(Store);
 
 impl Ours {
-    /// Refuses to be measured for hits where there would be none.
-    pub(crate) fn check_all_hot(&self, keys_count: u32) -> io::Result<()> {
+    /// Reads all vectors until all are hot; refuses to be measured for hits where there would be
+    /// none.
+    pub(crate) fn heat(&self, keys_count: u32) -> io::Result<()> {
         let vectors = self.reader()?;
-        let is_hot =
-            |index: &u32| matches!(vectors.get(&key(*index)), Ok(Some(found)) if found.is_hot());
-        match (0..keys_count).find(|index| !is_hot(index)) {
-            None => Ok(()),
-            Some(index) => Err(io::Error::other(format!("key {index} is not hot"))),
+        let is_cold =
+            |index: &u32| !matches!(vectors.get(&key(*index)), Ok(Some(found)) if found.is_hot());
+        let mut cold_count = keys_count as usize;
+        // A vector is promoted when it is read, but not while the warm-up promotes another.
+        for _ in 0..HEAT_ROUNDS_COUNT {
+            cold_count = (0..keys_count).filter(is_cold).count();
+            if cold_count == 0 {
+                return Ok(());
+            }
+            std::thread::sleep(HEAT_PAUSE);
         }
+        Err(io::Error::other(format!("{cold_count} of {keys_count} vectors stay cold")))
     }
 }
 
@@ -51,12 +61,8 @@ impl Engine for Ours {
         Store::open(config).map(Self).map_err(io::Error::other)
     }
 
-    fn put_batch(&self, first: u32, vectors: &[f32]) -> io::Result<()> {
-        let batch: Vec<Record> = (first..)
-            .zip(vectors.chunks_exact(DIMENSIONS))
-            .map(|(index, vector)| Record::new(key(index)).with_vector(vector.to_vec()))
-            .collect();
-        self.0.put_batch(COLLECTION, &batch).map(drop).map_err(io::Error::other)
+    fn put_batch(&self, batch: &Batch) -> io::Result<()> {
+        self.0.put_batch(COLLECTION, &batch.records).map(drop).map_err(io::Error::other)
     }
 
     fn reader(&self) -> io::Result<Vectors<'_>> {

@@ -6,7 +6,7 @@ use std::path::Path;
 use redb::{Database, ReadableDatabase, TableDefinition};
 use zerocopy::IntoBytes;
 
-use crate::engine::{Engine, Reader, Room, lost};
+use crate::engine::{Batch, Engine, Reader, Room, lost};
 use crate::traffic::{DIMENSIONS, key};
 
 const VALUES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("values");
@@ -39,8 +39,8 @@ impl Engine for Redb {
         database.map(Self).map_err(io::Error::other)
     }
 
-    fn put_batch(&self, first: u32, vectors: &[f32]) -> io::Result<()> {
-        self.try_put_batch(first, vectors).map_err(io::Error::other)
+    fn put_batch(&self, batch: &Batch) -> io::Result<()> {
+        self.try_put_batch(batch.first, &batch.vectors).map_err(io::Error::other)
     }
 
     fn reader(&self) -> io::Result<&Self> {

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::engine::{BATCH_COUNT, Engine, Room, check, open, read_into, vectors, verify};
+use crate::engine::{BATCH_COUNT, Batch, Engine, Room, check, open, read_into, verify};
 use crate::fjall::Fjall;
 use crate::foyer::{self, Foyer};
 use crate::hit::{Contestant, HitBenchmark, HitRow, Step, median, percentile, thread_cpu};
@@ -20,7 +20,7 @@ use crate::lmdb::Lmdb;
 use crate::memory::Array;
 use crate::ours::Ours;
 use crate::redb::Redb;
-use crate::rocks::Rocks;
+use crate::rocks::{Rocks, RocksEntries};
 use crate::sled::Sled;
 use crate::traffic::{Numbers, VALUE_BYTES};
 
@@ -78,11 +78,12 @@ struct Contender {
     find_first: fn(&Path, u32, u32) -> io::Result<f64>,
 }
 
-const CONTENDERS: [Contender; 6] = [
+const CONTENDERS: [Contender; 7] = [
     Contender::new::<Ours>(),
     Contender::new::<Lmdb>(),
     Contender::new::<Redb>(),
     Contender::new::<Rocks>(),
+    Contender::new::<RocksEntries>(),
     Contender::new::<Sled>(),
     Contender::new::<Fjall>(),
 ];
@@ -180,7 +181,7 @@ impl RivalBenchmark {
         let (ours_reader, lmdb_reader) = (ours.reader()?, lmdb.reader()?);
         let (redb, rocks, sled, fjall) = (&redb, &rocks, &sled, &fjall);
         verify(&ours_reader, keys_count)?;
-        ours.check_all_hot(keys_count)?;
+        ours.heat(keys_count)?;
         verify(&lmdb_reader, keys_count)?;
         verify(&redb, keys_count)?;
         verify(&rocks, keys_count)?;
@@ -221,9 +222,9 @@ fn put<E: Engine>(directory: &Path, keys: Range<u32>) -> io::Result<Vec<Put>> {
     let mut puts = Vec::new();
     for first in keys.clone().step_by(BATCH_COUNT as usize) {
         let values_count = BATCH_COUNT.min(keys.end - first);
-        let vectors = vectors(first, values_count);
+        let batch = Batch::new(first, values_count);
         let (wall, cpu) = (Instant::now(), thread_cpu());
-        engine.put_batch(first, &vectors)?;
+        engine.put_batch(&batch)?;
         let (cpu, wall) = (thread_cpu() - cpu, wall.elapsed());
         puts.push(Put { values_count, wall_s: wall.as_secs_f64(), cpu_s: cpu.as_secs_f64() });
     }
@@ -316,7 +317,8 @@ mod tests {
         let directory = tempfile::tempdir().expect("a temporary directory");
         put::<Lmdb>(directory.path(), 0..10).expect("a file that can be written");
         let engine = open::<Lmdb>(directory.path(), Room::Little).expect("what was put");
-        engine.put_batch(3, &vectors(4, 1)).expect("a file that can be written");
+        let batch = Batch { first: 3, ..Batch::new(4, 1) };
+        engine.put_batch(&batch).expect("a file that can be written");
         let error = verify(&engine.reader().expect("a reader"), 10).expect_err("another value");
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         let error = verify(&engine.reader().expect("a reader"), 3).err();

@@ -8,7 +8,7 @@ use rocksdb::{
 };
 use zerocopy::IntoBytes;
 
-use crate::engine::{Engine, Reader, Room, lost};
+use crate::engine::{Batch, Engine, Reader, Room, lost};
 use crate::traffic::{DIMENSIONS, key};
 
 /// As our own engine has it.
@@ -17,8 +17,22 @@ const WRITE_BUFFER_BYTES: usize = WRITE_BUFFERS_BYTES / 4;
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
 const BACKGROUND_JOBS_COUNT: i32 = 2;
 
+/// Bytes of what our own engine writes in the same batch, beside each vector: the header of the
+/// encoded vector, a record without text and payload, and a change before its key.
+const VECTOR_HEADER_BYTES: usize = 16;
+const RECORD_BYTES: usize = 48;
+const CHANGE_HEADER_BYTES: usize = 16;
+
 /// A database of one column family.
 pub(crate) struct Rocks(DB);
+
+/// A database of three, that gets the same entries as the one below our own engine: what the
+/// engine's work costs without what its guarantees cost.
+pub(crate) struct RocksEntries(DB);
+
+const VECTORS: &str = "vectors";
+const RECORDS: &str = "records";
+const CHANGES: &str = "changes";
 
 impl Engine for Rocks {
     const NAME: &'static str = "RocksDB";
@@ -26,34 +40,15 @@ impl Engine for Rocks {
     type Reader<'a> = &'a Self;
 
     fn open(directory: &Path, room: Room) -> io::Result<Self> {
-        let cache_bytes = usize::try_from(room.cache_bytes()).map_err(io::Error::other)?;
-        let mut table = BlockBasedOptions::default();
-        table.set_block_cache(&Cache::new_lru_cache(cache_bytes));
-        table.set_bloom_filter(BLOOM_BITS_PER_KEY, false);
-        table.set_cache_index_and_filter_blocks(true);
-        table.set_pin_l0_filter_and_index_blocks_in_cache(true);
-        let mut options = Options::default();
-        options.create_if_missing(true);
-        options.set_paranoid_checks(true);
-        options.set_max_background_jobs(BACKGROUND_JOBS_COUNT);
-        options.set_db_write_buffer_size(WRITE_BUFFERS_BYTES);
-        options.set_write_buffer_size(WRITE_BUFFER_BYTES);
-        options.set_block_based_table_factory(&table);
-        options.set_compression_type(DBCompressionType::None);
-        options.set_log_level(LogLevel::Warn);
-        options.set_stats_dump_period_sec(0);
-        options.set_stats_persist_period_sec(0);
-        DB::open(&options, directory).map(Self).map_err(io::Error::other)
+        DB::open(&options(room)?, directory).map(Self).map_err(io::Error::other)
     }
 
-    fn put_batch(&self, first: u32, vectors: &[f32]) -> io::Result<()> {
-        let mut batch = WriteBatch::default();
-        for (index, vector) in (first..).zip(vectors.chunks_exact(DIMENSIONS)) {
-            batch.put(key(index), vector.as_bytes());
+    fn put_batch(&self, batch: &Batch) -> io::Result<()> {
+        let mut writes = WriteBatch::default();
+        for (index, vector) in (batch.first..).zip(batch.vectors.chunks_exact(DIMENSIONS)) {
+            writes.put(key(index), vector.as_bytes());
         }
-        let mut options = WriteOptions::default();
-        options.set_sync(true);
-        self.0.write_opt(batch, &options).map_err(io::Error::other)
+        write(&self.0, writes)
     }
 
     fn reader(&self) -> io::Result<&Self> {
@@ -67,4 +62,72 @@ impl Reader for &Rocks {
         let found = self.0.get_pinned(key(index)).map_err(io::Error::other)?;
         found.map(|value| read(&value)).ok_or_else(|| lost(Rocks::NAME, index))
     }
+}
+
+impl Engine for RocksEntries {
+    const NAME: &'static str = "RocksDB 3 entries";
+
+    type Reader<'a> = &'a Self;
+
+    fn open(directory: &Path, room: Room) -> io::Result<Self> {
+        let mut options = options(room)?;
+        options.create_missing_column_families(true);
+        let families = [VECTORS, RECORDS, CHANGES].map(|name| (name, options.clone()));
+        DB::open_cf_with_opts(&options, directory, families).map(Self).map_err(io::Error::other)
+    }
+
+    fn put_batch(&self, batch: &Batch) -> io::Result<()> {
+        let family = |name| self.0.cf_handle(name).expect("a family that was opened");
+        let (vectors, records, changes) = (family(VECTORS), family(RECORDS), family(CHANGES));
+        let mut writes = WriteBatch::default();
+        for (index, vector) in (batch.first..).zip(batch.vectors.chunks_exact(DIMENSIONS)) {
+            let key = key(index);
+            let value = [&[0; VECTOR_HEADER_BYTES], vector.as_bytes()].concat();
+            writes.put_cf(vectors, key, value);
+            writes.put_cf(records, key, [0; RECORD_BYTES]);
+            writes.put_cf(changes, key, [&[0; CHANGE_HEADER_BYTES], &key[..]].concat());
+        }
+        write(&self.0, writes)
+    }
+
+    fn reader(&self) -> io::Result<&Self> {
+        Ok(self)
+    }
+}
+
+impl Reader for &RocksEntries {
+    #[inline]
+    fn get<T>(&self, index: u32, read: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
+        let vectors = self.0.cf_handle(VECTORS).expect("a family that was opened");
+        let found = self.0.get_pinned_cf(vectors, key(index)).map_err(io::Error::other)?;
+        let found = found.as_deref().and_then(|value| value.get(VECTOR_HEADER_BYTES..));
+        found.map(read).ok_or_else(|| lost(RocksEntries::NAME, index))
+    }
+}
+
+fn options(room: Room) -> io::Result<Options> {
+    let cache_bytes = usize::try_from(room.cache_bytes()).map_err(io::Error::other)?;
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(&Cache::new_lru_cache(cache_bytes));
+    table.set_bloom_filter(BLOOM_BITS_PER_KEY, false);
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.set_paranoid_checks(true);
+    options.set_max_background_jobs(BACKGROUND_JOBS_COUNT);
+    options.set_db_write_buffer_size(WRITE_BUFFERS_BYTES);
+    options.set_write_buffer_size(WRITE_BUFFER_BYTES);
+    options.set_block_based_table_factory(&table);
+    options.set_compression_type(DBCompressionType::None);
+    options.set_log_level(LogLevel::Warn);
+    options.set_stats_dump_period_sec(0);
+    options.set_stats_persist_period_sec(0);
+    Ok(options)
+}
+
+fn write(db: &DB, writes: WriteBatch) -> io::Result<()> {
+    let mut options = WriteOptions::default();
+    options.set_sync(true);
+    db.write_opt(writes, &options).map_err(io::Error::other)
 }

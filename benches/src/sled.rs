@@ -6,10 +6,10 @@
 use std::io;
 use std::path::Path;
 
-use sled::{Batch, Config, Db};
+use sled::{Config, Db};
 use zerocopy::IntoBytes;
 
-use crate::engine::{Engine, Reader, Room, lost};
+use crate::engine::{Batch, Engine, Reader, Room, lost};
 use crate::traffic::{DIMENSIONS, key};
 
 /// A database, of which the tree without a name is used.
@@ -25,12 +25,12 @@ impl Engine for Sled {
         config.open().map(Self).map_err(io::Error::from)
     }
 
-    fn put_batch(&self, first: u32, vectors: &[f32]) -> io::Result<()> {
-        let mut batch = Batch::default();
-        for (index, vector) in (first..).zip(vectors.chunks_exact(DIMENSIONS)) {
-            batch.insert(&key(index), vector.as_bytes());
+    fn put_batch(&self, batch: &Batch) -> io::Result<()> {
+        let mut writes = sled::Batch::default();
+        for (index, vector) in (batch.first..).zip(batch.vectors.chunks_exact(DIMENSIONS)) {
+            writes.insert(&key(index), vector.as_bytes());
         }
-        self.0.apply_batch(batch)?;
+        self.0.apply_batch(writes)?;
         self.0.flush()?;
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! A record as callers give and get it, and what makes one acceptable.
 
+use op_dbus_formats::embedding::check_finite;
 use op_dbus_formats::record::{
     KEY_LEN_MAX_BYTES, PAYLOAD_LEN_MAX_BYTES, Payload, TEXT_LEN_MAX_BYTES,
 };
@@ -93,9 +94,9 @@ impl Record {
             return invalid(format!("the text has {len} bytes, more than {TEXT_LEN_MAX_BYTES}"));
         }
         if let Some(vector) = &self.vector
-            && let Some(index) = vector.iter().position(|x| !x.is_finite())
+            && let Err(error) = check_finite(vector)
         {
-            return invalid(format!("element {index} of the vector is not a finite number"));
+            return invalid(error.to_string());
         }
         let payload_bytes = match &self.payload {
             Payload::None => 0,

@@ -223,6 +223,19 @@ pub fn encode(
     Ok(bytes)
 }
 
+/// Finds a vector in its bytes, if it lies there as in memory: [`Encoding::F32`],
+/// [`Packing::Plain`], aligned, on a little-endian processor. Shape: `[dimensions]`.
+///
+/// For bytes that [`encode`] has just made: nothing is checked.
+#[must_use]
+pub fn floats_of(bytes: &[u8]) -> Option<&[f32]> {
+    let (raw, elements) = RawEmbedding::ref_from_prefix(bytes).ok()?;
+    let as_in_memory = raw.encoding == Encoding::F32 as u8
+        && raw.packing == Packing::Plain as u8
+        && cfg!(target_endian = "little");
+    as_in_memory.then(|| <[f32]>::ref_from_bytes(elements).ok()).flatten()
+}
+
 /// A stored embedding, checked and not yet decoded.
 #[derive(Clone, Copy, Debug)]
 pub struct EncodedEmbedding<'a> {
@@ -338,11 +351,16 @@ pub(crate) fn check_dimensions(dimensions: usize) -> Result<(), FormatError> {
 }
 
 /// Checks that every number of `vector` is finite.
-pub(crate) fn check_finite(vector: &[f32]) -> Result<(), FormatError> {
-    match vector.iter().position(|number| !number.is_finite()) {
-        Some(index) => Err(FormatError::NotFinite { index: index as u64 }),
-        None => Ok(()),
+///
+/// # Errors
+/// [`FormatError::NotFinite`] with the first that is not.
+pub fn check_finite(vector: &[f32]) -> Result<(), FormatError> {
+    // A loop that ends early is not made vector code.
+    if vector.iter().fold(true, |all, number| all & number.is_finite()) {
+        return Ok(());
     }
+    let index = vector.iter().position(|number| !number.is_finite()).unwrap_or_default();
+    Err(FormatError::NotFinite { index: index as u64 })
 }
 
 fn check_len(elements: &[u8], expected: usize) -> Result<(), FormatError> {
@@ -384,6 +402,9 @@ mod tests {
             let decoded = EncodedEmbedding::parse(&bytes).unwrap().to_vec().unwrap();
             let bits = |vector: &[f32]| vector.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
             assert_eq!(bits(&decoded), bits(&vector));
+            if let Some(floats) = floats_of(&bytes) {
+                assert_eq!(bits(floats), bits(&vector));
+            }
         }
     }
 

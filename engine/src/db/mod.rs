@@ -176,7 +176,12 @@ impl Database {
     }
 
     pub(crate) fn batch(&self) -> Batch<'_> {
-        Batch { database: self, batch: WriteBatch::default() }
+        self.batch_with_capacity(0)
+    }
+
+    /// Begins a batch that takes so many bytes without growing.
+    pub(crate) fn batch_with_capacity(&self, capacity_bytes: usize) -> Batch<'_> {
+        Batch { database: self, batch: WriteBatch::with_capacity_bytes(capacity_bytes) }
     }
 
     /// Asks whether writes are accepted, by one of nothing: after an error in the background, such

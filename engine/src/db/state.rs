@@ -24,6 +24,7 @@ use std::sync::atomic::{self, AtomicBool, AtomicU64};
 use op_dbus_formats::acknowledged::{ACKNOWLEDGED_LEN_BYTES, Acknowledged};
 use op_dbus_formats::change::{Change, Operation};
 use op_dbus_formats::collection::{CollectionId, CollectionName, CollectionSpec};
+use op_dbus_formats::embedding::floats_of;
 use rocksdb::DBCompressionType::{Lz4, None as Uncompressed};
 
 use super::{Batch, Creation, Database, DatabaseMemory, Family, Pinned, Sync, Walk};
@@ -48,6 +49,9 @@ const EXPIRIES: Family = Family { name: "expiries", compression: Lz4 };
 const DEFAULT: Family = Family { name: "default", compression: Lz4 };
 const FAMILIES: [Family; 8] =
     [DEFAULT, META, COLLECTIONS, RECORDS, VECTORS, CHANGES, HISTORY, EXPIRIES];
+
+/// What a batch takes for an entry beside its key and value, and what little values take.
+const ENTRY_BYTES: usize = 32;
 
 const SEQUENCE_KEY: &[u8] = b"sequence";
 
@@ -80,7 +84,8 @@ pub(crate) enum Action {
     Put {
         record: Vec<u8>,
         given_vector: Option<Vec<u8>>,
-        indexed: Option<Vec<f32>>,
+        /// What searches see, where it is not what was given as it is.
+        decoded: Option<Vec<f32>>,
         /// As in the record.
         expires_at_unix_ms: Option<u64>,
     },
@@ -91,6 +96,12 @@ pub(crate) enum Action {
 }
 
 impl Mutation {
+    /// What searches see of the record; `None` if it has no vector.
+    pub(crate) fn vector(&self) -> Option<&[f32]> {
+        let Action::Put { given_vector, decoded, .. } = &self.action else { return None };
+        decoded.as_deref().or_else(|| floats_of(given_vector.as_deref()?))
+    }
+
     /// Bytes this adds to a write batch, keys of the other families included.
     pub(crate) fn batch_bytes(&self) -> usize {
         let key_bytes = self.key.len() + size_of::<CollectionId>();
@@ -101,7 +112,7 @@ impl Mutation {
             Action::Remove | Action::Expire { .. } => 0,
         };
         let copies_count = if self.versions_kept > 0 { 2 } else { 1 };
-        5 * key_bytes + copies_count * value_bytes
+        5 * (key_bytes + ENTRY_BYTES) + copies_count * value_bytes
     }
 }
 
@@ -174,7 +185,8 @@ impl StateDatabase {
             return Ok(());
         }
         let Settled { expired_before, stale } = self.settle(mutations)?;
-        let mut batch = self.db.batch();
+        let capacity_bytes = mutations.iter().map(Mutation::batch_bytes).sum();
+        let mut batch = self.db.batch_with_capacity(capacity_bytes);
         for entry in stale {
             batch.remove(EXPIRIES, &entry);
         }
@@ -251,6 +263,35 @@ impl StateDatabase {
 
     pub(crate) fn record(&self, id: CollectionId, key: &[u8]) -> Result<Option<Pinned<'_>>> {
         self.db.get(RECORDS, &record_key(id, key))
+    }
+
+    /// Says of each record whether it is stored as the mutation would store it; their keys differ.
+    pub(crate) fn are_stored(&self, mutations: &[Mutation]) -> Result<Vec<bool>> {
+        let mut keys: Vec<(Vec<u8>, usize)> = mutations
+            .iter()
+            .enumerate()
+            .map(|(index, mutation)| (record_key(mutation.collection, &mutation.key), index))
+            .collect();
+        keys.sort_unstable();
+        let mut are_stored = vec![false; mutations.len()];
+        let stored = self.db.get_ascending(RECORDS, keys.iter().map(|(key, _)| key));
+        for ((key, index), stored) in keys.iter().zip(stored) {
+            let index = *index;
+            let Action::Put { record, given_vector, .. } = &mutations[index].action else {
+                continue;
+            };
+            if stored?.as_deref() != Some(&record[..]) {
+                continue;
+            }
+            are_stored[index] = match given_vector {
+                None => true,
+                Some(vector) => {
+                    let stored = self.db.get(VECTORS, key)?;
+                    stored.as_deref() == Some(&vector[..])
+                }
+            };
+        }
+        Ok(are_stored)
     }
 
     pub(crate) fn vector(&self, id: CollectionId, key: &[u8]) -> Result<Option<Pinned<'_>>> {
@@ -412,7 +453,7 @@ mod tests {
 
     fn put(key: &[u8], expires_at_unix_ms: Option<u64>) -> Mutation {
         let record = Record { expires_at_unix_ms, ..Record::default() }.encode().unwrap();
-        let action = Action::Put { record, given_vector: None, indexed: None, expires_at_unix_ms };
+        let action = Action::Put { record, given_vector: None, decoded: None, expires_at_unix_ms };
         Mutation { collection: COLLECTION, key: key.to_vec(), action, versions_kept: 2 }
     }
 

@@ -1,10 +1,11 @@
 //! Putting and removing: validate, embed, encode, commit.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use op_dbus_formats::FormatError;
-use op_dbus_formats::embedding::{self, EncodedEmbedding, Encoding, Packing};
+use op_dbus_formats::embedding::{self, EncodedEmbedding, Encoding, Packing, floats_of};
 use op_dbus_formats::record::{self as format, EmbeddingSource};
 
 use super::collection::{Collection, CollectionOptions};
@@ -103,7 +104,8 @@ impl Store {
         }
         keep_last_of_equal_keys(&mut mutations);
         let distinct = mutations.len();
-        self.drop_unchanged(&mut mutations)?;
+        let mut are_stored = self.state.are_stored(&mutations)?.into_iter();
+        mutations.retain(|_| are_stored.next() == Some(false));
         report.unchanged = (distinct - mutations.len()) as u64;
         self.commit(mutations)?;
         self.trim_changes();
@@ -213,30 +215,6 @@ impl Store {
         self.cache.get_or_embed(&embedder, &texts)
     }
 
-    fn drop_unchanged(&self, mutations: &mut Vec<Mutation>) -> Result<()> {
-        let mut error = None;
-        mutations.retain(|mutation| match self.is_stored(mutation) {
-            Ok(stored) => !stored,
-            Err(found) => {
-                error.get_or_insert(found);
-                true
-            }
-        });
-        error.map_or(Ok(()), Err)
-    }
-
-    fn is_stored(&self, mutation: &Mutation) -> Result<bool> {
-        let Action::Put { record, given_vector, .. } = &mutation.action else { return Ok(false) };
-        let (collection, key) = (mutation.collection, &mutation.key);
-        if self.state.record(collection, key)?.as_deref() != Some(&record[..]) {
-            return Ok(false);
-        }
-        match given_vector {
-            None => Ok(true),
-            Some(vector) => Ok(self.state.vector(collection, key)?.as_deref() == Some(&vector[..])),
-        }
-    }
-
     /// Commits mutations. Without any, waits for earlier ones, so that a caller who is told that
     /// a record is stored finds it.
     pub(super) fn commit(&self, mutations: Vec<Mutation>) -> Result<()> {
@@ -267,18 +245,14 @@ impl Store {
             else {
                 continue;
             };
-            if !collection.spec.has_space() {
+            let Some(pool) = self.tier.existing_pool(collection.spec.dimensions as usize) else {
                 continue;
-            }
-            let Ok(pool) = self.tier.pool(collection.spec.dimensions as usize) else { continue };
+            };
             let (tier_key, budget) = (collection.tier_key(&mutation.key), self.tier.budget());
             match &mutation.action {
-                Action::Put {
-                    given_vector: Some(_),
-                    indexed: Some(vector),
-                    expires_at_unix_ms,
-                    ..
-                } => {
+                Action::Put { given_vector: Some(_), expires_at_unix_ms, .. }
+                    if let Some(vector) = mutation.vector() =>
+                {
                     let expires_at_unix_ms = expires_at_unix_ms.unwrap_or(NEVER);
                     let contents = Contents { key: tier_key, expires_at_unix_ms, vector };
                     let locator = record_locator(mutation.collection, &mutation.key);
@@ -308,11 +282,11 @@ impl Store {
 }
 
 fn apply(index: &mut ExactIndex, mutation: &Mutation) -> Result<()> {
-    match &mutation.action {
-        Action::Put { indexed: Some(vector), .. } => {
+    match mutation.vector() {
+        Some(vector) => {
             index.insert(&mutation.key, vector)?;
         }
-        Action::Put { indexed: None, .. } | Action::Remove | Action::Expire { .. } => {
+        None => {
             index.remove(&mutation.key);
         }
     }
@@ -362,7 +336,7 @@ fn encode(
     };
     let given =
         record.vector.as_deref().map(|vector| encode_given(vector, collection.spec.encoding));
-    let (given_vector, stored) = given.transpose().map_err(unfit)?.unzip();
+    let (given_vector, decoded) = given.transpose().map_err(unfit)?.unzip();
     let source = match (&given_vector, &embedding) {
         (Some(_), _) => EmbeddingSource::Given,
         (None, Some(embedding)) => EmbeddingSource::Cached(embedding.key),
@@ -376,14 +350,14 @@ fn encode(
     }
     .encode()
     .map_err(unfit)?;
-    let indexed = stored.or(embedding.map(|embedding| embedding.vector));
+    let decoded = decoded.flatten().or(embedding.map(|embedding| embedding.vector));
     Ok(Mutation {
         collection: collection.spec.id,
         key: record.key.clone(),
         action: Action::Put {
             record: encoded,
             given_vector,
-            indexed,
+            decoded,
             expires_at_unix_ms: record.expires_at_unix_ms,
         },
         versions_kept: collection.spec.versions_kept,
@@ -391,20 +365,23 @@ fn encode(
 }
 
 /// Encodes a vector. Also returns what reading it back will give, which is what may be shown to
-/// readers and searches.
-fn encode_given(vector: &[f32], encoding: Encoding) -> Result<(Vec<u8>, Vec<f32>), FormatError> {
+/// readers and searches, unless it lies in the encoding as it is.
+fn encode_given(
+    vector: &[f32],
+    encoding: Encoding,
+) -> Result<(Vec<u8>, Option<Vec<f32>>), FormatError> {
     let encoded = embedding::encode(vector, encoding, Packing::Plain)?;
-    let stored = match encoding {
-        Encoding::F32 => vector.to_vec(),
-        Encoding::F16 | Encoding::I8 => EncodedEmbedding::parse(&encoded)?.to_vec()?,
-    };
-    Ok((encoded, stored))
+    if floats_of(&encoded).is_some() {
+        return Ok((encoded, None));
+    }
+    let decoded = EncodedEmbedding::parse(&encoded)?.to_vec()?;
+    Ok((encoded, Some(decoded)))
 }
 
 /// Keeps one mutation a key, the last, so that a report can compare each with what is stored.
 fn keep_last_of_equal_keys(mutations: &mut Vec<Mutation>) {
-    let mut seen = std::collections::HashSet::new();
-    mutations.reverse();
-    mutations.retain(|mutation| seen.insert(mutation.key.clone()));
-    mutations.reverse();
+    let mut seen = HashSet::with_capacity(mutations.len());
+    let mut are_last: Vec<bool> =
+        mutations.iter().rev().map(|mutation| seen.insert(&mutation.key[..])).collect();
+    mutations.retain(|_| are_last.pop() == Some(true));
 }

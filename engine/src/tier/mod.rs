@@ -153,6 +153,14 @@ impl Tier {
         Ok(pool)
     }
 
+    /// The pool of one length, if anybody reads vectors of it.
+    ///
+    /// A change need not be told to a pool that is made after it was committed.
+    pub(crate) fn existing_pool(&self, dimensions: usize) -> Option<Arc<Pool>> {
+        let pools = self.shared.pools.read().unwrap_or_else(PoisonError::into_inner);
+        pools.get(&dimensions).cloned()
+    }
+
     pub(crate) fn pools(&self) -> Vec<Arc<Pool>> {
         self.shared.pools()
     }

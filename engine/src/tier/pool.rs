@@ -251,11 +251,13 @@ impl Pool {
         self.counters.promoted.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Takes note that a vector was written; keeps the new one if there is room or it was hot.
+    /// Takes note that a vector was written; keeps the new one if the old one was hot.
+    ///
+    /// Others wait for their first reader: to bring in each that is written took a sixth of the
+    /// time of a put, and a load of many would wash out what is hot.
     pub(crate) fn put(&self, contents: &Contents<'_>, locator: Option<&[u8]>, budget: &Budget) {
         let mut desk = self.desk();
-        let was_hot = self.forget(&mut desk, contents.key, Departure::Change, budget);
-        if was_hot || !budget.is_full() {
+        if self.forget(&mut desk, contents.key, Departure::Change, budget) {
             let access = Access::new(self.clock.load(Ordering::Relaxed));
             self.insert(&mut desk, contents, locator, access, budget);
             self.counters.promoted.fetch_add(1, Ordering::Relaxed);

@@ -2,6 +2,7 @@
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
+use zerocopy::IntoBytes;
 
 use super::{Encoding, check_finite};
 use crate::FormatError;
@@ -19,6 +20,9 @@ pub(super) fn push(
     bytes: &mut Vec<u8>,
 ) -> Result<(), FormatError> {
     match encoding {
+        Encoding::F32 if cfg!(target_endian = "little") => {
+            bytes.extend_from_slice(vector.as_bytes());
+        }
         Encoding::F32 => bytes.extend(vector.iter().flat_map(|number| number.to_le_bytes())),
         Encoding::F16 => {
             for (block_index, block) in vector.chunks(BLOCK_LEN).enumerate() {
@@ -82,6 +86,10 @@ pub(super) fn decode(
     vector: &mut [f32],
 ) -> Result<(), FormatError> {
     match encoding {
+        Encoding::F32 if cfg!(target_endian = "little") => {
+            vector.as_mut_bytes().copy_from_slice(elements);
+            check_finite(vector)
+        }
         Encoding::F32 => {
             for (number, bytes) in vector.iter_mut().zip(elements.as_chunks().0) {
                 *number = f32::from_le_bytes(*bytes);
