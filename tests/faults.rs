@@ -275,7 +275,8 @@ fn the_shim_sees_the_writes_of_rocksdb_and_our_own() {
 #[test]
 fn a_write_torn_in_silence_is_caught() {
     const LOG_OF_STATE: &str = "*/@state/db/*.log";
-    const AT: [u64; 3] = [10, 30, 50];
+    // In sessions that are not closed: what a log loses after that is in tables.
+    const AT: [u64; 3] = [10, 20, 50];
     let shim = Shim::build();
     let story = Story::new();
     for at in AT {

@@ -503,6 +503,7 @@ impl EmbeddingCache {
             tier: self.tier_stats(),
         };
         write_meta(&self.db, COUNTERS, &saved);
+        self.db.close();
     }
 
     fn tier_stats(&self) -> TierStats {

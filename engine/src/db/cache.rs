@@ -174,6 +174,11 @@ impl CacheDatabase {
         self.db.path()
     }
 
+    /// As [`Database::close`].
+    pub(crate) fn close(&self) {
+        self.db.close(&FAMILIES);
+    }
+
     pub(crate) fn memory_bytes(&self) -> u64 {
         self.db.memory_bytes(&FAMILIES)
     }

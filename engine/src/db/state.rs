@@ -319,6 +319,11 @@ impl StateDatabase {
         Records { records, vectors }
     }
 
+    /// Writes out what is in memory, so that the next opening need not. Without it the log has it.
+    pub(crate) fn close(&self) {
+        self.db.close(&FAMILIES);
+    }
+
     /// Writes out what is in memory, so that what was removed can be compacted away.
     pub(crate) fn flush(&self) -> Result<()> {
         self.db.flush(&FAMILIES)

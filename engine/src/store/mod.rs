@@ -306,10 +306,11 @@ impl Store {
     /// Closes the store and keeps its counters and what is hot.
     ///
     /// Nothing acknowledged depends on this; a store that is only dropped loses statistics and
-    /// warmth.
+    /// warmth, and is opened more slowly next time.
     pub fn close(mut self) {
         self.save_warmth();
         self.cache.close();
+        self.state.close();
     }
 
     fn decode(

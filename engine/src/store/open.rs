@@ -45,27 +45,28 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
     file::check_owner(&layout.state())?;
     let store_file = read_store_file(&layout.state())?;
     let memory = MemoryCap::find(config.capacity_bytes);
-    let state = StateDatabase::open(&layout.state(), Creation::Refuse, memory.database())?;
-    let state = Arc::new(state);
-    if space.relieve() {
+    file::create_directories(&layout.cache())?;
+    let traces = trace_directory(&layout.timing());
+    let recorder = Arc::new(Recorder::open(traces, store_file.store_id));
+    let tier = Arc::new(Tier::new(memory.tier_bytes(), config.policy, Arc::clone(&recorder))?);
+    let was_relieved = space.relieve();
+    let (state, cache) = std::thread::scope(|scope| {
+        // At the same time, as each waits for the disk most of its time.
+        let cache = scope.spawn(|| {
+            let path = database(&layout.cache());
+            let (seed, memory) = (store_file.hash_seed, memory.database());
+            EmbeddingCache::open(&path, seed, memory, config.cache_disk_bytes, Arc::clone(&tier))
+        });
+        let state = StateDatabase::open(&layout.state(), Creation::Refuse, memory.database());
+        let cache = cache.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok((Arc::new(state?), Arc::new(cache?)))
+    })?;
+    if was_relieved {
         state.pause_compactions();
     }
     let commits = CommitQueue::new(state.last_sequence()?);
     let followers = followers(&state);
     let collections = collections(&state, store_file.hash_seed)?;
-    file::create_directories(&layout.cache())?;
-    let recorder = Recorder::open(trace_directory(&layout.timing()), store_file.store_id);
-    let recorder = Arc::new(recorder);
-    let tier = Tier::new(memory.tier_bytes(), config.policy, Arc::clone(&recorder))?;
-    let tier = Arc::new(tier);
-    let cache = EmbeddingCache::open(
-        &database(&layout.cache()),
-        store_file.hash_seed,
-        memory.database(),
-        config.cache_disk_bytes,
-        Arc::clone(&tier),
-    )?;
-    let cache = Arc::new(cache);
     let sources = Sources {
         state: Arc::clone(&state),
         cache: Arc::clone(&cache),
