@@ -1,7 +1,7 @@
 //! The arena against a plain map, and under readers that never stop.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::*;
 
@@ -109,13 +109,16 @@ fn wrong_reads(ignores_readers: bool, rounds: u32) -> u64 {
     const KEYS_COUNT: u32 = 256;
     let (arena, mut writer) = slots(64);
     writer.ignores_readers = ignores_readers;
-    let ended = AtomicBool::new(false);
+    let (ended, began_count) = (AtomicBool::new(false), AtomicU32::new(0));
     let read = |seed: u64| {
         let mut random = Random(seed);
         let (mut wrong, mut found) = (0_u64, 0_u64);
         while !ended.load(Ordering::Relaxed) {
             let number = random.below(KEYS_COUNT);
             let Some(hot) = arena.find(key(number)) else { continue };
+            if found == 0 {
+                began_count.fetch_add(1, Ordering::Relaxed);
+            }
             found += 1;
             // Lets the writer run between finding and reading, now and then.
             if found % 16 == 0 {
@@ -123,13 +126,15 @@ fn wrong_reads(ignores_readers: bool, rounds: u32) -> u64 {
             }
             wrong += u64::from(hot.iter().any(|element| *element != number as f32));
         }
-        assert!(found > 0);
         wrong
     };
     std::thread::scope(|scope| {
         let readers: Vec<_> = (1..=3).map(|seed| scope.spawn(move || read(seed))).collect();
         let mut random = Random(9);
-        for _ in 0..rounds {
+        let mut round = 0;
+        // Not before each reader has something to read.
+        while round < rounds || began_count.load(Ordering::Relaxed) < 3 {
+            round += 1;
             let number = random.below(KEYS_COUNT);
             match writer.find(key(number)) {
                 Some(slot) => writer.remove(slot),
