@@ -262,6 +262,8 @@ fn the_shim_sees_the_writes_of_rocksdb_and_our_own() {
     saw("tables", &|e| extension(e) == Some("sst".into()) && writes(e));
     saw("the file STORE", &|e| name(e) == Some("STORE".into()) && syncs(e));
     saw("the file ACKNOWLEDGED", &|e| name(e) == Some("ACKNOWLEDGED".into()) && writes(e));
+    saw("files of hot vectors", &|e| extension(e) == Some("arena".into()) && syncs(e));
+    saw("their manifest", &|e| e.path.ends_with("@vectors/MANIFEST") && writes(e));
     saw("the store's birth", &|e| e.change == Change::Rename { to: "store/@state".into() });
     saw("compaction", &|e| extension(e) == Some("sst".into()) && e.change == Change::Remove);
     // An acknowledged step is one sync of the log, at least.

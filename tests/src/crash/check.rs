@@ -37,6 +37,8 @@ pub struct Observed {
     pub counted: u64,
     /// Records that a search with their own vector does not find.
     pub unsearchable: Vec<String>,
+    /// Records whose vector in memory, or in a file of hot vectors, is another.
+    pub stale: Vec<String>,
 }
 
 /// A broken promise.
@@ -88,6 +90,11 @@ pub enum Finding {
         /// Records that the store counts.
         counted: u64,
     },
+    /// What was kept of hot vectors is older than the record.
+    Stale {
+        /// The key of the record.
+        key: String,
+    },
     /// A search does not find a record that is there.
     Unsearchable {
         /// The key not found.
@@ -124,6 +131,7 @@ impl fmt::Display for Finding {
             Self::MiscountedRecords { records, counted } => {
                 write!(f, "the store counts {counted} records and has {records}")
             }
+            Self::Stale { key } => write!(f, "the vector of {key} in memory is not that on disk"),
             Self::Unsearchable { key } => write!(f, "no search finds {key}"),
             Self::Writer(problem) => write!(f, "the writer: {problem}"),
         }
@@ -156,10 +164,26 @@ fn read(store: &Path) -> op_dbus_engine::Result<Observed> {
             unsearchable.push(String::from_utf8_lossy(&record.key).into_owned());
         }
     }
+    let stale = stale(&store, &records)?;
     let stats = store.stats()?;
     let counted = stats.collections.iter().map(|collection| collection.records).sum();
     store.close();
-    Ok(Observed { records, sequence: stats.sequence, counted, unsearchable })
+    Ok(Observed { records, sequence: stats.sequence, counted, unsearchable, stale })
+}
+
+/// The keys whose vectors, read as hot ones are, differ from those of their records.
+fn stale(store: &Store, records: &[Record]) -> op_dbus_engine::Result<Vec<String>> {
+    let mut stale = Vec::new();
+    if records.iter().all(|record| record.vector.is_none()) {
+        return Ok(stale);
+    }
+    let vectors = store.vectors(COLLECTION)?;
+    for Record { key, vector, .. } in records {
+        if vector.is_some() && vectors.get(key)?.as_deref() != vector.as_deref() {
+            stale.push(String::from_utf8_lossy(key).into_owned());
+        }
+    }
+    Ok(stale)
 }
 
 /// Judges a store, given the sequence it had and, by writer, what was done to it since.
@@ -196,6 +220,7 @@ pub fn check(
         let key = String::from_utf8_lossy(key).into_owned();
         Finding::Torn { key, problem: "a key of no writer".to_owned() }
     }));
+    findings.extend(observed.stale.iter().cloned().map(|key| Finding::Stale { key }));
     findings.extend(observed.unsearchable.iter().cloned().map(|key| Finding::Unsearchable { key }));
     if observed.counted != observed.records.len() as u64 {
         let (records, counted) = (observed.records.len() as u64, observed.counted);

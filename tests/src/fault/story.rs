@@ -3,6 +3,7 @@
 //! Reopening is what makes RocksDB write tables here: it writes what it replays from its log, and
 //! from the fourth such table on it compacts.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -124,8 +125,23 @@ fn play_session(store: &Store, steps: &[Step], notes: &mut File) -> op_dbus_engi
             return Err(error);
         }
         notes.write_all(&[ACKNOWLEDGED]).expect("the notes can be written");
+        check_vectors(store, step);
     }
     Ok(())
+}
+
+/// Reads the vectors that a step left until they are hot: so there is warmth to be kept.
+fn check_vectors(store: &Store, step: &Step) {
+    let vectors = store.vectors(COLLECTION).expect("the collection is there");
+    let last: BTreeMap<&str, Option<u64>> =
+        step.iter().map(|operation| (&operation.key[..], operation.version)).collect();
+    for (key, version) in last {
+        let expected = version.map(|version| record(key, version).vector.expect("it has one"));
+        for _ in 0..2 {
+            let found = vectors.get(key.as_bytes()).expect("reads go on");
+            assert_eq!(found.as_deref(), expected.as_deref(), "{key}");
+        }
+    }
 }
 
 fn apply(store: &Store, step: &Step) -> op_dbus_engine::Result<()> {
