@@ -97,8 +97,10 @@ pub(crate) fn vectors(first: u32, count: u32) -> Vec<f32> {
 /// Vectors to put, as engines take them.
 pub(crate) struct Batch {
     /// The keys are those from this on.
+    #[cfg_attr(not(feature = "lmdb"), expect(dead_code, reason = "for rivals"))]
     pub(crate) first: u32,
     /// Shape: `[count, DIMENSIONS]`.
+    #[cfg_attr(not(feature = "lmdb"), expect(dead_code, reason = "for rivals"))]
     pub(crate) vectors: Vec<f32>,
     /// The same as our own engine takes it.
     pub(crate) records: Vec<Record>,

@@ -491,8 +491,12 @@ impl EmbeddingCache {
         &self.db
     }
 
-    /// Saves the counters.
-    pub(crate) fn close(&self) {
+    /// As [`Database::write_out`](crate::db::Database::write_out).
+    pub(crate) fn write_out(&self) {
+        self.db.write_out();
+    }
+
+    pub(crate) fn save_counters(&self) {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let saved = SavedCounters {
             hits: self.counters.hits(),
@@ -503,7 +507,6 @@ impl EmbeddingCache {
             tier: self.tier_stats(),
         };
         write_meta(&self.db, COUNTERS, &saved);
-        self.db.close();
     }
 
     fn tier_stats(&self) -> TierStats {

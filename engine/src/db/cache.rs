@@ -174,9 +174,9 @@ impl CacheDatabase {
         self.db.path()
     }
 
-    /// As [`Database::close`].
-    pub(crate) fn close(&self) {
-        self.db.close(&FAMILIES);
+    /// As [`Database::write_out`].
+    pub(crate) fn write_out(&self) {
+        self.db.write_out(&FAMILIES);
     }
 
     pub(crate) fn memory_bytes(&self) -> u64 {

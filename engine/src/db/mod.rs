@@ -205,8 +205,8 @@ impl Database {
             .map_err(|error| self.error("flush", error))
     }
 
-    /// Does what the next opening would have to do, as far as it can be done.
-    pub(crate) fn close(&self, families: &[Family]) {
+    /// Writes out what is in memory, so that the next opening need not. Without it the log has it.
+    pub(crate) fn write_out(&self, families: &[Family]) {
         if let Err(error) = self.flush(families) {
             tracing::debug!(%error, "what is in the log stays there");
         }

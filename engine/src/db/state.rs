@@ -319,9 +319,9 @@ impl StateDatabase {
         Records { records, vectors }
     }
 
-    /// Writes out what is in memory, so that the next opening need not. Without it the log has it.
-    pub(crate) fn close(&self) {
-        self.db.close(&FAMILIES);
+    /// As [`Database::write_out`].
+    pub(crate) fn write_out(&self) {
+        self.db.write_out(&FAMILIES);
     }
 
     /// Writes out what is in memory, so that what was removed can be compacted away.

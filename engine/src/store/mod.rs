@@ -309,8 +309,12 @@ impl Store {
     /// warmth, and is opened more slowly next time.
     pub fn close(mut self) {
         self.save_warmth();
-        self.cache.close();
-        self.state.close();
+        self.cache.save_counters();
+        // On a full disk the room is for the next opening, which knows how to get more.
+        if self.space.is_relaxed() {
+            self.state.write_out();
+            self.cache.write_out();
+        }
     }
 
     fn decode(

@@ -345,6 +345,7 @@ mod tests {
             sequence,
             counted: records.len() as u64,
             unsearchable: Vec::new(),
+            stale: Vec::new(),
         }
     }
 

@@ -60,6 +60,7 @@ pub struct Workload {
     next_version: u64,
     /// For each key, the number of operations before its next use.
     reusable_at: Vec<u64>,
+    reuse_distance: u64,
     operations_count: u64,
 }
 
@@ -74,8 +75,17 @@ impl Workload {
             removes: false,
             next_version: session * SESSION_VERSIONS + 1,
             reusable_at: vec![0; KEYS_COUNT],
+            reuse_distance: REUSE_DISTANCE,
             operations_count: 0,
         }
+    }
+
+    /// Writes to so few keys that each comes again soon, but not within a batch of so many.
+    #[must_use]
+    pub fn with_few_keys(mut self, batch_count_max: usize) -> Self {
+        self.reusable_at = vec![0; 4 * batch_count_max];
+        self.reuse_distance = batch_count_max as u64;
+        self
     }
 
     /// Removes a key now and then, too.
@@ -87,9 +97,9 @@ impl Workload {
 
     fn key(&mut self) -> String {
         loop {
-            let index = self.random.below(KEYS_COUNT);
+            let index = self.random.below(self.reusable_at.len());
             if self.reusable_at[index] <= self.operations_count {
-                self.reusable_at[index] = self.operations_count + REUSE_DISTANCE;
+                self.reusable_at[index] = self.operations_count + self.reuse_distance;
                 return format!("{}{index:04}", self.prefix);
             }
         }

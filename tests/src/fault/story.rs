@@ -43,7 +43,8 @@ impl Story {
     #[must_use]
     pub fn new() -> Self {
         let mut random = Random::new(SEED);
-        let workload = Workload::new(Random::new(SEED), 0, 0, State::new()).with_removes();
+        let workload = Workload::new(Random::new(SEED), 0, 0, State::new());
+        let workload = workload.with_removes().with_few_keys(BATCH_COUNT_MAX);
         let mut workload = workload.peekable();
         let mut steps = Vec::new();
         while steps.len() < SESSIONS_COUNT * STEPS_OF_SESSION {
@@ -67,9 +68,18 @@ impl Story {
     /// If a failure has another effect, or the notes cannot be written.
     pub fn play(&self, store: &Path, notes: &Path) {
         let mut notes = File::create(notes).expect("the notes can be made");
+        let mut left = BTreeMap::new();
         for (number, session) in self.steps.chunks(STEPS_OF_SESSION).enumerate() {
             let played = Store::open(StoreConfig::new(store)).and_then(|store| {
+                check_vectors(&store, &left);
                 play_session(&store, session, &mut notes)?;
+                left.extend(
+                    session
+                        .iter()
+                        .flatten()
+                        .map(|operation| (&operation.key[..], operation.version)),
+                );
+                check_vectors(&store, &left);
                 // The next opening finds a log after some sessions, and tables after others.
                 if number % 2 == 1 {
                     store.close();
@@ -125,17 +135,18 @@ fn play_session(store: &Store, steps: &[Step], notes: &mut File) -> op_dbus_engi
             return Err(error);
         }
         notes.write_all(&[ACKNOWLEDGED]).expect("the notes can be written");
-        check_vectors(store, step);
     }
     Ok(())
 }
 
-/// Reads the vectors that a step left until they are hot: so there is warmth to be kept.
-fn check_vectors(store: &Store, step: &Step) {
+/// Reads the vectors of these versions until they are hot: so there is warmth to be kept, and what
+/// was kept is seen.
+fn check_vectors(store: &Store, left: &BTreeMap<&str, Option<u64>>) {
+    if left.is_empty() {
+        return;
+    }
     let vectors = store.vectors(COLLECTION).expect("the collection is there");
-    let last: BTreeMap<&str, Option<u64>> =
-        step.iter().map(|operation| (&operation.key[..], operation.version)).collect();
-    for (key, version) in last {
+    for (key, version) in left {
         let expected = version.map(|version| record(key, version).vector.expect("it has one"));
         for _ in 0..2 {
             let found = vectors.get(key.as_bytes()).expect("reads go on");
