@@ -355,8 +355,14 @@ pub(crate) fn check_dimensions(dimensions: usize) -> Result<(), FormatError> {
 /// # Errors
 /// [`FormatError::NotFinite`] with the first that is not.
 pub fn check_finite(vector: &[f32]) -> Result<(), FormatError> {
-    // A loop that ends early is not made vector code.
-    if vector.iter().fold(true, |all, number| all & number.is_finite()) {
+    // A number is finite unless all bits of its exponent are set, and then this carries into the
+    // sign. A loop that ends early, or that asks each number, is not made vector code.
+    const EXPONENT: u32 = 0x7F80_0000;
+    const LOWEST_OF_EXPONENT: u32 = 0x0080_0000;
+    let carried = vector
+        .iter()
+        .fold(0, |carried, number| carried | ((number.to_bits() & EXPONENT) + LOWEST_OF_EXPONENT));
+    if carried >> 31 == 0 {
         return Ok(());
     }
     let index = vector.iter().position(|number| !number.is_finite()).unwrap_or_default();

@@ -76,6 +76,8 @@ const WRITE_BUFFERS_BYTES_MIN: u64 = 4 << 20;
 /// The part of a table's entries that makes it one of removals.
 const REMOVALS_RATIO: f64 = 0.5;
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
+/// Of a write buffer, for its filter: ten bits for each of its smallest entries.
+const WRITE_BUFFER_FILTER_PART: f64 = 0.02;
 
 impl Database {
     /// Opens the database at `path` with exactly these families; those that it has not got, because
@@ -413,6 +415,10 @@ fn options_of_families(block_cache: &Cache, memory: DatabaseMemory) -> Options {
     let mut options = Options::default();
     options.set_block_based_table_factory(&table);
     options.set_write_buffer_size((memory.write_buffers_bytes / 4) as usize);
+    // A key that is not in a write buffer is found out by its filter, not by a search: a put asks
+    // whether its record is there, and a read of what is in a table begins with the buffer.
+    options.set_memtable_whole_key_filtering(true);
+    options.set_memtable_prefix_bloom_ratio(WRITE_BUFFER_FILTER_PART);
     // A table of removals is compacted at once, so that room comes back when it is needed most.
     options.add_compact_on_deletion_collector_factory(0, 0, REMOVALS_RATIO);
     options

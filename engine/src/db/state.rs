@@ -6,7 +6,7 @@
 //! | `collections` | collection name | [`CollectionSpec`] |
 //! | `records` | collection id (u32 big-endian), record key | encoded record |
 //! | `vectors` | the same | encoded embedding that a caller gave |
-//! | `changes` | sequence (u64 big-endian) | encoded change |
+//! | `changes` | sequence of the last of them (u64 big-endian) | [changes](op_dbus_formats::change) |
 //! | `history` | collection id, length of the key (u16 big-endian), record key, sequence | [`HistoryEntry`](op_dbus_formats::HistoryEntry) |
 //! | `expiries` | time in Unix milliseconds (u64 big-endian), collection id, record key | nothing |
 //!
@@ -15,16 +15,15 @@
 mod changes;
 mod expiry;
 mod history;
+mod mutation;
 mod pairs;
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{self, AtomicBool, AtomicU64};
+use std::sync::atomic::{self, AtomicBool};
 
 use op_dbus_formats::acknowledged::{ACKNOWLEDGED_LEN_BYTES, Acknowledged};
 use op_dbus_formats::change::{Change, Operation};
 use op_dbus_formats::collection::{CollectionId, CollectionName, CollectionSpec};
-use op_dbus_formats::embedding::floats_of;
 use rocksdb::DBCompressionType::{Lz4, None as Uncompressed};
 
 use super::{Batch, Creation, Database, DatabaseMemory, Family, Pinned, Sync, Walk};
@@ -32,9 +31,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::layout::{acknowledged_file, database};
 use crate::os::file::{SmallFile, read_bounded};
 
+pub(crate) use changes::{LoggedChanges, sequence_of};
 pub(crate) use expiry::Due;
 use expiry::{Settled, expiry_key};
 use history::Additions;
+pub(crate) use mutation::{Action, Mutation, RecordKey};
 pub(crate) use pairs::Pair;
 
 const META: Family = Family { name: "meta", compression: Lz4 };
@@ -50,9 +51,6 @@ const DEFAULT: Family = Family { name: "default", compression: Lz4 };
 const FAMILIES: [Family; 8] =
     [DEFAULT, META, COLLECTIONS, RECORDS, VECTORS, CHANGES, HISTORY, EXPIRIES];
 
-/// What a batch takes for an entry beside its key and value, and what little values take.
-const ENTRY_BYTES: usize = 32;
-
 const SEQUENCE_KEY: &[u8] = b"sequence";
 
 /// The database in `@state`, and beside it how far writes were acknowledged.
@@ -63,57 +61,10 @@ pub(crate) struct StateDatabase {
     has_expiries: AtomicBool,
 }
 
-/// One record to write or to remove, encoded.
-pub(crate) struct Mutation {
-    pub(crate) collection: CollectionId,
-    pub(crate) key: Vec<u8>,
-    pub(crate) action: Action,
-    /// How many versions the collection keeps of a record.
-    pub(crate) versions_kept: u16,
-}
-
 /// A record as it is stored, and the vector that was given with it.
 pub(crate) struct StoredRecord {
     pub(crate) record: Vec<u8>,
     pub(crate) vector: Option<Vec<u8>>,
-}
-
-/// What a [`Mutation`] does to its key.
-pub(crate) enum Action {
-    /// Writes the record and, if the caller gave one, its vector.
-    Put {
-        record: Vec<u8>,
-        given_vector: Option<Vec<u8>>,
-        /// What searches see, where it is not what was given as it is.
-        decoded: Option<Vec<f32>>,
-        /// As in the record.
-        expires_at_unix_ms: Option<u64>,
-    },
-    /// Removes the record and its vector.
-    Remove,
-    /// The same, if when it is committed the record still expires at this time.
-    Expire { expires_at_unix_ms: u64, removed_count: Arc<AtomicU64> },
-}
-
-impl Mutation {
-    /// What searches see of the record; `None` if it has no vector.
-    pub(crate) fn vector(&self) -> Option<&[f32]> {
-        let Action::Put { given_vector, decoded, .. } = &self.action else { return None };
-        decoded.as_deref().or_else(|| floats_of(given_vector.as_deref()?))
-    }
-
-    /// Bytes this adds to a write batch, keys of the other families included.
-    pub(crate) fn batch_bytes(&self) -> usize {
-        let key_bytes = self.key.len() + size_of::<CollectionId>();
-        let value_bytes = match &self.action {
-            Action::Put { record, given_vector, .. } => {
-                record.len() + given_vector.as_ref().map_or(0, Vec::len)
-            }
-            Action::Remove | Action::Expire { .. } => 0,
-        };
-        let copies_count = if self.versions_kept > 0 { 2 } else { 1 };
-        5 * (key_bytes + ENTRY_BYTES) + copies_count * value_bytes
-    }
 }
 
 impl StateDatabase {
@@ -191,22 +142,21 @@ impl StateDatabase {
             batch.remove(EXPIRIES, &entry);
         }
         let mut versions = Additions::default();
+        let mut changes = Vec::with_capacity(mutations.len());
         for ((sequence, mutation), before) in
             (first_sequence..).zip(&*mutations).zip(expired_before)
         {
-            let key = record_key(mutation.collection, &mutation.key);
+            let key = mutation.record.as_ref();
             if let Some(before) = before {
-                batch.remove(EXPIRIES, &expiry_key(before, &key));
+                batch.remove(EXPIRIES, &expiry_key(before, key));
             }
-            let operation = write_record(&mut batch, &key, &mutation.action);
-            let change = Change { operation, collection: mutation.collection, key: &mutation.key };
-            let change = change.encode().map_err(|error| {
-                Error::new(ErrorKind::Invalid, "cannot encode a change").with_source(error)
-            })?;
-            batch.put(CHANGES, &sequence.to_be_bytes(), &change);
+            let operation = write_record(&mut batch, key, &mutation.action);
+            let collection = mutation.record.collection();
+            changes.push(Change { operation, collection, key: mutation.record.key() });
             versions.add(mutation, sequence, now_unix_ms)?;
         }
         self.write_versions(versions, &mut batch)?;
+        changes::log(&mut batch, &changes, first_sequence)?;
         let last = (mutations.len() as u64).checked_sub(1).map(|last| first_sequence + last);
         if let Some(last) = last {
             batch.put(META, SEQUENCE_KEY, &last.to_be_bytes());
@@ -262,19 +212,16 @@ impl StateDatabase {
     }
 
     pub(crate) fn record(&self, id: CollectionId, key: &[u8]) -> Result<Option<Pinned<'_>>> {
-        self.db.get(RECORDS, &record_key(id, key))
+        self.db.get(RECORDS, RecordKey::new(id, key).as_ref())
     }
 
     /// Says of each record whether it is stored as the mutation would store it; their keys differ.
     pub(crate) fn are_stored(&self, mutations: &[Mutation]) -> Result<Vec<bool>> {
-        let mut keys: Vec<(Vec<u8>, usize)> = mutations
-            .iter()
-            .enumerate()
-            .map(|(index, mutation)| (record_key(mutation.collection, &mutation.key), index))
-            .collect();
+        let mut keys: Vec<(&RecordKey, usize)> =
+            mutations.iter().map(|mutation| &mutation.record).zip(0..).collect();
         keys.sort_unstable();
         let mut are_stored = vec![false; mutations.len()];
-        let stored = self.db.get_ascending(RECORDS, keys.iter().map(|(key, _)| key));
+        let stored = self.db.get_ascending(RECORDS, keys.iter().map(|(key, _)| *key));
         for ((key, index), stored) in keys.iter().zip(stored) {
             let index = *index;
             let Action::Put { record, given_vector, .. } = &mutations[index].action else {
@@ -286,7 +233,7 @@ impl StateDatabase {
             are_stored[index] = match given_vector {
                 None => true,
                 Some(vector) => {
-                    let stored = self.db.get(VECTORS, key)?;
+                    let stored = self.db.get(VECTORS, key.as_ref())?;
                     stored.as_deref() == Some(&vector[..])
                 }
             };
@@ -295,7 +242,7 @@ impl StateDatabase {
     }
 
     pub(crate) fn vector(&self, id: CollectionId, key: &[u8]) -> Result<Option<Pinned<'_>>> {
-        self.db.get(VECTORS, &record_key(id, key))
+        self.db.get(VECTORS, RecordKey::new(id, key).as_ref())
     }
 
     /// Reads a record and the vector that was given with it, as they are at one moment.
@@ -305,17 +252,17 @@ impl StateDatabase {
         key: &[u8],
     ) -> Result<Option<StoredRecord>> {
         let view = self.db.view();
-        let key = record_key(id, key);
-        let Some(record) = view.get(RECORDS, &key)? else { return Ok(None) };
-        let vector = view.get(VECTORS, &key)?;
+        let key = RecordKey::new(id, key);
+        let Some(record) = view.get(RECORDS, key.as_ref())? else { return Ok(None) };
+        let vector = view.get(VECTORS, key.as_ref())?;
         let vector = vector.map(|vector| vector.to_vec());
         Ok(Some(StoredRecord { record: record.to_vec(), vector }))
     }
 
     /// Walks the records of a collection whose keys start with `prefix`, with their vectors.
     pub(crate) fn records(&self, id: CollectionId, prefix: &[u8]) -> Records<'_> {
-        let prefix = record_key(id, prefix);
-        let [records, vectors] = self.db.iterate_both([RECORDS, VECTORS], &prefix);
+        let prefix = RecordKey::new(id, prefix);
+        let [records, vectors] = self.db.iterate_both([RECORDS, VECTORS], prefix.as_ref());
         Records { records, vectors }
     }
 
@@ -387,6 +334,13 @@ impl StateDatabase {
         Error::new(ErrorKind::Corrupt, format!("{what} is damaged in {}", self.path().display()))
             .with_remedy("restore the store from an export")
     }
+
+    /// The same, and what exactly is wrong.
+    fn damaged(&self, what: &str, how: &str) -> Error {
+        let path = self.path().display();
+        Error::new(ErrorKind::Corrupt, format!("{what} is damaged in {path}: {how}"))
+            .with_remedy("restore the store from an export")
+    }
 }
 
 /// Records of one collection in key order, as they were when the walk began.
@@ -433,13 +387,10 @@ fn write_record(batch: &mut Batch<'_>, key: &[u8], action: &Action) -> Operation
     }
 }
 
-fn record_key(CollectionId(id): CollectionId, key: &[u8]) -> Vec<u8> {
-    [&id.to_be_bytes()[..], key].concat()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::Ordering;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     use op_dbus_formats::record::Record;
     use rocksdb::{DB, Options};
@@ -459,13 +410,13 @@ mod tests {
     fn put(key: &[u8], expires_at_unix_ms: Option<u64>) -> Mutation {
         let record = Record { expires_at_unix_ms, ..Record::default() }.encode().unwrap();
         let action = Action::Put { record, given_vector: None, decoded: None, expires_at_unix_ms };
-        Mutation { collection: COLLECTION, key: key.to_vec(), action, versions_kept: 2 }
+        Mutation { record: RecordKey::new(COLLECTION, key), action, versions_kept: 2 }
     }
 
     fn expire(key: &[u8], expires_at_unix_ms: u64, removed_count: &Arc<AtomicU64>) -> Mutation {
         let removed_count = Arc::clone(removed_count);
         let action = Action::Expire { expires_at_unix_ms, removed_count };
-        Mutation { collection: COLLECTION, key: key.to_vec(), action, versions_kept: 2 }
+        Mutation { record: RecordKey::new(COLLECTION, key), action, versions_kept: 2 }
     }
 
     fn due(state: &StateDatabase) -> Vec<(u64, Vec<u8>)> {
@@ -516,8 +467,8 @@ mod tests {
         let removed = Arc::new(AtomicU64::new(0));
         state.commit(&mut vec![put(b"a", Some(5)), put(b"b", Some(5))], 1, 0).unwrap();
         let mut damage = state.db.batch();
-        damage.put(RECORDS, &record_key(COLLECTION, b"a"), b"damaged");
-        damage.put(RECORDS, &record_key(COLLECTION, b"b"), b"damaged");
+        damage.put(RECORDS, RecordKey::new(COLLECTION, b"a").as_ref(), b"damaged");
+        damage.put(RECORDS, RecordKey::new(COLLECTION, b"b").as_ref(), b"damaged");
         state.db.write(damage, Sync::Yes).unwrap();
         state.commit(&mut vec![put(b"a", None), expire(b"b", 5, &removed)], 3, 0).unwrap();
         assert_eq!((due(&state).len(), removed.load(Ordering::Relaxed)), (0, 1));
@@ -551,7 +502,7 @@ mod tests {
         options.create_missing_column_families(true);
         let old = ["default", "meta", "collections", "records", "vectors", "changes"];
         let db = DB::open_cf(&options, database(directory.path()), old).unwrap();
-        let key = record_key(COLLECTION, b"a");
+        let key = RecordKey::new(COLLECTION, b"a");
         db.put_cf(db.cf_handle("records").unwrap(), &key, Record::default().encode().unwrap())
             .unwrap();
         drop(db);

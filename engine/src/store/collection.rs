@@ -133,7 +133,11 @@ impl Collection {
     }
 
     /// Refuses a vector of another length.
-    pub(super) fn check_dimensions(&self, what: &str, found: usize) -> Result<()> {
+    pub(super) fn check_dimensions(
+        &self,
+        what: impl FnOnce() -> String,
+        found: usize,
+    ) -> Result<()> {
         self.check_space()?;
         if found == self.spec.dimensions as usize {
             return Ok(());
@@ -141,8 +145,10 @@ impl Collection {
         Err(Error::new(
             ErrorKind::Invalid,
             format!(
-                "{what} has {found} elements; collection {} has {} dimensions",
-                self.name, self.spec.dimensions
+                "{} has {found} elements; collection {} has {} dimensions",
+                what(),
+                self.name,
+                self.spec.dimensions
             ),
         )
         .with_remedy("use vectors of the collection's own model, or another collection"))

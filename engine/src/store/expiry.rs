@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Store;
-use crate::db::state::{Action, Due, Mutation};
+use crate::db::state::{Action, Due, Mutation, RecordKey};
 use crate::error::Result;
 use crate::os::clock::unix_ms;
 
@@ -51,8 +51,7 @@ impl Store {
         let removed_count = Arc::clone(removed_count);
         let known = self.all_collections().into_iter().find(|known| known.spec.id == collection);
         Mutation {
-            collection,
-            key,
+            record: RecordKey::new(collection, &key),
             action: Action::Expire { expires_at_unix_ms, removed_count },
             versions_kept: known.map_or(0, |known| known.spec.versions_kept),
         }

@@ -116,7 +116,7 @@ impl Store {
             Target::Vector(vector) => {
                 if named {
                     let check = |known: &Arc<Collection>| {
-                        known.check_dimensions("the query vector", vector.len())
+                        known.check_dimensions(|| "the query vector".to_owned(), vector.len())
                     };
                     collections.iter().try_for_each(check)?;
                 }

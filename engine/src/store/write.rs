@@ -13,7 +13,7 @@ use super::warmth::record_locator;
 use super::{Admitted, Store};
 use crate::arena::{Contents, NEVER};
 use crate::cache::CachedEmbedding;
-use crate::db::state::{Action, Mutation};
+use crate::db::state::{Action, Mutation, RecordKey};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::ExactIndex;
 use crate::os::clock::unix_ms;
@@ -129,8 +129,7 @@ impl Store {
             return Ok(false);
         }
         let mutation = Mutation {
-            collection: collection.spec.id,
-            key: key.to_vec(),
+            record: RecordKey::new(collection.spec.id, key),
             action: Action::Remove,
             versions_kept: collection.spec.versions_kept,
         };
@@ -240,22 +239,21 @@ impl Store {
     fn tier_mutations(&self, mutations: &[Mutation]) {
         let collections = self.all_collections();
         for mutation in mutations {
-            let Some(collection) =
-                collections.iter().find(|known| known.spec.id == mutation.collection)
-            else {
+            let (id, key) = (mutation.record.collection(), mutation.record.key());
+            let Some(collection) = collections.iter().find(|known| known.spec.id == id) else {
                 continue;
             };
             let Some(pool) = self.tier.existing_pool(collection.spec.dimensions as usize) else {
                 continue;
             };
-            let (tier_key, budget) = (collection.tier_key(&mutation.key), self.tier.budget());
+            let (tier_key, budget) = (collection.tier_key(key), self.tier.budget());
             match &mutation.action {
                 Action::Put { given_vector: Some(_), expires_at_unix_ms, .. }
                     if let Some(vector) = mutation.vector() =>
                 {
                     let expires_at_unix_ms = expires_at_unix_ms.unwrap_or(NEVER);
                     let contents = Contents { key: tier_key, expires_at_unix_ms, vector };
-                    let locator = record_locator(mutation.collection, &mutation.key);
+                    let locator = record_locator(id, key);
                     pool.put(&contents, Some(&locator), budget);
                 }
                 Action::Put { .. } | Action::Remove => {
@@ -271,7 +269,8 @@ impl Store {
         for collection in self.all_collections() {
             let mut loaded = collection.index_mut();
             let Some(index) = &mut *loaded else { continue };
-            let mut own = mutations.iter().filter(|own| own.collection == collection.spec.id);
+            let mut own =
+                mutations.iter().filter(|own| own.record.collection() == collection.spec.id);
             if let Err(error) = own.try_for_each(|mutation| apply(index, mutation)) {
                 // The records are safe; what is in memory is made anew by the next search.
                 tracing::warn!(collection = %collection.name, %error, "reading the vectors again");
@@ -284,10 +283,10 @@ impl Store {
 fn apply(index: &mut ExactIndex, mutation: &Mutation) -> Result<()> {
     match mutation.vector() {
         Some(vector) => {
-            index.insert(&mutation.key, vector)?;
+            index.insert(mutation.record.key(), vector)?;
         }
         None => {
-            index.remove(&mutation.key);
+            index.remove(mutation.record.key());
         }
     }
     Ok(())
@@ -296,8 +295,8 @@ fn apply(index: &mut ExactIndex, mutation: &Mutation) -> Result<()> {
 fn check_vectors(collection: &Collection, records: &[Record]) -> Result<()> {
     for record in records {
         if let Some(vector) = &record.vector {
-            let what = format!("the vector of record {}", record.display_key());
-            collection.check_dimensions(&what, vector.len())?;
+            let what = || format!("the vector of record {}", record.display_key());
+            collection.check_dimensions(what, vector.len())?;
         }
     }
     Ok(())
@@ -352,8 +351,7 @@ fn encode(
     .map_err(unfit)?;
     let decoded = decoded.flatten().or(embedding.map(|embedding| embedding.vector));
     Ok(Mutation {
-        collection: collection.spec.id,
-        key: record.key.clone(),
+        record: RecordKey::new(collection.spec.id, &record.key),
         action: Action::Put {
             record: encoded,
             given_vector,
@@ -380,8 +378,12 @@ fn encode_given(
 
 /// Keeps one mutation a key, the last, so that a report can compare each with what is stored.
 fn keep_last_of_equal_keys(mutations: &mut Vec<Mutation>) {
+    // As they are in most imports, which are spared a set of all keys.
+    if mutations.is_sorted_by(|a, b| a.record < b.record) {
+        return;
+    }
     let mut seen = HashSet::with_capacity(mutations.len());
     let mut are_last: Vec<bool> =
-        mutations.iter().rev().map(|mutation| seen.insert(&mutation.key[..])).collect();
+        mutations.iter().rev().map(|mutation| seen.insert(&mutation.record)).collect();
     mutations.retain(|_| are_last.pop() == Some(true));
 }

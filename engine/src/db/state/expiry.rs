@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use op_dbus_formats::collection::CollectionId;
 use op_dbus_formats::record::Record;
 
-use super::{Action, EXPIRIES, Mutation, RECORDS, StateDatabase, record_key};
+use super::{Action, EXPIRIES, Mutation, RECORDS, RecordKey, StateDatabase};
 use crate::error::Result;
 
 const TIME_LEN_BYTES: usize = size_of::<u64>();
@@ -96,15 +96,15 @@ impl StateDatabase {
             return Ok(Settled { expired_before: vec![None; mutations.len()], stale: Vec::new() });
         }
         // What the mutations before make of a key.
-        let mut changed: HashMap<Vec<u8>, Option<u64>> = HashMap::new();
+        let mut changed: HashMap<RecordKey, Option<u64>> = HashMap::new();
         let mut expired_before = Vec::with_capacity(mutations.len());
         let mut stale = Vec::new();
         let mut settled = Vec::with_capacity(mutations.len());
         for mutation in mutations.drain(..) {
-            let key = record_key(mutation.collection, &mutation.key);
-            let expiry = match changed.get(&key) {
+            let key = &mutation.record;
+            let expiry = match changed.get(key) {
                 Some(expiry) => *expiry,
-                None => self.stored_expiry(&key)?,
+                None => self.stored_expiry(key.as_ref())?,
             };
             let after = match &mutation.action {
                 Action::Put { expires_at_unix_ms, .. } => *expires_at_unix_ms,
@@ -112,7 +112,7 @@ impl StateDatabase {
                     if expiry != Some(*expires_at_unix_ms) =>
                 {
                     // Gone already, unless the database is damaged; it must not be found for ever.
-                    stale.push(expiry_key(*expires_at_unix_ms, &key));
+                    stale.push(expiry_key(*expires_at_unix_ms, key.as_ref()));
                     continue;
                 }
                 Action::Expire { removed_count, .. } => {
@@ -121,7 +121,7 @@ impl StateDatabase {
                 }
                 Action::Remove => None,
             };
-            changed.insert(key, after);
+            changed.insert(key.clone(), after);
             expired_before.push(expiry);
             settled.push(mutation);
         }

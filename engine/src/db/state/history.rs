@@ -43,7 +43,7 @@ impl Additions {
         let version = HistoryEntry { written_at_unix_ms, record }.encode().map_err(|error| {
             Error::new(ErrorKind::Invalid, "cannot encode a version").with_source(error)
         })?;
-        let key = history_key(mutation.collection, &mutation.key);
+        let key = history_key(mutation.record.collection(), mutation.record.key());
         let versions_kept = usize::from(mutation.versions_kept);
         let addition =
             self.by_key.entry(key).or_insert(Addition { versions_kept, versions: Vec::new() });

@@ -4,13 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use op_dbus_formats::change::Change;
 use op_dbus_formats::collection::CollectionId;
 use op_dbus_formats::embedding::{EmbeddingKey, EncodedEmbedding};
 use op_dbus_formats::record::{self as format, EmbeddingSource};
 
 use super::{Fault, RECOMPUTED, RESTORE, Scrub, WRITE_AGAIN, described};
-use crate::db::state::Pair;
+use crate::db::state::{LoggedChanges, Pair, sequence_of};
 use crate::error::{Error, Result};
 use crate::store::collection::Collection;
 
@@ -185,12 +184,18 @@ impl Scrub<'_> {
                 let mut wrong = Vec::new();
                 let mut last = std::mem::take(&mut step.last);
                 let mut changes_count = 0;
-                step.take(changes.next_with(|key, change| {
-                    changes_count += 1;
+                step.take(changes.next_with(|key, value| {
                     key.clone_into(&mut last);
-                    wrong.extend(change_faults(key, change, expected));
-                    expected = sequence(key).map(|found| found + 1);
-                    key.len() + change.len()
+                    match LoggedChanges::decode(key, value) {
+                        Ok(changes) => {
+                            changes_count += changes.len() as u64;
+                            wrong.extend(missing_changes(expected, changes.first_sequence()));
+                        }
+                        // As many are missing as lie under this key, which nobody knows.
+                        Err(what) => wrong.push(what),
+                    }
+                    expected = sequence_of(key).map(|found| found + 1);
+                    key.len() + value.len()
                 }));
                 step.last = last;
                 self.progress.report.changes += changes_count;
@@ -312,7 +317,9 @@ impl Scrub<'_> {
         let text = |bytes: &[u8]| format!("\"{}\"", String::from_utf8_lossy(bytes).escape_debug());
         match family {
             _ if key.is_empty() => "the beginning".to_owned(),
-            "changes" => sequence(key).map_or_else(|| text(key), |sequence| sequence.to_string()),
+            "changes" => {
+                sequence_of(key).map_or_else(|| text(key), |sequence| sequence.to_string())
+            }
             "records" | "vectors" => {
                 let Some((id, key)) = key.split_first_chunk() else { return text(key) };
                 let id = CollectionId(u32::from_be_bytes(*id));
@@ -326,25 +333,14 @@ impl Scrub<'_> {
     }
 }
 
-fn sequence(key: &[u8]) -> Option<u64> {
-    key.try_into().ok().map(u64::from_be_bytes)
-}
-
 /// The sequence after the one whose key a cursor was made from.
 fn next_sequence(cursor: &[u8]) -> Option<u64> {
-    sequence(cursor.strip_suffix(&[NEXT])?).map(|last| last + 1)
+    sequence_of(cursor.strip_suffix(&[NEXT])?).map(|last| last + 1)
 }
 
-fn change_faults(key: &[u8], change: &[u8], expected: Option<u64>) -> Vec<String> {
-    let Some(found) = sequence(key) else { return vec!["a change without a sequence".into()] };
-    let mut faults = Vec::new();
-    if let Some(expected) = expected.filter(|expected| *expected != found) {
-        faults.push(format!("the changes {expected} to {} are missing", found.saturating_sub(1)));
-    }
-    if let Err(error) = Change::decode(change) {
-        faults.push(format!("the change {found} is damaged: {error}"));
-    }
-    faults
+fn missing_changes(expected: Option<u64>, found: u64) -> Option<String> {
+    let expected = expected.filter(|expected| *expected != found)?;
+    Some(format!("the changes {expected} to {} are missing", found.saturating_sub(1)))
 }
 
 fn check_embedding(key: &[u8], embedding: &[u8]) -> std::result::Result<(), String> {
