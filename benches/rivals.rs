@@ -20,6 +20,9 @@ struct Arguments {
     /// Threads that look up at the same time
     #[arg(long, value_delimiter = ',', default_value = "1,2", value_parser = at_least_one::<usize>)]
     threads: Vec<usize>,
+    /// Values that are put together, and synced
+    #[arg(long, default_value = "1000", value_parser = at_least_one::<u32>)]
+    batch: u32,
     /// Where files are made, and removed afterwards [default: the system's temporary directory]
     #[arg(long)]
     directory: Option<PathBuf>,
@@ -36,11 +39,12 @@ fn main() -> io::Result<()> {
     let base = arguments.directory.clone().unwrap_or_else(std::env::temp_dir);
     for &keys_count in &arguments.keys {
         let directory = tempfile::Builder::new().prefix("op-dbus-rivals-").tempdir_in(&base)?;
-        let benchmark = RivalBenchmark(HitBenchmark {
+        let hits = HitBenchmark {
             keys_count,
             lookups_count: arguments.lookups,
             threads_counts: arguments.threads.clone(),
-        });
+        };
+        let benchmark = RivalBenchmark { hits, batch_count: arguments.batch };
         let report = benchmark.run(directory.path(), &mut |doing| {
             eprintln!("{doing}");
             Ok(())
@@ -50,20 +54,19 @@ fn main() -> io::Result<()> {
             serde_json::to_writer(&mut out, &report)?;
             writeln!(out)?;
         } else {
-            render(&mut out, keys_count, &arguments.threads, &report)?;
+            let batch_count = arguments.batch;
+            writeln!(
+                out,
+                "{keys_count} values of 1,536 bytes; medians\nhits: Zipf 0.99, ns (p50, p99, CPU), \
+                 by threads; put: synced batches of {batch_count}"
+            )?;
+            render(&mut out, &arguments.threads, &report)?;
         }
     }
     Ok(())
 }
 
-fn render(
-    out: &mut dyn Write,
-    keys_count: u32,
-    threads_counts: &[usize],
-    report: &RivalReport,
-) -> io::Result<()> {
-    writeln!(out, "{keys_count} values of 1,536 bytes; medians")?;
-    writeln!(out, "hits: Zipf 0.99, ns (p50, p99, CPU), by threads; put: synced batches of 1,000")?;
+fn render(out: &mut dyn Write, threads_counts: &[usize], report: &RivalReport) -> io::Result<()> {
     write!(out, "{:18}", "engine")?;
     for threads in threads_counts {
         write!(out, " {:>6}", format!("p50/{threads}"))?;

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::engine::{BATCH_COUNT, Batch, Engine, Room, check, open, read_into, verify};
+use crate::engine::{Batch, Engine, Room, check, open, read_into, verify};
 use crate::fjall::Fjall;
 use crate::foyer::{self, Foyer};
 use crate::hit::{Contestant, HitBenchmark, HitRow, Step, median, percentile, thread_cpu};
@@ -24,8 +24,8 @@ use crate::rocks::{Rocks, RocksEntries};
 use crate::sled::Sled;
 use crate::traffic::{Numbers, VALUE_BYTES};
 
-/// Batches that an engine puts in its turn.
-const PUT_TURN_COUNT: usize = 10;
+/// Values that an engine puts in its turn, in batches.
+const PUT_TURN_COUNT: u32 = 10_000;
 const ROUNDS_COUNT: u64 = 7;
 /// Cold reads of a round, each of another key; of fewer keys the half.
 const COLD_READS_COUNT: usize = 5000;
@@ -34,7 +34,12 @@ const DISK_BLOCK_BYTES: u64 = 512;
 
 /// What to measure: as [`HitBenchmark`], and the same keys put, read cold and found again.
 #[derive(Clone, Debug)]
-pub struct RivalBenchmark(pub HitBenchmark);
+pub struct RivalBenchmark {
+    /// The keys, and how they are looked up.
+    pub hits: HitBenchmark,
+    /// Values that are put together, and synced.
+    pub batch_count: u32,
+}
 
 /// What was measured.
 #[derive(Clone, Debug, Serialize)]
@@ -72,7 +77,7 @@ pub struct DurableRow {
 /// An engine, by what it does in its turn.
 struct Contender {
     name: &'static str,
-    put: fn(&Path, Range<u32>) -> io::Result<Vec<Put>>,
+    put: fn(&Path, Range<u32>, u32) -> io::Result<Vec<Put>>,
     settle: fn(&Path, u32) -> io::Result<()>,
     read_cold: fn(&Path, &[u32]) -> io::Result<Vec<f64>>,
     find_first: fn(&Path, u32, u32) -> io::Result<f64>,
@@ -110,7 +115,7 @@ impl RivalBenchmark {
     }
 
     fn measure_files(&self, directory: &Path, step: Step<'_>) -> io::Result<Vec<DurableRow>> {
-        let keys_count = self.0.keys_count;
+        let keys_count = self.hits.keys_count;
         let puts = self.put_all(directory, step)?;
         for Contender { name, settle, .. } in &CONTENDERS {
             step(&format!("reading all that {name} has"))?;
@@ -157,21 +162,20 @@ impl RivalBenchmark {
 
     /// Returns the batches of each contender.
     fn put_all(&self, directory: &Path, step: Step<'_>) -> io::Result<Vec<Vec<Put>>> {
-        let keys_count = self.0.keys_count;
+        let keys_count = self.hits.keys_count;
         let mut puts: Vec<Vec<Put>> = CONTENDERS.iter().map(|_| Vec::new()).collect();
-        let turn_count = BATCH_COUNT * PUT_TURN_COUNT as u32;
-        for first in (0..keys_count).step_by(turn_count as usize) {
-            let turn = first..keys_count.min(first.saturating_add(turn_count));
+        for first in (0..keys_count).step_by(PUT_TURN_COUNT as usize) {
+            let turn = first..keys_count.min(first.saturating_add(PUT_TURN_COUNT));
             for (contender, puts) in CONTENDERS.iter().zip(&mut puts) {
                 step(&format!("filling {}: {first} of {keys_count} values", contender.name))?;
-                puts.extend((contender.put)(directory, turn.clone())?);
+                puts.extend((contender.put)(directory, turn.clone(), self.batch_count)?);
             }
         }
         Ok(puts)
     }
 
     fn measure_hits(&self, directory: &Path, step: Step<'_>) -> io::Result<Vec<HitRow>> {
-        let keys_count = self.0.keys_count;
+        let keys_count = self.hits.keys_count;
         let room = Room::ForAll(keys_count);
         step("bringing all values into memory")?;
         let (ours, lmdb) = (open::<Ours>(directory, room)?, open::<Lmdb>(directory, room)?);
@@ -200,7 +204,7 @@ impl RivalBenchmark {
             Contestant::copied(foyer::NAME, &foyer),
             Contestant::copied("memcpy", &array),
         ];
-        self.0.measure(&contestants, step)
+        self.hits.measure(&contestants, step)
     }
 }
 
@@ -217,11 +221,11 @@ impl Contender {
 }
 
 /// Puts the values of these keys, a batch at a time.
-fn put<E: Engine>(directory: &Path, keys: Range<u32>) -> io::Result<Vec<Put>> {
+fn put<E: Engine>(directory: &Path, keys: Range<u32>, batch_count: u32) -> io::Result<Vec<Put>> {
     let engine = open::<E>(directory, Room::ForAll(keys.end))?;
     let mut puts = Vec::new();
-    for first in keys.clone().step_by(BATCH_COUNT as usize) {
-        let values_count = BATCH_COUNT.min(keys.end - first);
+    for first in keys.clone().step_by(batch_count as usize) {
+        let values_count = batch_count.min(keys.end - first);
         let batch = Batch::new(first, values_count);
         let (wall, cpu) = (Instant::now(), thread_cpu());
         engine.put_batch(&batch)?;
@@ -298,9 +302,9 @@ mod tests {
     #[test]
     fn every_engine_keeps_what_it_is_given_and_is_measured() {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let benchmark =
+        let hits =
             HitBenchmark { keys_count: 1_200, lookups_count: 100, threads_counts: vec![1, 2] };
-        let report = RivalBenchmark(benchmark)
+        let report = RivalBenchmark { hits, batch_count: 500 }
             .run(directory.path(), &mut |_| Ok(()))
             .expect("engines that work");
         assert_eq!((report.hits.len(), report.durable.len()), (20, CONTENDERS.len()));
@@ -315,7 +319,7 @@ mod tests {
     #[test]
     fn a_value_that_was_not_put_is_noticed() {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        put::<Lmdb>(directory.path(), 0..10).expect("a file that can be written");
+        put::<Lmdb>(directory.path(), 0..10, 5).expect("a file that can be written");
         let engine = open::<Lmdb>(directory.path(), Room::Little).expect("what was put");
         let batch = Batch { first: 3, ..Batch::new(4, 1) };
         engine.put_batch(&batch).expect("a file that can be written");

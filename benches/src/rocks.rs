@@ -15,13 +15,16 @@ use crate::traffic::{DIMENSIONS, key};
 const WRITE_BUFFERS_BYTES: usize = 32 << 20;
 const WRITE_BUFFER_BYTES: usize = WRITE_BUFFERS_BYTES / 4;
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
+const WRITE_BUFFER_FILTER_PART: f64 = 0.02;
 const BACKGROUND_JOBS_COUNT: i32 = 2;
 
 /// Bytes of what our own engine writes in the same batch, beside each vector: the header of the
-/// encoded vector, a record without text and payload, and a change before its key.
+/// encoded vector, a record without text and payload, and a change before its key; and once a batch
+/// the header of the changes.
 const VECTOR_HEADER_BYTES: usize = 16;
 const RECORD_BYTES: usize = 48;
-const CHANGE_HEADER_BYTES: usize = 16;
+const CHANGE_HEADER_BYTES: usize = 8;
+const CHANGES_HEADER_BYTES: usize = 16;
 
 /// A database of one column family.
 pub(crate) struct Rocks(DB);
@@ -65,7 +68,7 @@ impl Reader for &Rocks {
 }
 
 impl Engine for RocksEntries {
-    const NAME: &'static str = "RocksDB 3 entries";
+    const NAME: &'static str = "RocksDB, our rows";
 
     type Reader<'a> = &'a Self;
 
@@ -80,13 +83,16 @@ impl Engine for RocksEntries {
         let family = |name| self.0.cf_handle(name).expect("a family that was opened");
         let (vectors, records, changes) = (family(VECTORS), family(RECORDS), family(CHANGES));
         let mut writes = WriteBatch::default();
+        let mut changed = vec![0; CHANGES_HEADER_BYTES];
         for (index, vector) in (batch.first..).zip(batch.vectors.chunks_exact(DIMENSIONS)) {
             let key = key(index);
             let value = [&[0; VECTOR_HEADER_BYTES], vector.as_bytes()].concat();
             writes.put_cf(vectors, key, value);
             writes.put_cf(records, key, [0; RECORD_BYTES]);
-            writes.put_cf(changes, key, [&[0; CHANGE_HEADER_BYTES], &key[..]].concat());
+            changed.extend_from_slice(&[0; CHANGE_HEADER_BYTES]);
+            changed.extend_from_slice(&key);
         }
+        writes.put_cf(changes, key(batch.first), changed);
         write(&self.0, writes)
     }
 
@@ -118,6 +124,8 @@ fn options(room: Room) -> io::Result<Options> {
     options.set_max_background_jobs(BACKGROUND_JOBS_COUNT);
     options.set_db_write_buffer_size(WRITE_BUFFERS_BYTES);
     options.set_write_buffer_size(WRITE_BUFFER_BYTES);
+    options.set_memtable_whole_key_filtering(true);
+    options.set_memtable_prefix_bloom_ratio(WRITE_BUFFER_FILTER_PART);
     options.set_block_based_table_factory(&table);
     options.set_compression_type(DBCompressionType::None);
     options.set_log_level(LogLevel::Warn);

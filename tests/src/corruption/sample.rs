@@ -64,6 +64,10 @@ pub fn write(path: &Path) -> Result<()> {
     store.put_batch(GIVEN, &records)?;
     let sentence = |index: usize| Record::new(format!("{index}")).with_text(SENTENCES[index]);
     store.put(TEXTS, &sentence(0))?;
+    // What was read is hot, and only what is hot gets into files of vectors.
+    for (collection, key) in [(GIVEN, "key 0"), (GIVEN, "key 3"), (GIVEN, "key 5"), (TEXTS, "0")] {
+        assert!(store.vectors(collection)?.get(key.as_bytes())?.is_some(), "{key} was put");
+    }
     store.close();
 
     let store = Store::open(config(path))?;
@@ -73,7 +77,8 @@ pub fn write(path: &Path) -> Result<()> {
     store.put(GIVEN, &given(0).with_payload(Payload::Json("\"replaced\"".into())))?;
     store.put(TEXTS, &sentence(1))?;
     store.remove(GIVEN, REMOVED.as_bytes())?;
-    store.close();
+    // Not closed, which would move the newest writes from the log to tables.
+    drop(store);
     Ok(())
 }
 
@@ -96,6 +101,10 @@ pub fn check(answers: &[Answer]) {
         assert_eq!(*said(&format!("get key {number}")), format!("{expected:?}"));
     }
     assert_eq!(*said("get absent"), "None");
+    assert_eq!(
+        (&said("vector given key 0")[..], &said("vector given key 2")[..]),
+        ("true", "false")
+    );
     assert!(said("collections").contains(EMPTY));
     assert!(said("scan given").contains("replaced"));
     assert!(said("scan texts").contains(SENTENCES[1]));
@@ -123,6 +132,18 @@ pub fn ask(path: &Path) -> Result<(Store, Vec<Answer>)> {
     for key in keys.chain(["absent".into()]) {
         let got = store.get(GIVEN, key.as_bytes());
         say(format!("get {key}"), got.map(|record| plain(format!("{record:?}"))));
+    }
+    for (collection, keys_count) in [(GIVEN, GIVEN_COUNT), (TEXTS, SENTENCES.len() as u32)] {
+        for number in 0..keys_count {
+            let key =
+                if collection == GIVEN { format!("key {number}") } else { number.to_string() };
+            let read = || {
+                let vectors = store.vectors(collection)?;
+                let vector = vectors.get(key.as_bytes())?.map(|vector| vector.to_vec());
+                Ok((format!("{}", vector.is_some()), vector.unwrap_or_default()))
+            };
+            say(format!("vector {collection} {key}"), read());
+        }
     }
     for collection in [GIVEN, TEXTS, EMPTY] {
         let scanned =
