@@ -17,10 +17,26 @@ use op_dbus_engine::{
 };
 use support::scratch;
 
-const COLLECTION: &str = "vectors";
+/// Vectors of one length.
+#[derive(Clone, Copy)]
+struct Kind {
+    collection: &'static str,
+    dimensions: usize,
+    /// A header and a vector, in whole cache lines.
+    slot_bytes: u64,
+}
+
+const SHORT: Kind = Kind { collection: "short", dimensions: DIMENSIONS, slot_bytes: 1600 };
+const LONG: Kind = Kind { collection: "long", dimensions: 2 * DIMENSIONS, slot_bytes: 3136 };
+
+impl Kind {
+    /// So many vectors take five times these bytes.
+    fn five_times(self, bytes: u64) -> u32 {
+        (5 * bytes / self.slot_bytes) as u32
+    }
+}
+
 const EXPONENT: f64 = 0.9;
-/// A header and a vector of [`DIMENSIONS`], in whole cache lines.
-const SLOT_BYTES: u64 = 1600;
 /// Tells the child of a test that it is one: the directory of its store.
 const CHILD: &str = "OPDBUS_TEST_TIER_CHILD";
 /// The smallest cap that a command line accepts leaves room for hot vectors.
@@ -36,32 +52,33 @@ fn config(directory: &Path) -> StoreConfig {
 }
 
 /// Puts vectors that follow from their keys and `version`.
-fn fill(store: &Store, indexes: impl Iterator<Item = u32>, version: f32) {
+fn fill(store: &Store, kind: Kind, indexes: impl Iterator<Item = u32>, version: f32) {
     let indexes: Vec<u32> = indexes.collect();
     for indexes in indexes.chunks(1000) {
-        let record = |&index: &u32| Record::new(key(index)).with_vector(expected(index, version));
+        let vector = |index| expected(kind, index, version);
+        let record = |&index: &u32| Record::new(key(index)).with_vector(vector(index));
         let batch: Vec<Record> = indexes.iter().map(record).collect();
-        store.put_batch(COLLECTION, &batch).unwrap();
+        store.put_batch(kind.collection, &batch).unwrap();
     }
 }
 
-fn expected(index: u32, version: f32) -> Vec<f32> {
-    let mut vector = vec![0.0; DIMENSIONS];
+fn expected(kind: Kind, index: u32, version: f32) -> Vec<f32> {
+    let mut vector = vec![0.0; kind.dimensions];
     fill_vector(index, &mut vector);
     vector[0] = version;
     vector
 }
 
 /// Reads, and compares every vector's beginning and end, and some as a whole.
-fn read(vectors: &Vectors<'_>, indexes: &[u32], version: impl Fn(u32) -> f32) -> u64 {
+fn read(kind: Kind, vectors: &Vectors<'_>, indexes: &[u32], version: impl Fn(u32) -> f32) -> u64 {
     let mut hits = 0;
     for (count, &index) in indexes.iter().enumerate() {
         let vector = vectors.get(&key(index)).unwrap().expect("it was put");
         hits += u64::from(vector.is_hot());
         if count % 64 == 0 {
-            assert_eq!(*vector, expected(index, version(index)), "key {index}");
+            assert_eq!(*vector, expected(kind, index, version(index)), "key {index}");
         } else {
-            assert_eq!((vector.len(), vector[0]), (DIMENSIONS, version(index)), "key {index}");
+            assert_eq!((vector.len(), vector[0]), (kind.dimensions, version(index)), "key {index}");
         }
     }
     hits
@@ -77,20 +94,20 @@ fn a_store_hits_as_often_as_its_simulation() {
         let directory = scratch::in_memory();
         let keys_count = 60_000;
         let store = Store::open(config(directory.path())).unwrap();
-        fill(&store, 0..keys_count, 1.0);
+        fill(&store, SHORT, 0..keys_count, 1.0);
         store.close();
         // A new process begins with nothing, as a simulation does.
         let store = Store::open(config(directory.path()).with_policy(policy).cold()).unwrap();
         store.start_trace().unwrap();
-        let vectors = store.vectors(COLLECTION).unwrap();
+        let vectors = store.vectors(SHORT.collection).unwrap();
         let before = tier(&store);
-        read(&vectors, &zipf(keys_count, 300_000, EXPONENT, 5), |_| 1.0);
+        read(SHORT, &vectors, &zipf(keys_count, 300_000, EXPONENT, 5), |_| 1.0);
         let report = store.stop_trace().unwrap();
         let mut hashes = Vec::new();
         read_trace(&report.path, |access| hashes.push(access.key_hash)).unwrap();
         assert_eq!(hashes.len(), 300_000);
         let stats = tier(&store);
-        let capacity_slots = u32::try_from(stats.capacity_bytes / SLOT_BYTES).unwrap();
+        let capacity_slots = u32::try_from(stats.capacity_bytes / SHORT.slot_bytes).unwrap();
         assert!(stats.evictions.capacity > before.evictions.capacity, "nothing was demoted");
         let simulated = simulate(hashes, capacity_slots, policy).hit_ratio.unwrap();
         let (hits, misses) = (stats.hits - before.hits, stats.misses - before.misses);
@@ -101,18 +118,47 @@ fn a_store_hits_as_often_as_its_simulation() {
 }
 
 #[test]
+fn memory_goes_to_the_vectors_that_are_asked_for() {
+    let directory = scratch::in_memory();
+    let open = || Store::open(config(directory.path()).cold()).unwrap();
+    let store = open();
+    for kind in [SHORT, LONG] {
+        fill(&store, kind, 0..kind.five_times(CAP_BYTES / 4), 1.0);
+    }
+    store.close();
+    let hits = |store: &Store, kind: Kind| {
+        let keys_count = kind.five_times(CAP_BYTES / 4);
+        let vectors = store.vectors(kind.collection).unwrap();
+        read(kind, &vectors, &zipf(keys_count, 200_000, EXPONENT, 1), |_| 1.0);
+        read(kind, &vectors, &zipf(keys_count, MEASURED_COUNT, EXPONENT, 2), |_| 1.0)
+    };
+    let alone = hits(&open(), LONG);
+    let store = open();
+    hits(&store, SHORT);
+    let capacity_bytes = tier(&store).capacity_bytes;
+    let after_others = hits(&store, LONG);
+    let stats = tier(&store);
+    println!("hits: {alone} alone, {after_others} after others; {stats:?}");
+    assert!(stats.evictions.capacity > 0, "all fit");
+    assert!(after_others * 10 >= alone * 9, "{after_others} hits, and {alone} alone");
+    // The tables of two pools, the ends of their last regions, and what names vectors.
+    let beside_bytes = 12 << 20;
+    assert!(stats.memory_bytes <= capacity_bytes + beside_bytes, "{stats:?}");
+}
+
+#[test]
 fn what_was_hot_is_hot_again() {
     let vectors_count = number("OPDBUS_TEST_WARM_VECTORS", 20_000) as u32;
     let directory = scratch::on_disk();
-    let capacity_bytes = u64::from(vectors_count) * SLOT_BYTES / 2 + (256 << 20);
+    let capacity_bytes = u64::from(vectors_count) * SHORT.slot_bytes / 2 + (256 << 20);
     let config = || StoreConfig::new(directory.path()).with_capacity_bytes(capacity_bytes);
     let store = Store::open(config()).unwrap();
-    fill(&store, 0..vectors_count, 1.0);
+    fill(&store, SHORT, 0..vectors_count, 1.0);
     let traffic = zipf(vectors_count, 4 * vectors_count as usize, EXPONENT, 1);
-    let vectors = store.vectors(COLLECTION).unwrap();
-    read(&vectors, &traffic, |_| 1.0);
+    let vectors = store.vectors(SHORT.collection).unwrap();
+    read(SHORT, &vectors, &traffic, |_| 1.0);
     let sample = zipf(vectors_count, MEASURED_COUNT, EXPONENT, 2);
-    let before = read(&vectors, &sample, |_| 1.0);
+    let before = read(SHORT, &vectors, &sample, |_| 1.0);
     drop(vectors);
     let started = Instant::now();
     store.close();
@@ -121,25 +167,25 @@ fn what_was_hot_is_hot_again() {
     // Changes that the file does not know, by a process that leaves it alone.
     let store = Store::open(config().cold()).unwrap();
     let changed = |index: u32| index.is_multiple_of(10) && index < 10_000;
-    fill(&store, (0..vectors_count).filter(|&index| changed(index)), 2.0);
+    fill(&store, SHORT, (0..vectors_count).filter(|&index| changed(index)), 2.0);
     let removed = vectors_count - 1;
-    assert!(store.remove(COLLECTION, &key(removed)).unwrap());
+    assert!(store.remove(SHORT.collection, &key(removed)).unwrap());
     store.close();
 
     let started = Instant::now();
     let store = Store::open(config()).unwrap();
-    let vectors = store.vectors(COLLECTION).unwrap();
+    let vectors = store.vectors(SHORT.collection).unwrap();
     let first = vectors.get(&key(sample[0])).unwrap().unwrap().to_vec();
     let opened = started.elapsed();
     let version = |index: u32| if changed(index) { 2.0 } else { 1.0 };
-    assert_eq!(first, expected(sample[0], version(sample[0])));
+    assert_eq!(first, expected(SHORT, sample[0], version(sample[0])));
     while !store.is_warm() {
         std::thread::sleep(Duration::from_millis(10));
     }
     let warm = started.elapsed();
     assert!(vectors.get(&key(removed)).unwrap().is_none());
     let sample: Vec<u32> = sample.into_iter().filter(|&index| index != removed).collect();
-    let again = read(&vectors, &sample, version);
+    let again = read(SHORT, &vectors, &sample, version);
     println!(
         "warmth: {vectors_count} vectors, closed in {closed:?}, first answer after {opened:?}, \
          warm after {warm:?}, hits {before} before and {again} after"
@@ -166,15 +212,20 @@ fn what_is_derived_can_be_lost() {
     for (what, lose) in losses {
         let directory = scratch::in_memory();
         let store = Store::open(config(directory.path())).unwrap();
-        fill(&store, 0..3000, 1.0);
-        read(&store.vectors(COLLECTION).unwrap(), &zipf(3000, 10_000, EXPONENT, 3), |_| 1.0);
+        fill(&store, SHORT, 0..3000, 1.0);
+        read(
+            SHORT,
+            &store.vectors(SHORT.collection).unwrap(),
+            &zipf(3000, 10_000, EXPONENT, 3),
+            |_| 1.0,
+        );
         store.close();
         assert!(directory.path().join("@vectors/MANIFEST").exists());
         lose(directory.path());
         let store = Store::open(config(directory.path())).unwrap();
-        let vectors = store.vectors(COLLECTION).unwrap();
+        let vectors = store.vectors(SHORT.collection).unwrap();
         let all: Vec<u32> = (0..3000).collect();
-        read(&vectors, &all, |_| 1.0);
+        read(SHORT, &vectors, &all, |_| 1.0);
         println!("without {what}: {:?}", tier(&store));
     }
 }
@@ -234,8 +285,9 @@ fn memory_stays_below_the_cap() {
     };
     let directory = scratch::on_disk();
     let store = Store::open(config(directory.path()).cold()).unwrap();
-    let vectors_count = (10 * cap_bytes / SLOT_BYTES) as u32;
-    fill(&store, 0..vectors_count, 1.0);
+    for kind in [SHORT, LONG] {
+        fill(&store, kind, 0..kind.five_times(cap_bytes), 1.0);
+    }
     store.close();
     let enter =
         format!("echo $$ > {}/cgroup.procs && exec \"$0\" \"$@\"", group.directory.display());
@@ -245,7 +297,6 @@ fn memory_stays_below_the_cap() {
         .args(["--exact", "memory_stays_below_the_cap", "--nocapture"])
         .env(CHILD, directory.path())
         .env("OPDBUS_TEST_TIER_CAP_BYTES", cap_bytes.to_string())
-        .env("OPDBUS_TEST_TIER_VECTORS", vectors_count.to_string())
         .spawn()
         .unwrap();
     let mut most_bytes = 0;
@@ -258,7 +309,8 @@ fn memory_stays_below_the_cap() {
     };
     drop(group);
     println!(
-        "memory: {vectors_count} vectors, cap {cap_bytes}, at most {most_bytes} anonymous, {:.2}",
+        "memory: {} vectors, cap {cap_bytes}, at most {most_bytes} anonymous, {:.2}",
+        SHORT.five_times(cap_bytes) + LONG.five_times(cap_bytes),
         most_bytes as f64 / cap_bytes as f64
     );
     assert!(status.success(), "the child was killed: {status}");
@@ -268,20 +320,27 @@ fn memory_stays_below_the_cap() {
 
 fn read_for_a_while(directory: &Path) {
     let cap_bytes = number("OPDBUS_TEST_TIER_CAP_BYTES", 0);
-    let vectors_count = number("OPDBUS_TEST_TIER_VECTORS", 0) as u32;
-    let seconds = number("OPDBUS_TEST_TIER_SECONDS", 5);
+    let seconds = number("OPDBUS_TEST_TIER_SECONDS", 6);
     let policy = std::env::var("OPDBUS_TEST_TIER_POLICY").unwrap_or_else(|_| "lru".to_owned());
     let config = StoreConfig::new(directory)
         .with_capacity_bytes(cap_bytes)
         .with_policy(policy.parse().unwrap())
         .cold();
     let store = Store::open(config).unwrap();
-    let vectors = store.vectors(COLLECTION).unwrap();
-    let started = Instant::now();
     let mut round = 0;
-    while started.elapsed() < Duration::from_secs(seconds) {
-        round += 1;
-        read(&vectors, &zipf(vectors_count, 100_000, EXPONENT, round), |_| 1.0);
+    // What one kind has taken, another one needs.
+    for kinds in [&[SHORT][..], &[LONG], &[SHORT, LONG]] {
+        let started = Instant::now();
+        let mut lookups_count = 0;
+        while started.elapsed() * 3 < Duration::from_secs(seconds) {
+            for &kind in kinds {
+                round += 1;
+                lookups_count += MEASURED_COUNT;
+                let keys_count = kind.five_times(cap_bytes);
+                let traffic = zipf(keys_count, MEASURED_COUNT, EXPONENT, round);
+                read(kind, &store.vectors(kind.collection).unwrap(), &traffic, |_| 1.0);
+            }
+        }
+        println!("traffic: {lookups_count} lookups, {:?}", tier(&store));
     }
-    println!("traffic: {} lookups, {:?}", round * 100_000, tier(&store));
 }

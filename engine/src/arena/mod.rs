@@ -119,7 +119,8 @@ impl Arena {
     pub(crate) fn resolve(&self, handle: Handle) -> Option<HotVector<'_>> {
         let guard = epoch::pin();
         // Pinned before: a slot that has this generation now stays as it is.
-        let generation = self.shared.slots.header(handle.slot).generation.load(Ordering::SeqCst);
+        let header = self.shared.slots.header_of_once_minted(handle.slot);
+        let generation = header.generation.load(Ordering::SeqCst);
         (generation == handle.generation).then(|| self.hot(handle.slot, guard))
     }
 
@@ -225,12 +226,27 @@ impl Writer {
         self.shared.find(key, &epoch::pin())
     }
 
-    /// Puts a vector under a key that has none; `None` if there is no room.
+    /// Puts a vector under a key that has none; `None` if there is no room, or `may_take` refuses
+    /// so many bytes of new memory.
     ///
     /// # Errors
     /// [`ErrorKind::Full`](crate::ErrorKind::Full) if the kernel has no memory.
-    pub(crate) fn insert(&mut self, contents: &Contents<'_>, access: u32) -> Result<Option<Slot>> {
-        let Some(mut free) = self.free_slot()? else { return Ok(None) };
+    pub(crate) fn insert(
+        &mut self,
+        contents: &Contents<'_>,
+        access: u32,
+        may_take: impl FnOnce(usize) -> bool,
+    ) -> Result<Option<Slot>> {
+        let Some(free) = self.free_slot(may_take)? else { return Ok(None) };
+        self.begin_life(free, contents, access).map(Some)
+    }
+
+    fn begin_life(
+        &mut self,
+        mut free: FreeSlot,
+        contents: &Contents<'_>,
+        access: u32,
+    ) -> Result<Slot> {
         self.shared.slots.fill(&mut free, contents, access);
         let slot = free.slot();
         let guard = epoch::pin();
@@ -243,18 +259,77 @@ impl Writer {
         // Begins a life. Handles are made after this, so nobody asks before.
         self.shared.slots.header(slot).generation.fetch_add(1, Ordering::SeqCst);
         self.residents_count += 1;
-        Ok(Some(slot))
+        Ok(slot)
     }
 
-    fn free_slot(&mut self) -> Result<Option<FreeSlot>> {
-        if let Some(free) = self.free.take() {
-            return Ok(Some(free));
+    fn free_slot(&mut self, may_take: impl FnOnce(usize) -> bool) -> Result<Option<FreeSlot>> {
+        if self.free.len() == 0 {
+            self.collect();
         }
-        if let Some(new) = self.shared.slots.mint(&mut self.free)? {
-            return Ok(Some(new));
+        match self.free.take() {
+            Some(free) => Ok(Some(free)),
+            None => self.shared.slots.mint(&mut self.free, may_take),
         }
+    }
+
+    /// Gives memory that holds nothing back: that of half of the unused slots, `count_max` at most,
+    /// after moving whoever is in the last ones to free ones. Returns how many bytes; 0 if somebody
+    /// reads there.
+    ///
+    /// `moved` hears from where, to where, and by which key.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Full`](crate::ErrorKind::Full) if the kernel has no memory.
+    pub(crate) fn shrink(
+        &mut self,
+        count_max: u32,
+        mut moved: impl FnMut(Slot, Slot, u128),
+    ) -> Result<usize> {
         self.collect();
-        Ok(self.free.take())
+        let end = self.slots_end() - (self.unused_count() / 2).min(count_max);
+        for slot in (end..self.slots_end()).map(Slot) {
+            if self.access(slot).is_none() {
+                continue;
+            }
+            let Some(new) = self.relocate(slot, end)? else { return Ok(0) };
+            moved(slot, new, self.key(new));
+        }
+        Ok(self.shrink_to(end))
+    }
+
+    /// Gives the memory of the slots from `end` on back, if nobody is or reads there; returns how
+    /// many bytes.
+    pub(crate) fn shrink_to(&mut self, end: u32) -> usize {
+        self.collect();
+        self.shared.slots.unmint(&mut self.free, end)
+    }
+
+    /// Moves a vector to a free slot below `end`; `None` if there is none.
+    fn relocate(&mut self, slot: Slot, end: u32) -> Result<Option<Slot>> {
+        let Some(free) = self.free.take() else { return Ok(None) };
+        if free.slot().0 >= end {
+            self.free.give_back(free);
+            return Ok(None);
+        }
+        let shared = Arc::clone(&self.shared);
+        let key = self.key(slot);
+        #[expect(unsafe_code, reason = "only the writer frees slots")]
+        // SAFETY: the slot is resident, and the writer, who is here, takes it out only below.
+        let expires_at_unix_ms = unsafe { shared.slots.expires_at_unix_ms(slot) };
+        #[expect(unsafe_code, reason = "only the writer frees slots")]
+        // SAFETY: as above.
+        let vector = unsafe { shared.slots.vector(slot) };
+        let access = shared.slots.header(slot).access.load(Ordering::Relaxed);
+        let contents = Contents { key, expires_at_unix_ms, vector };
+        // For a moment both are found, and are the same.
+        let new = self.begin_life(free, &contents, access)?;
+        self.remove(slot);
+        Ok(Some(new))
+    }
+
+    /// Slots that have memory and hold nothing, those included that somebody may be reading.
+    pub(crate) fn unused_count(&self) -> u32 {
+        self.slots_end() - self.residents_count
     }
 
     /// Replaces the table by one that is large enough for one more.
@@ -323,7 +398,8 @@ impl Writer {
 
     /// What readers left in a slot; `None` if nobody is resident there.
     pub(crate) fn access(&self, slot: Slot) -> Option<&AtomicU32> {
-        let header = self.shared.slots.header(slot);
+        // Who asks may remember a slot whose memory was given back.
+        let header = (slot.0 < self.slots_end()).then(|| self.shared.slots.header(slot))?;
         let lives = header.generation.load(Ordering::Relaxed) % 2 == 1;
         lives.then_some(&header.access)
     }

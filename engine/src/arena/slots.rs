@@ -12,6 +12,8 @@
 //! no readers; access and generation are atomic and may change at any time.
 
 use std::cell::UnsafeCell;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -34,18 +36,30 @@ impl FreeSlot {
     }
 }
 
-/// Slots that can be filled. There is one of these for an arena, with its writer.
+/// Slots that can be filled, and what their memory was. There is one of these for an arena, with
+/// its writer.
 #[derive(Debug, Default)]
-pub(super) struct FreeSlots(Vec<u32>);
+pub(super) struct FreeSlots {
+    /// The lowest is used first, so that the end becomes free.
+    slots: BinaryHeap<Reverse<u32>>,
+    /// Memory up to here may be touched.
+    committed_bytes: usize,
+    /// Where lives of new slots begin to be counted: above all that were ended with their memory.
+    first_generation: u32,
+}
 
 impl FreeSlots {
     pub(super) fn take(&mut self) -> Option<FreeSlot> {
-        self.0.pop().map(FreeSlot)
+        self.slots.pop().map(|Reverse(slot)| FreeSlot(slot))
     }
 
-    /// Takes back a slot that was never published.
+    /// Takes back a slot that was not published since it was taken.
     pub(super) fn give_back(&mut self, free: FreeSlot) {
-        self.0.push(free.0);
+        self.slots.push(Reverse(free.0));
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
     }
 
     /// Makes a slot free.
@@ -55,7 +69,7 @@ impl FreeSlots {
     /// read it any more.
     #[expect(unsafe_code, reason = "whether somebody reads is known to the caller")]
     pub(super) unsafe fn add(&mut self, slot: Slot) {
-        self.0.push(slot.0);
+        self.slots.push(Reverse(slot.0));
     }
 }
 
@@ -77,7 +91,7 @@ pub(super) struct Slots {
     dimensions: usize,
     slot_bytes: usize,
     slots_max: u32,
-    /// Slots below have memory.
+    /// Slots below are in use or free; those from here on have no memory.
     minted: AtomicU32,
 }
 
@@ -108,7 +122,7 @@ impl Slots {
         self.slot_bytes
     }
 
-    /// No slot that was ever in use is at or beyond this.
+    /// No slot that is in use is at or beyond this.
     pub(super) fn end(&self) -> u32 {
         self.minted.load(Ordering::Acquire)
     }
@@ -123,14 +137,26 @@ impl Slots {
         self.header_of_linked(slot)
     }
 
+    /// The same for a slot that once had memory: its header reads as zeros if it has none now.
+    pub(super) fn header_of_once_minted(&self, slot: Slot) -> &Header {
+        assert!(slot.0 < self.slots_max, "the slot is of this arena");
+        self.header_at(slot)
+    }
+
     /// The same for a slot that the table names, which always has memory: without asking.
     #[inline]
     pub(super) fn header_of_linked(&self, slot: Slot) -> &Header {
         debug_assert!(slot.0 < self.end());
+        self.header_at(slot)
+    }
+
+    #[inline]
+    fn header_at(&self, slot: Slot) -> &Header {
         let header = self.address(slot).cast::<Header>();
         #[expect(unsafe_code, reason = "typed access to mapped memory")]
-        // SAFETY: the slot lies in committed memory, which reads as a valid header of zeros from
-        // the beginning, aligned because regions and slots are; all its fields can be shared.
+        // SAFETY: a slot that anybody knows lies in committed memory, which is never uncommitted
+        // and reads as a valid header of zeros before its first life and after its last, aligned
+        // because regions and slots are; all its fields can be shared.
         unsafe {
             header.as_ref()
         }
@@ -188,22 +214,56 @@ impl Slots {
         unsafe { std::slice::from_raw_parts(self.floats(slot).as_ptr(), self.dimensions) }
     }
 
-    /// Makes a slot that was never used; `None` if there is no more room.
+    /// Makes a slot; `None` if there is no more room, or `may_take` refuses so many bytes.
     ///
     /// # Errors
     /// [`ErrorKind::Full`](crate::ErrorKind::Full) if the kernel has no memory for it.
-    pub(super) fn mint(&self, _writer: &mut FreeSlots) -> Result<Option<FreeSlot>> {
+    pub(super) fn mint(
+        &self,
+        free: &mut FreeSlots,
+        may_take: impl FnOnce(usize) -> bool,
+    ) -> Result<Option<FreeSlot>> {
         let slot = self.minted.load(Ordering::Relaxed);
         if slot == self.slots_max {
             return Ok(None);
         }
-        let bytes = |slots: u32| (slots as usize * self.slot_bytes).next_multiple_of(REGION_BYTES);
-        let (given, needed) = (bytes(slot), bytes(slot + 1));
-        if needed > given {
-            self.memory.commit(given, needed - given)?;
+        let end_bytes = (slot as usize + 1) * self.slot_bytes;
+        if end_bytes > free.committed_bytes {
+            let wanted_bytes = end_bytes.next_multiple_of(REGION_BYTES);
+            self.memory.commit(free.committed_bytes, wanted_bytes - free.committed_bytes)?;
+            free.committed_bytes = wanted_bytes;
+        }
+        if !may_take(self.slot_bytes) {
+            return Ok(None);
         }
         self.minted.store(slot + 1, Ordering::Release);
+        self.header(Slot(slot)).generation.store(free.first_generation, Ordering::SeqCst);
         Ok(Some(FreeSlot(slot)))
+    }
+
+    /// Gives the memory of the slots from `end` on back to the kernel, if all of them are free;
+    /// returns how many bytes.
+    pub(super) fn unmint(&self, free: &mut FreeSlots, end: u32) -> usize {
+        let minted = self.minted.load(Ordering::Relaxed);
+        let freed_count = free.slots.iter().filter(|Reverse(slot)| *slot >= end).count();
+        if end >= minted || freed_count < (minted - end) as usize {
+            return 0;
+        }
+        let generations = (end..minted).map(|slot| {
+            let generation = &self.header(Slot(slot)).generation;
+            generation.load(Ordering::Relaxed)
+        });
+        free.first_generation = generations.fold(free.first_generation, u32::max);
+        free.slots.retain(|Reverse(slot)| *slot < end);
+        self.minted.store(end, Ordering::SeqCst);
+        let offset_bytes = |slot: u32| slot as usize * self.slot_bytes;
+        #[expect(unsafe_code, reason = "nobody is left to use the memory")]
+        // SAFETY: free slots have no readers and no other owner. Who holds an old handle to one
+        // reads nothing but the generation, an atomic, which is even then or 0.
+        unsafe {
+            self.memory.discard(offset_bytes(end)..offset_bytes(minted));
+        }
+        offset_bytes(minted - end)
     }
 
     /// Fills a free slot, which can then be published.

@@ -44,7 +44,7 @@ fn it_holds_what_a_map_holds() {
             }
             None => {
                 let vector = [round as f32; DIMENSIONS];
-                if writer.insert(&contents(key(number), &vector), 0).unwrap().is_some() {
+                if writer.insert(&contents(key(number), &vector), 0, |_| true).unwrap().is_some() {
                     model.insert(number, round as f32);
                 } else {
                     // Full only when it is: what was taken out and is not read comes back.
@@ -53,6 +53,9 @@ fn it_holds_what_a_map_holds() {
             }
         }
         assert_eq!(writer.residents_count() as usize, model.len());
+        if round % 500 == 0 {
+            writer.shrink(u32::MAX, |_, _, _| ()).unwrap();
+        }
         let number = random.below(400);
         let found = arena.find(key(number)).map(|hot| hot[DIMENSIONS - 1]);
         assert_eq!(found, model.get(&number).copied());
@@ -66,7 +69,9 @@ fn the_table_grows_and_loses_nothing() {
     let table_bytes = |arena: &Arena| arena.shared.table(&epoch::pin()).memory_bytes();
     let before = table_bytes(&arena);
     for number in 0..count {
-        assert!(writer.insert(&contents(key(number), &[number as f32]), 0).unwrap().is_some());
+        assert!(
+            writer.insert(&contents(key(number), &[number as f32]), 0, |_| true).unwrap().is_some()
+        );
     }
     assert!(table_bytes(&arena) > before);
     for number in 0..count {
@@ -78,12 +83,13 @@ fn the_table_grows_and_loses_nothing() {
 #[test]
 fn a_handle_means_one_life() {
     let (arena, mut writer) = slots(1);
-    let slot = writer.insert(&contents(key(1), &[1.0; DIMENSIONS]), 0).unwrap().unwrap();
+    let slot = writer.insert(&contents(key(1), &[1.0; DIMENSIONS]), 0, |_| true).unwrap().unwrap();
     let handle = writer.handle(slot);
     assert_eq!(arena.resolve(handle).unwrap()[0], 1.0);
     writer.remove(slot);
     assert!(arena.resolve(handle).is_none());
-    let insert = |writer: &mut Writer| writer.insert(&contents(key(2), &[2.0; DIMENSIONS]), 0);
+    let insert =
+        |writer: &mut Writer| writer.insert(&contents(key(2), &[2.0; DIMENSIONS]), 0, |_| true);
     let again = std::iter::repeat_with(|| insert(&mut writer).unwrap()).flatten().next();
     assert_eq!(again, Some(slot));
     assert!(arena.resolve(handle).is_none());
@@ -91,15 +97,72 @@ fn a_handle_means_one_life() {
 }
 
 #[test]
+fn memory_that_is_given_back_ends_no_life_and_begins_none() {
+    const COUNT: usize = 50_000;
+    let (arena, mut writer) = slots(COUNT);
+    let insert = |number: usize, writer: &mut Writer| {
+        let vector = [number as f32; DIMENSIONS];
+        let contents = Contents { key: key(number as u32), expires_at_unix_ms: 7, vector: &vector };
+        writer.insert(&contents, 3, |_| true).unwrap().unwrap()
+    };
+    let all: Vec<Slot> = (0..COUNT).map(|number| insert(number, &mut writer)).collect();
+    let handle = writer.handle(all[COUNT - 1]);
+    let memory_bytes = arena.memory_bytes();
+    // Every fourth stays.
+    (0..COUNT).filter(|number| number % 4 > 0).for_each(|number| writer.remove(all[number]));
+    let mut freed_bytes = 0;
+    while freed_bytes < COUNT * slot_bytes(DIMENSIONS) * 7 / 10 {
+        freed_bytes += writer.shrink(u32::MAX, |_, _, _| ()).unwrap();
+    }
+    assert!(arena.memory_bytes() < memory_bytes);
+    for number in 0..COUNT {
+        let found = arena.find(key(number as u32));
+        let told = found
+            .map(|hot| (hot[0], hot.expires_at_unix_ms(), hot.access().load(Ordering::Relaxed)));
+        assert_eq!(told, (number % 4 == 0).then_some((number as f32, 7, 3)));
+    }
+    // The memory comes back, and an old handle still means nothing.
+    assert!(arena.resolve(handle).is_none());
+    let again: Vec<Slot> =
+        (COUNT..COUNT + COUNT / 4 * 3).map(|number| insert(number, &mut writer)).collect();
+    assert!(again.contains(&all[COUNT - 1]));
+    assert!(arena.resolve(handle).is_none());
+    assert_eq!(arena.memory_bytes(), memory_bytes);
+}
+
+#[test]
+fn memory_that_somebody_reads_is_not_given_back() {
+    let (arena, mut writer) = slots(4);
+    let slot = writer.insert(&contents(key(1), &[1.0; DIMENSIONS]), 0, |_| true).unwrap().unwrap();
+    let hot = arena.find(key(1)).unwrap();
+    writer.remove(slot);
+    assert_eq!(writer.shrink_to(0), 0);
+    assert_eq!(&*hot, &[1.0; DIMENSIONS]);
+    drop(hot);
+    assert!((0..1000).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        writer.shrink_to(0) == slot_bytes(DIMENSIONS)
+    }));
+}
+
+#[test]
+fn a_refusal_of_memory_is_want_of_room() {
+    let (_arena, mut writer) = slots(4);
+    let vector = [1.0; DIMENSIONS];
+    assert_eq!(writer.insert(&contents(key(1), &vector), 0, |_| false).unwrap(), None);
+    assert!(writer.insert(&contents(key(1), &vector), 0, |_| true).unwrap().is_some());
+}
+
+#[test]
 fn a_reader_keeps_what_it_found() {
     let (arena, mut writer) = slots(2);
-    let slot = writer.insert(&contents(key(1), &[1.0; DIMENSIONS]), 0).unwrap().unwrap();
+    let slot = writer.insert(&contents(key(1), &[1.0; DIMENSIONS]), 0, |_| true).unwrap().unwrap();
     let hot = arena.find(key(1)).unwrap();
     writer.remove(slot);
     assert!(arena.find(key(1)).is_none());
     // One slot is left; the other is being read.
-    assert!(writer.insert(&contents(key(2), &[2.0; DIMENSIONS]), 0).unwrap().is_some());
-    assert!(writer.insert(&contents(key(3), &[3.0; DIMENSIONS]), 0).unwrap().is_none());
+    assert!(writer.insert(&contents(key(2), &[2.0; DIMENSIONS]), 0, |_| true).unwrap().is_some());
+    assert!(writer.insert(&contents(key(3), &[3.0; DIMENSIONS]), 0, |_| true).unwrap().is_none());
     assert_eq!(&*hot, &[1.0; DIMENSIONS]);
     drop(hot);
 }
@@ -135,12 +198,15 @@ fn wrong_reads(ignores_readers: bool, rounds: u32) -> u64 {
         // Not before each reader has something to read.
         while round < rounds || began_count.load(Ordering::Relaxed) < 3 {
             round += 1;
+            if round % 64 == 0 {
+                writer.shrink(u32::MAX, |_, _, _| ()).unwrap();
+            }
             let number = random.below(KEYS_COUNT);
             match writer.find(key(number)) {
                 Some(slot) => writer.remove(slot),
                 None => {
                     let vector = [number as f32; DIMENSIONS];
-                    writer.insert(&contents(key(number), &vector), 0).unwrap();
+                    writer.insert(&contents(key(number), &vector), 0, |_| true).unwrap();
                 }
             }
         }

@@ -5,6 +5,7 @@
 //! Where there are none, ordinary pages serve. Reserved address space counts for nothing, neither
 //! in resident memory nor against the kernel's overcommit limit.
 
+use std::ops::Range;
 use std::ptr::NonNull;
 
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
@@ -94,6 +95,26 @@ impl Reservation {
             tracing::debug!(%error, "no huge pages for memory of the arena");
         }
         Ok(())
+    }
+
+    /// Takes the memory of the whole pages in a range back, which then reads as zeros.
+    ///
+    /// # Safety
+    /// Nobody may rely on what is there, nor hold a reference to what is not atomic.
+    #[expect(unsafe_code, reason = "what the range holds is known to the caller")]
+    pub(crate) unsafe fn discard(&self, range_bytes: Range<usize>) {
+        assert!(range_bytes.end <= self.len_bytes, "the range is inside the reservation");
+        let page_bytes = rustix::param::page_size();
+        let start_bytes = range_bytes.start.next_multiple_of(page_bytes);
+        let len_bytes = range_bytes.end.next_multiple_of(page_bytes).saturating_sub(start_bytes);
+        let start = self.base.as_ptr().wrapping_add(start_bytes);
+        // SAFETY: the range is ours, and the caller gives up what it holds.
+        let advised =
+            unsafe { rustix::mm::madvise(start.cast(), len_bytes, Advice::LinuxDontNeed) };
+        if let Err(error) = advised {
+            // Its old bytes serve as well as zeros; they only cost memory.
+            tracing::debug!(%error, "memory of the arena cannot be given back");
+        }
     }
 
     fn region(&self, offset_bytes: usize, len_bytes: usize) -> *mut u8 {

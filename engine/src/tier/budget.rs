@@ -10,6 +10,8 @@ use super::policy::{HIGH_WATER_PERCENT, LOW_WATER_PERCENT};
 pub(crate) struct Budget {
     capacity_bytes: usize,
     used_bytes: AtomicUsize,
+    /// What pools have memory for, used or not.
+    granted_bytes: AtomicUsize,
     bell: Mutex<Bell>,
     rung: Condvar,
 }
@@ -17,6 +19,7 @@ pub(crate) struct Budget {
 #[derive(Default)]
 struct Bell {
     wanted: bool,
+    starved: bool,
     closed: bool,
 }
 
@@ -24,6 +27,8 @@ struct Bell {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Call {
     Room,
+    /// Room in a pool that was refused memory, which others have and do not use.
+    Memory,
     Tick,
     Closed,
 }
@@ -33,6 +38,7 @@ impl Budget {
         Self {
             capacity_bytes,
             used_bytes: AtomicUsize::new(0),
+            granted_bytes: AtomicUsize::new(0),
             bell: Mutex::default(),
             rung: Condvar::new(),
         }
@@ -73,6 +79,23 @@ impl Budget {
         self.used_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    /// Lets a pool take so much memory, or calls whoever can get it from others.
+    pub(super) fn grant(&self, bytes: usize) -> bool {
+        let granted =
+            self.granted_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |sum| {
+                sum.checked_add(bytes).filter(|sum| *sum <= self.capacity_bytes)
+            });
+        if granted.is_err() {
+            self.ring(|bell| bell.starved = true);
+        }
+        granted.is_ok()
+    }
+
+    /// Takes memory back from a pool.
+    pub(super) fn take_back(&self, bytes: usize) {
+        self.granted_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
     /// Calls whoever demotes.
     pub(super) fn ask_for_room(&self) {
         self.ring(|bell| bell.wanted = true);
@@ -91,11 +114,14 @@ impl Budget {
     /// Waits until somebody calls, or for one tick of the clock.
     pub(super) fn wait(&self, tick: Duration) -> Call {
         let bell = self.bell.lock().unwrap_or_else(PoisonError::into_inner);
-        let quiet = |bell: &mut Bell| !bell.wanted && !bell.closed;
+        let quiet = |bell: &mut Bell| !bell.wanted && !bell.starved && !bell.closed;
         let (mut bell, _) =
             self.rung.wait_timeout_while(bell, tick, quiet).unwrap_or_else(PoisonError::into_inner);
         if bell.closed {
             Call::Closed
+        } else if std::mem::take(&mut bell.starved) {
+            bell.wanted = false;
+            Call::Memory
         } else if std::mem::take(&mut bell.wanted) {
             Call::Room
         } else {

@@ -1,8 +1,11 @@
 //! Which vectors are hot: a bounded number in arenas, everything in RocksDB.
 //!
 //! Vectors of one length form a [`Pool`]. All pools share one [`Budget`]: above nine tenths of it
-//! a thread of its own demotes, from the largest pool, until the low-water mark is reached. To
-//! demote is to free a slot, and nothing else: what is in an arena was in RocksDB before.
+//! a thread of its own demotes until the low-water mark is reached. The policy chooses who goes, in
+//! the pool whose vectors were not used for longest by the clock that all pools share. To demote is
+//! to free a slot, and nothing else: what is in an arena was in RocksDB before. A slot that is free
+//! serves its own pool; when another one has none, the same thread moves what lies at the end of an
+//! arena to its free slots and gives the memory of the end back.
 
 mod budget;
 mod counters;
@@ -12,6 +15,7 @@ mod simulate;
 mod trace;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -105,6 +109,7 @@ pub(crate) struct Tier {
 struct Shared {
     budget: Budget,
     policy: PolicyKind,
+    clock: Arc<AtomicU32>,
     recorder: Arc<Recorder>,
     pools: RwLock<BTreeMap<usize, Arc<Pool>>>,
 }
@@ -117,7 +122,8 @@ impl Tier {
         recorder: Arc<Recorder>,
     ) -> Result<Self> {
         let budget = Budget::new(capacity_bytes);
-        let shared = Arc::new(Shared { budget, policy, recorder, pools: RwLock::default() });
+        let (clock, pools) = (Arc::default(), RwLock::default());
+        let shared = Arc::new(Shared { budget, policy, clock, recorder, pools });
         let demoter = std::thread::Builder::new()
             .name("op-dbus-demote".to_owned())
             .spawn({
@@ -147,8 +153,9 @@ impl Tier {
         if let Some(pool) = pools.get(&dimensions) {
             return Ok(Arc::clone(pool));
         }
-        let Shared { budget, policy, recorder, .. } = &*self.shared;
-        let pool = Arc::new(Pool::new(dimensions, budget, *policy, Arc::clone(recorder))?);
+        let Shared { budget, policy, clock, recorder, .. } = &*self.shared;
+        let (clock, recorder) = (Arc::clone(clock), Arc::clone(recorder));
+        let pool = Arc::new(Pool::new(dimensions, budget, *policy, clock, recorder)?);
         pools.insert(dimensions, Arc::clone(&pool));
         Ok(pool)
     }
@@ -203,25 +210,48 @@ impl Shared {
 
     fn demote_when_called(&self) {
         loop {
-            match self.budget.wait(TICK) {
+            let call = self.budget.wait(TICK);
+            match call {
                 Call::Closed => return,
-                Call::Tick => self.pools().iter().for_each(|pool| pool.tick()),
-                Call::Room => {}
+                Call::Tick => {
+                    self.clock.fetch_add(1, Ordering::Relaxed);
+                }
+                Call::Room | Call::Memory => {}
             }
             if self.budget.is_high() {
                 self.demote();
             }
+            if call == Call::Memory {
+                self.release_unused();
+            }
         }
     }
 
-    /// Demotes until the low-water mark, always from the pool that holds most.
+    /// Takes some memory from the pool that has most that it does not use.
+    fn release_unused(&self) {
+        if let Some(pool) = self.pools().into_iter().max_by_key(|pool| pool.unused_bytes()) {
+            pool.release(&self.budget);
+        }
+    }
+
+    /// Demotes until the low-water mark.
     fn demote(&self) {
         while self.budget.is_above_low() {
-            let largest = self.pools().into_iter().max_by_key(|pool| pool.resident_bytes());
-            let demoted = largest.map_or(0, |pool| pool.demote(DEMOTE_BATCH_COUNT, &self.budget));
+            let demoted =
+                self.coldest().map_or(0, |pool| pool.demote(DEMOTE_BATCH_COUNT, &self.budget));
             if demoted == 0 {
                 return;
             }
+        }
+    }
+
+    /// The pool whose vectors were not used for longest.
+    fn coldest(&self) -> Option<Arc<Pool>> {
+        let mut pools = self.pools();
+        match pools.len() {
+            // Nothing to compare.
+            0 | 1 => pools.pop(),
+            _ => pools.into_iter().max_by_key(|pool| pool.mean_age()),
         }
     }
 }

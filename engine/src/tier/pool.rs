@@ -15,12 +15,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use super::TierStats;
 use super::budget::Budget;
 use super::counters::Counter;
-use super::policy::{Access, Policy, PolicyKind, Residents, Water};
+use super::policy::{Access, Policy, PolicyKind, Residents, Sampler, Water};
 use super::trace::Recorder;
 use crate::arena::{self, Arena, Contents, Handle, HotVector, Slot, Writer};
 use crate::error::Result;
 use crate::segment::ArenaFile;
 
+/// Slots given back at a time.
+const RELEASE_COUNT_MAX: u32 = 256;
 /// Fences; keys share them by hash, which costs a promotion now and then.
 const FENCES_COUNT: usize = 1024;
 
@@ -41,8 +43,8 @@ pub(crate) enum Departure {
 
 pub(crate) struct Pool {
     arena: Arena,
-    /// Coarse time: see [`Access`].
-    clock: AtomicU32,
+    /// Coarse time, the same for all pools: see [`Access`].
+    clock: Arc<AtomicU32>,
     desk: Mutex<Desk>,
     fences: Box<[AtomicU64]>,
     recorder: Arc<Recorder>,
@@ -77,6 +79,7 @@ impl Mapped {
 struct Desk {
     writer: Writer,
     policy: Box<dyn Policy>,
+    sampler: Sampler,
     /// What names the vector in a slot beyond this process, where its key alone does not.
     locators: Vec<Option<Box<[u8]>>>,
     inserts_per_tick: u32,
@@ -96,6 +99,7 @@ impl Pool {
         dimensions: usize,
         budget: &Budget,
         kind: PolicyKind,
+        clock: Arc<AtomicU32>,
         recorder: Arc<Recorder>,
     ) -> Result<Self> {
         let slot_bytes = arena::slot_bytes(dimensions);
@@ -105,13 +109,14 @@ impl Pool {
         let desk = Desk {
             writer,
             policy: kind.build(capacity_slots),
+            sampler: Sampler::new(),
             locators: Vec::new(),
             inserts_per_tick: Water::of(capacity_slots).inserts_per_tick,
             inserts_since_tick: 0,
         };
         Ok(Self {
             arena,
-            clock: AtomicU32::new(0),
+            clock,
             desk: Mutex::new(desk),
             fences: (0..FENCES_COUNT).map(|_| AtomicU64::new(0)).collect(),
             recorder,
@@ -288,7 +293,7 @@ impl Pool {
         access: Access,
         budget: &Budget,
     ) {
-        let slot = match desk.writer.insert(contents, access.0) {
+        let slot = match desk.writer.insert(contents, access.0, |bytes| budget.grant(bytes)) {
             Ok(Some(slot)) => slot,
             // Demotion has not caught up, or memory is short: it stays cold.
             Ok(None) => {
@@ -309,14 +314,29 @@ impl Pool {
         desk.inserts_since_tick += 1;
         if desk.inserts_since_tick >= desk.inserts_per_tick {
             desk.inserts_since_tick = 0;
-            self.tick();
+            self.clock.fetch_add(1, Ordering::Relaxed);
         }
         budget.add(desk.writer.slot_bytes());
     }
 
-    /// Lets coarse time go on.
-    pub(super) fn tick(&self) {
-        self.clock.fetch_add(1, Ordering::Relaxed);
+    /// How long vectors of this pool have not been used, in ticks: the mean of some; `None` if it
+    /// has none.
+    pub(super) fn mean_age(&self) -> Option<u32> {
+        const DRAWN_COUNT: u32 = 8;
+        let mut desk = self.desk();
+        let now = self.clock.load(Ordering::Relaxed);
+        let Desk { writer, sampler, .. } = &mut *desk;
+        let (mut sum, mut count) = (0_u64, 0_u64);
+        sampler.draw(
+            &View { writer, now },
+            DRAWN_COUNT,
+            |_| true,
+            |_, access| {
+                sum += u64::from(access.age(now));
+                count += 1;
+            },
+        );
+        Some(sum.checked_div(count)? as u32)
     }
 
     /// Demotes up to `count` vectors by the policy's choice; returns how many it did.
@@ -332,6 +352,29 @@ impl Pool {
         count
     }
 
+    /// Memory that holds nothing.
+    pub(super) fn unused_bytes(&self) -> usize {
+        let desk = self.desk();
+        desk.writer.unused_count() as usize * desk.writer.slot_bytes()
+    }
+
+    /// Gives some of the memory that holds nothing back to the kernel: little at a time, so that
+    /// nobody waits long for the desk.
+    pub(super) fn release(&self, budget: &Budget) {
+        let mut desk = self.desk();
+        let Desk { writer, policy, locators, .. } = &mut *desk;
+        let released = writer.shrink(RELEASE_COUNT_MAX, |old, new, key| {
+            // To the policy it is a newcomer, with the hits that it had.
+            policy.removed(old.0);
+            policy.inserted(new.0, key_hash(key));
+            locators.swap(old.0 as usize, new.0 as usize);
+        });
+        match released {
+            Ok(bytes) => budget.take_back(bytes),
+            Err(error) => tracing::debug!(%error, "memory is not given back"),
+        }
+    }
+
     /// Takes out everything.
     pub(super) fn clear(&self, budget: &Budget) {
         let mut desk = self.desk();
@@ -345,7 +388,7 @@ impl Pool {
                 self.depart(&mut desk, slot, Departure::Change, budget);
             }
         }
-        desk.writer.collect();
+        budget.take_back(desk.writer.shrink_to(0));
     }
 
     fn depart(&self, desk: &mut Desk, slot: Slot, why: Departure, budget: &Budget) {
@@ -387,11 +430,6 @@ impl Pool {
             (std::cmp::Reverse(resident.access.frequency()), resident.access.age(now))
         });
         residents
-    }
-
-    pub(crate) fn resident_bytes(&self) -> usize {
-        let desk = self.desk();
-        desk.writer.residents_count() as usize * desk.writer.slot_bytes()
     }
 
     /// Adds what this pool holds and has done.

@@ -27,6 +27,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{Error, ErrorKind, Result};
+pub(super) use sample::Sampler;
 
 pub(crate) const HIGH_WATER_PERCENT: u64 = 90;
 pub(crate) const LOW_WATER_PERCENT: u64 = 85;

@@ -7,18 +7,18 @@ const TRIES_PER_RESIDENT: u32 = 8;
 
 /// Draws residents; the same ones in every run.
 #[derive(Debug)]
-pub(super) struct Sampler {
+pub(in crate::tier) struct Sampler {
     state: u64,
 }
 
 impl Sampler {
-    pub(super) fn new() -> Self {
+    pub(in crate::tier) fn new() -> Self {
         Self { state: 1 }
     }
 
     /// Hands up to `wanted` residents to `read`, some perhaps twice; at least one if there is one
     /// that `wants` wants.
-    pub(super) fn draw(
+    pub(in crate::tier) fn draw(
         &mut self,
         residents: &dyn Residents,
         wanted: u32,
