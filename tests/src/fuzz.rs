@@ -16,7 +16,7 @@ use op_dbus_formats::introspection::{
 };
 use op_dbus_formats::manifest::{self as manifest_format, Manifest};
 use op_dbus_formats::{
-    CollectionSpec, HistoryEntry, Record, StoreFile, acknowledged as acknowledged_format,
+    CollectionSpec, HistoryEntry, Payload, Record, StoreFile, acknowledged as acknowledged_format,
     acknowledged::Acknowledged,
     change as change_format, collection as collection_format, document as document_format,
     history as history_format, record as record_format, store_file as store_file_format,
@@ -268,13 +268,17 @@ fn check_text(text: Option<&str>) {
 /// What is parsed renders to a line that is parsed to the same record, and that line
 /// renders to itself.
 pub fn jsonl(data: &[u8]) {
-    let Ok(record) = jsonl::parse_line(data, 1) else { return };
+    let Ok(mut record) = jsonl::parse_line(data, 1) else { return };
     let mut line = Vec::new();
     jsonl::render_line(&record, &mut line).expect("what was parsed renders");
     assert_eq!(line.iter().filter(|&&byte| byte == b'\n').count(), 1);
     let parsed = jsonl::parse_line(&line, 1).expect("what was rendered parses");
     let vectors = [&record, &parsed].map(|record| record.vector.as_deref().map(bits));
     assert_eq!(vectors[0], vectors[1]);
+    // Between the tokens of a payload a line break is white space as any other.
+    if let Payload::Json(json) = &mut record.payload {
+        *json = json.replace('\r', " ").into();
+    }
     assert_eq!(parsed, record);
     let mut again = Vec::new();
     jsonl::render_line(&parsed, &mut again).expect("what was parsed renders");
