@@ -2,9 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use op_dbus_engine::{Change, ErrorKind, Operation, Payload, Record, Store, StoreConfig};
+use op_dbus_engine::{
+    Change, ErrorKind, Operation, Payload, Record, ScrubOptions, Store, StoreConfig,
+};
 use support::scratch;
 
 const NOW: Duration = Duration::ZERO;
@@ -96,4 +99,54 @@ fn old_changes_go_but_not_under_a_follower() {
     assert_eq!(watch.next(NOW).unwrap().unwrap().sequence, 31_001);
     put(&store, 131..132);
     assert_eq!(store.stats().unwrap().sequence, 132_000);
+}
+
+#[test]
+fn many_changes_of_one_batch_are_followed_from_any_of_them() {
+    // More than lie together, and one alone at the end.
+    const COUNT: u64 = 2 * 1024 + 1;
+    let directory = scratch::in_memory();
+    let store = Store::open(StoreConfig::new(directory.path())).unwrap();
+    let batch: Vec<Record> = (1..=COUNT).map(|number| record(&number.to_string(), 1)).collect();
+    store.put_batch("a", &batch).unwrap();
+    store.close();
+    let store = Store::open(StoreConfig::new(directory.path())).unwrap();
+    assert_eq!(store.stats().unwrap().sequence, COUNT);
+    for after in [0, 1, 1023, 1024, 1025, 1500, COUNT - 2, COUNT - 1, COUNT] {
+        let mut watch = store.watch(None, b"", after).unwrap();
+        let changes: Vec<Change> = std::iter::from_fn(|| watch.next(NOW).unwrap()).collect();
+        let expected = (after + 1..=COUNT)
+            .map(|number| change(number, "a", &number.to_string(), Operation::Put));
+        assert!(changes.iter().cloned().eq(expected), "after {after}");
+    }
+    let report = store.scrub(&ScrubOptions::default(), &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!((report.changes, report.faults), (COUNT, vec![]));
+}
+
+#[test]
+fn a_scrub_goes_on_where_changes_were_trimmed_meanwhile() {
+    let directory = scratch::in_memory();
+    let store = Store::open(StoreConfig::new(directory.path())).unwrap();
+    // So long that a step of a scrub reads but a part of what will be trimmed.
+    let key = |number: u64| format!("{number:0>500}");
+    let put = |batches: std::ops::Range<u64>| {
+        for version in batches {
+            let batch: Vec<Record> =
+                (0..1000).map(|number| record(&key(number), version)).collect();
+            store.put_batch("a", &batch).unwrap();
+        }
+    };
+    put(0..20);
+    let begun = store.scrub(&ScrubOptions::default(), &mut |progress| {
+        if progress.part == "changes" { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    let begun = begun.unwrap();
+    assert!((1..20_000).contains(&begun.changes), "{}", begun.changes);
+    put(20..131);
+    assert_eq!(store.watch(None, b"", begun.changes).unwrap_err().kind(), ErrorKind::NotFound);
+    let resume = ScrubOptions { resume: true, ..ScrubOptions::default() };
+    let report = store.scrub(&resume, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert!(report.resumed && report.finished);
+    assert_eq!(report.faults, []);
+    assert!(report.changes > 100_000, "{}", report.changes);
 }

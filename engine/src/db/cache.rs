@@ -84,14 +84,19 @@ impl CacheDatabase {
         embeddings: impl IntoIterator<Item = (EmbeddingKey, Vec<u8>)>,
         known: &HashSet<EmbeddingKey>,
     ) -> Result<()> {
-        let (mut batch, mut appender, now) = (self.db.batch(), self.order.append(), unix_ms());
-        for (key, embedding) in embeddings {
-            batch.put(EMBEDDINGS, &key.0.to_be_bytes(), &embedding);
-            if !known.contains(&key) {
-                appender.enter(&mut batch, key, embedding.len(), now);
+        let embeddings: Vec<(EmbeddingKey, Vec<u8>)> = embeddings.into_iter().collect();
+        let (mut appender, now) = (self.order.append(), unix_ms());
+        self.db.write(Sync::No, || {
+            let mut batch = self.db.batch();
+            appender.begin();
+            for (key, embedding) in &embeddings {
+                batch.put(EMBEDDINGS, &key.0.to_be_bytes(), embedding);
+                if !known.contains(key) {
+                    appender.enter(&mut batch, *key, embedding.len(), now);
+                }
             }
-        }
-        self.db.write(batch, Sync::No)?;
+            Ok(batch)
+        })?;
         appender.commit();
         Ok(())
     }
@@ -127,9 +132,11 @@ impl CacheDatabase {
 
     /// Removes embeddings by their keys as they are stored.
     pub(crate) fn remove_embeddings(&self, keys: &[Vec<u8>]) -> Result<()> {
-        let mut batch = self.db.batch();
-        keys.iter().for_each(|key| batch.remove(EMBEDDINGS, key));
-        self.db.write(batch, Sync::No)
+        self.db.write(Sync::No, || {
+            let mut batch = self.db.batch();
+            keys.iter().for_each(|key| batch.remove(EMBEDDINGS, key));
+            Ok(batch)
+        })
     }
 
     /// Has the database replaced by an empty one when it is opened next.
@@ -151,11 +158,14 @@ impl CacheDatabase {
     /// Removes all embeddings.
     pub(crate) fn clear_embeddings(&self) -> Result<()> {
         const KEYS_END: [u8; 17] = [u8::MAX; 17];
-        let mut batch = self.db.batch();
-        batch.remove_range(EMBEDDINGS, &[], &KEYS_END);
         let mut appender = self.order.append();
-        appender.clear(&mut batch);
-        self.db.write(batch, Sync::No)?;
+        self.db.write(Sync::No, || {
+            let mut batch = self.db.batch();
+            batch.remove_range(EMBEDDINGS, &[], &KEYS_END);
+            appender.begin();
+            appender.clear(&mut batch);
+            Ok(batch)
+        })?;
         appender.commit();
         self.reclaim()
     }
@@ -165,9 +175,11 @@ impl CacheDatabase {
     }
 
     pub(crate) fn put_meta(&self, name: &str, value: &[u8]) -> Result<()> {
-        let mut batch = self.db.batch();
-        batch.put(META, name.as_bytes(), value);
-        self.db.write(batch, Sync::No)
+        self.db.write(Sync::No, || {
+            let mut batch = self.db.batch();
+            batch.put(META, name.as_bytes(), value);
+            Ok(batch)
+        })
     }
 
     pub(crate) fn path(&self) -> &Path {

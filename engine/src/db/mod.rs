@@ -75,6 +75,8 @@ const WRITE_BUFFERS_BYTES_MAX: u64 = 32 << 20;
 const WRITE_BUFFERS_BYTES_MIN: u64 = 4 << 20;
 /// The part of a table's entries that makes it one of removals.
 const REMOVALS_RATIO: f64 = 0.5;
+/// With so many tables that a read may have to look into, writes wait.
+const LEVEL_ZERO_TABLES_MAX: i32 = 36;
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
 /// Of a write buffer, for its filter: ten bits for each of its smallest entries.
 const WRITE_BUFFER_FILTER_PART: f64 = 0.02;
@@ -174,10 +176,33 @@ impl Database {
     }
 
     /// Writes a batch whole or not at all; with [`Sync::Yes`] it is durable when this returns.
-    pub(crate) fn write(&self, batch: Batch<'_>, sync: Sync) -> Result<()> {
-        let mut options = WriteOptions::default();
+    ///
+    /// Waits while RocksDB is behind with its tables, and then has the batch made again. It must
+    /// not wait in RocksDB: there it holds up the thread that recovers from a full disk, for which
+    /// it would wait.
+    pub(crate) fn write<'a>(
+        &'a self,
+        sync: Sync,
+        mut make: impl FnMut() -> Result<Batch<'a>>,
+    ) -> Result<()> {
+        const PAUSE: Duration = Duration::from_millis(1);
+        let mut options = write_options();
         options.set_sync(sync == Sync::Yes);
-        self.db.write_opt(batch.batch, &options).map_err(|error| self.error("write", error))
+        loop {
+            match self.db.write_opt(make()?.batch, &options) {
+                Err(error) if is_stall(&error) => {}
+                written => return written.map_err(|error| self.error("write", error)),
+            }
+            while self.write_nothing().is_err_and(|error| is_stall(&error)) {
+                std::thread::sleep(PAUSE);
+            }
+        }
+    }
+
+    fn write_nothing(&self) -> std::result::Result<(), rocksdb::Error> {
+        let mut options = write_options();
+        options.disable_wal(true);
+        self.db.write_opt(WriteBatch::default(), &options)
     }
 
     pub(crate) fn batch(&self) -> Batch<'_> {
@@ -192,11 +217,7 @@ impl Database {
     /// Asks whether writes are accepted, by one of nothing: after an error in the background, such
     /// as a full disk, RocksDB refuses them all until it has recovered.
     pub(crate) fn check_accepts_writes(&self) -> Result<()> {
-        let mut options = WriteOptions::default();
-        options.disable_wal(true);
-        self.db
-            .write_opt(WriteBatch::default(), &options)
-            .map_err(|error| self.error("write to", error))
+        self.write_nothing().map_err(|error| self.error("write to", error))
     }
 
     /// Writes what the families hold in memory to tables.
@@ -370,6 +391,18 @@ impl Walk<'_> {
     }
 }
 
+/// Of a write that is refused, and not begun, where it would have to wait.
+fn write_options() -> WriteOptions {
+    let mut options = WriteOptions::default();
+    options.set_no_slowdown(true);
+    options
+}
+
+/// Whether a write was refused because it would have had to wait.
+fn is_stall(error: &rocksdb::Error) -> bool {
+    error.kind() == rocksdb::ErrorKind::Incomplete && error.as_ref().contains("Write stall")
+}
+
 /// The first key after all keys that start with `prefix`; `None` if there is none.
 fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
     let mut end = prefix.to_vec();
@@ -419,6 +452,11 @@ fn options_of_families(block_cache: &Cache, memory: DatabaseMemory) -> Options {
     // whether its record is there, and a read of what is in a table begins with the buffer.
     options.set_memtable_whole_key_filtering(true);
     options.set_memtable_prefix_bloom_ratio(WRITE_BUFFER_FILTER_PART);
+    // Writes stop where too much is to be compacted; they are not slowed down before, because those
+    // that are refused where they would have to wait would be refused again and again.
+    options.set_level_zero_slowdown_writes_trigger(LEVEL_ZERO_TABLES_MAX);
+    options.set_level_zero_stop_writes_trigger(LEVEL_ZERO_TABLES_MAX);
+    options.set_soft_pending_compaction_bytes_limit(0);
     // A table of removals is compacted at once, so that room comes back when it is needed most.
     options.add_compact_on_deletion_collector_factory(0, 0, REMOVALS_RATIO);
     options
@@ -431,12 +469,13 @@ fn rocksdb_error(action: &str, path: &Path, error: rocksdb::Error) -> Error {
     let kind = match error.kind() {
         Rocks::Corruption => ErrorKind::Corrupt,
         Rocks::NotSupported => ErrorKind::Unsupported,
-        Rocks::IOError if is_no_room(text) => ErrorKind::Full,
+        Rocks::IOError | Rocks::Incomplete if is_no_room(text) => ErrorKind::Full,
         Rocks::IOError if text.contains("ermission denied") => ErrorKind::Denied,
         Rocks::IOError if text.contains("While lock file") => ErrorKind::Busy,
         Rocks::InvalidArgument if text.contains("does not exist") => ErrorKind::Corrupt,
         Rocks::InvalidArgument if text.contains("families not opened") => ErrorKind::Unsupported,
         Rocks::Busy | Rocks::TimedOut | Rocks::TryAgain => ErrorKind::Busy,
+        Rocks::Incomplete if is_stall(&error) => ErrorKind::Busy,
         _ => ErrorKind::Io,
     };
     let error_out = Error::new(kind, format!("cannot {action} the database {}", path.display()))
@@ -460,6 +499,32 @@ fn is_no_room(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const FAMILY: Family = Family { name: "default", compression: DBCompressionType::None };
+
+    #[test]
+    fn a_write_that_has_to_wait_is_made_again_and_done_once() {
+        const ENTRY_BYTES: usize = 2 << 20;
+        let directory = tempfile::tempdir().unwrap();
+        let memory = DatabaseMemory::of(0);
+        let db = Database::open(directory.path(), &[FAMILY], Creation::Create, memory).unwrap();
+        // Each fills a write buffer, so that they are written out one behind the other.
+        let (mut written, mut made) = (0_u32, 0_u32);
+        while made == written {
+            assert!(written < 1000, "no write had to wait");
+            let make = || {
+                made += 1;
+                let mut batch = db.batch();
+                batch.put(FAMILY, &written.to_be_bytes(), &vec![made as u8; ENTRY_BYTES]);
+                Ok(batch)
+            };
+            db.write(Sync::No, make).unwrap();
+            written += 1;
+        }
+        assert_eq!(db.db.latest_sequence_number(), u64::from(written));
+        let last = db.get(FAMILY, &(written - 1).to_be_bytes()).unwrap().unwrap();
+        assert_eq!((last.len(), last[0]), (ENTRY_BYTES, made as u8));
+    }
 
     #[test]
     fn the_end_of_a_prefix_is_the_next_sibling() {

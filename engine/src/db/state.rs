@@ -135,37 +135,47 @@ impl StateDatabase {
         if mutations.is_empty() {
             return Ok(());
         }
-        let Settled { expired_before, stale } = self.settle(mutations)?;
+        let settled = self.settle(mutations)?;
+        self.db
+            .write(Sync::Yes, || self.batch_of(mutations, &settled, first_sequence, now_unix_ms))?;
+        if !mutations.is_empty() {
+            self.note_acknowledged(first_sequence + mutations.len() as u64 - 1);
+        }
+        Ok(())
+    }
+
+    fn batch_of(
+        &self,
+        mutations: &[Mutation],
+        settled: &Settled,
+        first_sequence: u64,
+        now_unix_ms: u64,
+    ) -> Result<Batch<'_>> {
         let capacity_bytes = mutations.iter().map(Mutation::batch_bytes).sum();
         let mut batch = self.db.batch_with_capacity(capacity_bytes);
-        for entry in stale {
-            batch.remove(EXPIRIES, &entry);
+        for entry in &settled.stale {
+            batch.remove(EXPIRIES, entry);
         }
         let mut versions = Additions::default();
         let mut changes = Vec::with_capacity(mutations.len());
-        for ((sequence, mutation), before) in
-            (first_sequence..).zip(&*mutations).zip(expired_before)
-        {
+        let mut sequence = first_sequence;
+        for (mutation, before) in mutations.iter().zip(&settled.expired_before) {
             let key = mutation.record.as_ref();
             if let Some(before) = before {
-                batch.remove(EXPIRIES, &expiry_key(before, key));
+                batch.remove(EXPIRIES, &expiry_key(*before, key));
             }
             let operation = write_record(&mut batch, key, &mutation.action);
             let collection = mutation.record.collection();
             changes.push(Change { operation, collection, key: mutation.record.key() });
             versions.add(mutation, sequence, now_unix_ms)?;
+            sequence += 1;
         }
         self.write_versions(versions, &mut batch)?;
         changes::log(&mut batch, &changes, first_sequence)?;
-        let last = (mutations.len() as u64).checked_sub(1).map(|last| first_sequence + last);
-        if let Some(last) = last {
-            batch.put(META, SEQUENCE_KEY, &last.to_be_bytes());
+        if !mutations.is_empty() {
+            batch.put(META, SEQUENCE_KEY, &(sequence - 1).to_be_bytes());
         }
-        self.db.write(batch, Sync::Yes)?;
-        if let Some(last) = last {
-            self.note_acknowledged(last);
-        }
-        Ok(())
+        Ok(batch)
     }
 
     /// After the sync, so that it never says more than what is durable. Not synced itself: after a
@@ -181,9 +191,11 @@ impl StateDatabase {
     /// It has no sequence, so nothing would say that the end of a damaged log had held one: in a
     /// table it is not at the end of a log.
     pub(crate) fn put_collection(&self, name: &CollectionName, spec: &[u8]) -> Result<()> {
-        let mut batch = self.db.batch();
-        batch.put(COLLECTIONS, name.as_str().as_bytes(), spec);
-        self.db.write(batch, Sync::Yes)?;
+        self.db.write(Sync::Yes, || {
+            let mut batch = self.db.batch();
+            batch.put(COLLECTIONS, name.as_str().as_bytes(), spec);
+            Ok(batch)
+        })?;
         self.db.flush(&[COLLECTIONS])
     }
 
@@ -261,7 +273,7 @@ impl StateDatabase {
 
     /// Walks the records of a collection whose keys start with `prefix`, with their vectors.
     pub(crate) fn records(&self, id: CollectionId, prefix: &[u8]) -> Records<'_> {
-        let prefix = RecordKey::new(id, prefix);
+        let prefix = RecordKey::prefix(id, prefix);
         let [records, vectors] = self.db.iterate_both([RECORDS, VECTORS], prefix.as_ref());
         Records { records, vectors }
     }
@@ -466,10 +478,13 @@ mod tests {
         let (_directory, state) = state();
         let removed = Arc::new(AtomicU64::new(0));
         state.commit(&mut vec![put(b"a", Some(5)), put(b"b", Some(5))], 1, 0).unwrap();
-        let mut damage = state.db.batch();
-        damage.put(RECORDS, RecordKey::new(COLLECTION, b"a").as_ref(), b"damaged");
-        damage.put(RECORDS, RecordKey::new(COLLECTION, b"b").as_ref(), b"damaged");
-        state.db.write(damage, Sync::Yes).unwrap();
+        let damage = || {
+            let mut damage = state.db.batch();
+            damage.put(RECORDS, RecordKey::new(COLLECTION, b"a").as_ref(), b"damaged");
+            damage.put(RECORDS, RecordKey::new(COLLECTION, b"b").as_ref(), b"damaged");
+            Ok(damage)
+        };
+        state.db.write(Sync::Yes, damage).unwrap();
         state.commit(&mut vec![put(b"a", None), expire(b"b", 5, &removed)], 3, 0).unwrap();
         assert_eq!((due(&state).len(), removed.load(Ordering::Relaxed)), (0, 1));
         assert!(has(&state, b"a") && !has(&state, b"b"));

@@ -187,7 +187,11 @@ impl Store {
                 self.state.resume_compactions();
             }
             match accepts {
-                Err(error) if error.kind() == ErrorKind::Full && started.elapsed() < PATIENCE => {
+                // While it tries, it says that it is busy.
+                Err(error) if matches!(error.kind(), ErrorKind::Full | ErrorKind::Busy) => {
+                    if started.elapsed() > PATIENCE {
+                        return Err(not_recovered(error));
+                    }
                     std::thread::sleep(PAUSE);
                 }
                 accepts => return accepts,
@@ -278,6 +282,12 @@ impl Store {
             }
         }
     }
+}
+
+fn not_recovered(cause: Error) -> Error {
+    Error::new(ErrorKind::Full, "the disk was full, and the database has not recovered from it yet")
+        .with_source(cause)
+        .with_remedy("free space on this file system and try again in a few seconds")
 }
 
 fn apply(index: &mut ExactIndex, mutation: &Mutation) -> Result<()> {

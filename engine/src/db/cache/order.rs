@@ -89,17 +89,22 @@ impl Order {
     }
 
     fn enter_all(&self, db: &Database, now_unix_ms: u64) -> Result<()> {
-        let (mut appender, mut batch) = (self.append(), db.batch());
-        let mut walk = db.iterate(EMBEDDINGS, b"");
-        let mut enter = |key: &[u8], value: &[u8]| {
-            if let Ok(key) = key.try_into() {
-                let embedding = EmbeddingKey(u128::from_be_bytes(key));
-                appender.enter(&mut batch, embedding, value.len(), now_unix_ms);
-            }
-        };
-        while walk.next_with(&mut enter)?.is_some() {}
+        let mut appender = self.append();
         // Whole or not at all: a part would hide the rest.
-        db.write(batch, Sync::No)?;
+        db.write(Sync::No, || {
+            let mut batch = db.batch();
+            appender.begin();
+            let mut walk = db.iterate(EMBEDDINGS, b"");
+            let mut enter = |key: &[u8], value: &[u8]| {
+                if let Ok(key) = key.try_into() {
+                    let embedding = EmbeddingKey(u128::from_be_bytes(key));
+                    appender.enter(&mut batch, embedding, value.len(), now_unix_ms);
+                }
+            };
+            while walk.next_with(&mut enter)?.is_some() {}
+            drop(walk);
+            Ok(batch)
+        })?;
         appender.commit();
         Ok(())
     }
@@ -128,19 +133,24 @@ impl Order {
         may_go: impl Fn(&Entry, u64) -> bool,
     ) -> Result<Vec<Entry>> {
         let mut extent = self.extent();
-        let (mut removed, mut batch) = (Vec::new(), db.batch());
+        let mut removed = Vec::new();
         // From where it begins, past what was removed and is still in RocksDB's way.
         let mut walk = db.iterate_from(ORDER, &extent.start_bytes.to_be_bytes());
         while removed.len() < REMOVED_COUNT_MAX
             && let Some(entry) = walk.next_with(|key, _| decode(db, key))?.transpose()?
             && may_go(&entry, extent.end_bytes.saturating_sub(entry.offset_bytes))
         {
-            batch.remove(EMBEDDINGS, &entry.embedding.0.to_be_bytes());
-            batch.remove(ORDER, &entry.encode());
             removed.push(entry);
         }
         if let Some(last) = removed.last() {
-            db.write(batch, Sync::No)?;
+            db.write(Sync::No, || {
+                let mut batch = db.batch();
+                for entry in &removed {
+                    batch.remove(EMBEDDINGS, &entry.embedding.0.to_be_bytes());
+                    batch.remove(ORDER, &entry.encode());
+                }
+                Ok(batch)
+            })?;
             extent.start_bytes = last.end_bytes();
         }
         Ok(removed)
@@ -148,6 +158,11 @@ impl Order {
 }
 
 impl Appender<'_> {
+    /// Forgets what was appended to a batch that is made again.
+    pub(super) fn begin(&mut self) {
+        self.extent = *self.committed;
+    }
+
     /// Adds an embedding to the end of the log.
     pub(super) fn enter(
         &mut self,

@@ -19,13 +19,16 @@ fn database(directory: &Path) -> Database {
     let db = Database::open(directory, &[FAMILY], Creation::Create, DatabaseMemory::of(0)).unwrap();
     let put = |numbers: std::ops::Range<u32>| {
         for number in numbers {
-            let mut batch = db.batch();
             // Of no regularity that a compressor finds.
             let value: Vec<u8> = (0..40_u32)
                 .flat_map(|part| (number * 40 + part).wrapping_mul(0x9E37_79B1).to_le_bytes())
                 .collect();
-            batch.put(FAMILY, &key(number), &value);
-            db.write(batch, Sync::No).unwrap();
+            let entry = || {
+                let mut batch = db.batch();
+                batch.put(FAMILY, &key(number), &value);
+                Ok(batch)
+            };
+            db.write(Sync::No, entry).unwrap();
         }
     };
     put(0..ENTRIES_COUNT);

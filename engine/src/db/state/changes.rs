@@ -22,11 +22,13 @@ impl<'v> LoggedChanges<'v> {
     /// Decodes an entry of the log; says what is wrong with one that is damaged.
     pub(crate) fn decode(key: &[u8], value: &'v [u8]) -> std::result::Result<Self, String> {
         let last = sequence_of(key).ok_or("a change without a sequence")?;
-        let damaged =
-            |what: &dyn std::fmt::Display| format!("the change {last} is damaged: {what}");
+        let damaged = |what: &dyn std::fmt::Display| {
+            format!("the changes up to {last} that were committed together are damaged: {what}")
+        };
         let changes = format::decode(value).map_err(|error| damaged(&error))?;
-        let first_sequence = (last + 1)
-            .checked_sub(changes.len() as u64)
+        let first_sequence = (changes.len() as u64)
+            .checked_sub(1)
+            .and_then(|others| last.checked_sub(others))
             .filter(|first| *first > 0)
             .ok_or_else(|| damaged(&"there were not so many before it"))?;
         Ok(Self { first_sequence, changes })
@@ -86,9 +88,11 @@ impl StateDatabase {
     /// Removes the changes up to this one, as far as none that comes after it lies with them. Not
     /// synced: after a crash they may be there again.
     pub(crate) fn trim_changes(&self, until: u64) -> Result<()> {
-        let mut batch = self.db.batch();
-        batch.remove_range(CHANGES, &0_u64.to_be_bytes(), &(until + 1).to_be_bytes());
-        self.db.write(batch, Sync::No)
+        self.db.write(Sync::No, || {
+            let mut batch = self.db.batch();
+            batch.remove_range(CHANGES, &0_u64.to_be_bytes(), &(until + 1).to_be_bytes());
+            Ok(batch)
+        })
     }
 
     /// Hands the changes after `after` up to `last` to `take` until that answers `false`; returns

@@ -22,8 +22,13 @@ pub(crate) struct Mutation {
 pub(crate) struct RecordKey(Vec<u8>);
 
 impl RecordKey {
-    pub(crate) fn new(CollectionId(id): CollectionId, key: &[u8]) -> Self {
-        Self([&id.to_be_bytes()[..], key].concat())
+    pub(crate) fn new(collection: CollectionId, key: &[u8]) -> Self {
+        Self(Self::prefix(collection, key))
+    }
+
+    /// What the keys of those records begin with whose own keys begin with `prefix`.
+    pub(crate) fn prefix(CollectionId(id): CollectionId, prefix: &[u8]) -> Vec<u8> {
+        [&id.to_be_bytes()[..], prefix].concat()
     }
 
     pub(crate) fn collection(&self) -> CollectionId {

@@ -181,7 +181,7 @@ impl Scrub<'_> {
             };
             let mut changes = self.store.state.changes_from(&self.progress.cursor);
             while step.goes_on() {
-                let mut wrong = Vec::new();
+                let mut wrong = None;
                 let mut last = std::mem::take(&mut step.last);
                 let mut changes_count = 0;
                 step.take(changes.next_with(|key, value| {
@@ -189,17 +189,17 @@ impl Scrub<'_> {
                     match LoggedChanges::decode(key, value) {
                         Ok(changes) => {
                             changes_count += changes.len() as u64;
-                            wrong.extend(missing_changes(expected, changes.first_sequence()));
+                            wrong = self.missing_changes(expected, changes.first_sequence());
                         }
                         // As many are missing as lie under this key, which nobody knows.
-                        Err(what) => wrong.push(what),
+                        Err(what) => wrong = Some(what),
                     }
-                    expected = sequence_of(key).map(|found| found + 1);
+                    expected = sequence_of(key).and_then(|found| found.checked_add(1));
                     key.len() + value.len()
                 }));
                 step.last = last;
                 self.progress.report.changes += changes_count;
-                for what in wrong {
+                if let Some(what) = wrong {
                     let fault = self.state_fault(what, RESTORE);
                     self.fault(fault);
                 }
@@ -215,6 +215,19 @@ impl Scrub<'_> {
                 return Ok(flow);
             }
         }
+    }
+
+    /// Says which changes are missing before one that was found.
+    fn missing_changes(&self, expected: Option<u64>, found: u64) -> Option<String> {
+        let expected = expected.filter(|expected| *expected != found)?;
+        let last_missing = found.saturating_sub(1);
+        // Since the scrub was there, the log may have been trimmed beyond it.
+        let is_trimmed =
+            || self.store.state.last_trimmed().is_ok_and(|trimmed| trimmed >= last_missing);
+        if expected < found && is_trimmed() {
+            return None;
+        }
+        Some(format!("the changes {expected} to {last_missing} are missing"))
     }
 
     /// Embeddings of texts; a damaged one is removed. The cursor is a key.
@@ -335,12 +348,7 @@ impl Scrub<'_> {
 
 /// The sequence after the one whose key a cursor was made from.
 fn next_sequence(cursor: &[u8]) -> Option<u64> {
-    sequence_of(cursor.strip_suffix(&[NEXT])?).map(|last| last + 1)
-}
-
-fn missing_changes(expected: Option<u64>, found: u64) -> Option<String> {
-    let expected = expected.filter(|expected| *expected != found)?;
-    Some(format!("the changes {expected} to {} are missing", found.saturating_sub(1)))
+    sequence_of(cursor.strip_suffix(&[NEXT])?)?.checked_add(1)
 }
 
 fn check_embedding(key: &[u8], embedding: &[u8]) -> std::result::Result<(), String> {
