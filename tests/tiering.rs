@@ -119,31 +119,33 @@ fn a_store_hits_as_often_as_its_simulation() {
 
 #[test]
 fn memory_goes_to_the_vectors_that_are_asked_for() {
-    let directory = scratch::in_memory();
-    let open = || Store::open(config(directory.path()).cold()).unwrap();
-    let store = open();
-    for kind in [SHORT, LONG] {
-        fill(&store, kind, 0..kind.five_times(CAP_BYTES / 4), 1.0);
+    for policy in PolicyKind::ALL {
+        let directory = scratch::in_memory();
+        let open = || Store::open(config(directory.path()).with_policy(policy).cold()).unwrap();
+        let store = open();
+        for kind in [SHORT, LONG] {
+            fill(&store, kind, 0..kind.five_times(CAP_BYTES / 4), 1.0);
+        }
+        store.close();
+        let hits = |store: &Store, kind: Kind| {
+            let keys_count = kind.five_times(CAP_BYTES / 4);
+            let vectors = store.vectors(kind.collection).unwrap();
+            read(kind, &vectors, &zipf(keys_count, 200_000, EXPONENT, 1), |_| 1.0);
+            read(kind, &vectors, &zipf(keys_count, MEASURED_COUNT, EXPONENT, 2), |_| 1.0)
+        };
+        let alone = hits(&open(), LONG);
+        let store = open();
+        hits(&store, SHORT);
+        let capacity_bytes = tier(&store).capacity_bytes;
+        let after_others = hits(&store, LONG);
+        let stats = tier(&store);
+        println!("{policy}: {alone} hits alone, {after_others} after others; {stats:?}");
+        assert!(stats.evictions.capacity > 0, "all fit");
+        assert!(after_others * 10 >= alone * 9, "{after_others} hits, and {alone} alone");
+        // The tables of two pools, the ends of their last regions, and what names vectors.
+        let beside_bytes = 12 << 20;
+        assert!(stats.memory_bytes <= capacity_bytes + beside_bytes, "{stats:?}");
     }
-    store.close();
-    let hits = |store: &Store, kind: Kind| {
-        let keys_count = kind.five_times(CAP_BYTES / 4);
-        let vectors = store.vectors(kind.collection).unwrap();
-        read(kind, &vectors, &zipf(keys_count, 200_000, EXPONENT, 1), |_| 1.0);
-        read(kind, &vectors, &zipf(keys_count, MEASURED_COUNT, EXPONENT, 2), |_| 1.0)
-    };
-    let alone = hits(&open(), LONG);
-    let store = open();
-    hits(&store, SHORT);
-    let capacity_bytes = tier(&store).capacity_bytes;
-    let after_others = hits(&store, LONG);
-    let stats = tier(&store);
-    println!("hits: {alone} alone, {after_others} after others; {stats:?}");
-    assert!(stats.evictions.capacity > 0, "all fit");
-    assert!(after_others * 10 >= alone * 9, "{after_others} hits, and {alone} alone");
-    // The tables of two pools, the ends of their last regions, and what names vectors.
-    let beside_bytes = 12 << 20;
-    assert!(stats.memory_bytes <= capacity_bytes + beside_bytes, "{stats:?}");
 }
 
 #[test]

@@ -119,7 +119,7 @@ impl Arena {
     pub(crate) fn resolve(&self, handle: Handle) -> Option<HotVector<'_>> {
         let guard = epoch::pin();
         // Pinned before: a slot that has this generation now stays as it is.
-        let header = self.shared.slots.header_of_once_minted(handle.slot);
+        let header = self.shared.slots.header_if_minted(handle.slot)?;
         let generation = header.generation.load(Ordering::SeqCst);
         (generation == handle.generation).then(|| self.hot(handle.slot, guard))
     }
@@ -399,7 +399,7 @@ impl Writer {
     /// What readers left in a slot; `None` if nobody is resident there.
     pub(crate) fn access(&self, slot: Slot) -> Option<&AtomicU32> {
         // Who asks may remember a slot whose memory was given back.
-        let header = (slot.0 < self.slots_end()).then(|| self.shared.slots.header(slot))?;
+        let header = self.shared.slots.header_if_minted(slot)?;
         let lives = header.generation.load(Ordering::Relaxed) % 2 == 1;
         lives.then_some(&header.access)
     }

@@ -12,8 +12,7 @@
 //! no readers; access and generation are atomic and may change at any time.
 
 use std::cell::UnsafeCell;
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::BTreeSet;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -41,7 +40,7 @@ impl FreeSlot {
 #[derive(Debug, Default)]
 pub(super) struct FreeSlots {
     /// The lowest is used first, so that the end becomes free.
-    slots: BinaryHeap<Reverse<u32>>,
+    slots: BTreeSet<u32>,
     /// Memory up to here may be touched.
     committed_bytes: usize,
     /// Where lives of new slots begin to be counted: above all that were ended with their memory.
@@ -50,12 +49,12 @@ pub(super) struct FreeSlots {
 
 impl FreeSlots {
     pub(super) fn take(&mut self) -> Option<FreeSlot> {
-        self.slots.pop().map(|Reverse(slot)| FreeSlot(slot))
+        self.slots.pop_first().map(FreeSlot)
     }
 
     /// Takes back a slot that was not published since it was taken.
     pub(super) fn give_back(&mut self, free: FreeSlot) {
-        self.slots.push(Reverse(free.0));
+        self.slots.insert(free.0);
     }
 
     pub(super) fn len(&self) -> usize {
@@ -69,7 +68,7 @@ impl FreeSlots {
     /// read it any more.
     #[expect(unsafe_code, reason = "whether somebody reads is known to the caller")]
     pub(super) unsafe fn add(&mut self, slot: Slot) {
-        self.slots.push(Reverse(slot.0));
+        self.slots.insert(slot.0);
     }
 }
 
@@ -91,7 +90,7 @@ pub(super) struct Slots {
     dimensions: usize,
     slot_bytes: usize,
     slots_max: u32,
-    /// Slots below are in use or free; those from here on have no memory.
+    /// Slots below are in use or free; those from here on hold nothing and have no whole page.
     minted: AtomicU32,
 }
 
@@ -137,16 +136,16 @@ impl Slots {
         self.header_of_linked(slot)
     }
 
-    /// The same for a slot that once had memory: its header reads as zeros if it has none now.
-    pub(super) fn header_of_once_minted(&self, slot: Slot) -> &Header {
-        assert!(slot.0 < self.slots_max, "the slot is of this arena");
-        self.header_at(slot)
+    /// The same for a slot whose memory may have been given back; `None` if it was. If that
+    /// happens meanwhile, the header reads as zeros.
+    pub(super) fn header_if_minted(&self, slot: Slot) -> Option<&Header> {
+        (slot.0 < self.end()).then(|| self.header_at(slot))
     }
 
     /// The same for a slot that the table names, which always has memory: without asking.
     #[inline]
     pub(super) fn header_of_linked(&self, slot: Slot) -> &Header {
-        debug_assert!(slot.0 < self.end());
+        debug_assert!(slot.0 < self.slots_max);
         self.header_at(slot)
     }
 
@@ -245,23 +244,28 @@ impl Slots {
     /// returns how many bytes.
     pub(super) fn unmint(&self, free: &mut FreeSlots, end: u32) -> usize {
         let minted = self.minted.load(Ordering::Relaxed);
-        let freed_count = free.slots.iter().filter(|Reverse(slot)| *slot >= end).count();
-        if end >= minted || freed_count < (minted - end) as usize {
+        if end >= minted || free.slots.range(end..).count() < (minted - end) as usize {
             return 0;
         }
-        let generations = (end..minted).map(|slot| {
-            let generation = &self.header(Slot(slot)).generation;
-            generation.load(Ordering::Relaxed)
-        });
+        let generation = |slot| &self.header(Slot(slot)).generation;
+        let generations = (end..minted).map(|slot| generation(slot).load(Ordering::Relaxed));
         free.first_generation = generations.fold(free.first_generation, u32::max);
-        free.slots.retain(|Reverse(slot)| *slot < end);
-        self.minted.store(end, Ordering::SeqCst);
         let offset_bytes = |slot: u32| slot as usize * self.slot_bytes;
         #[expect(unsafe_code, reason = "nobody is left to use the memory")]
         // SAFETY: free slots have no readers and no other owner. Who holds an old handle to one
         // reads nothing but the generation, an atomic, which is even then or 0.
-        unsafe {
-            self.memory.discard(offset_bytes(end)..offset_bytes(minted));
+        let discarded = unsafe { self.memory.discard(offset_bytes(end)..offset_bytes(minted)) };
+        if let Err(error) = discarded {
+            tracing::debug!(%error, "memory of the arena is not given back");
+            // A part of it may be gone.
+            let first_generation = free.first_generation;
+            (end..minted)
+                .for_each(|slot| generation(slot).store(first_generation, Ordering::SeqCst));
+            return 0;
+        }
+        self.minted.store(end, Ordering::SeqCst);
+        while free.slots.last().is_some_and(|slot| *slot >= end) {
+            free.slots.pop_last();
         }
         offset_bytes(minted - end)
     }

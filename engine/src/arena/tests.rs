@@ -167,15 +167,30 @@ fn a_reader_keeps_what_it_found() {
     drop(hot);
 }
 
-/// Readers and a writer for a while; returns how many reads found another's vector.
-fn wrong_reads(ignores_readers: bool, rounds: u32) -> u64 {
-    const KEYS_COUNT: u32 = 256;
-    let (arena, mut writer) = slots(64);
+/// What readers found that was not what they had looked for.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct WrongReads {
+    /// Another's vector, whose slot was used again.
+    others_count: u64,
+    /// Zeros, whose memory was given back.
+    zeros_count: u64,
+}
+
+/// Readers and a writer for a while; returns what was read wrongly, and how much memory was given
+/// back meanwhile.
+fn read_and_write(ignores_readers: bool, rounds: u32) -> (WrongReads, usize) {
+    const SLOTS_COUNT: usize = 64;
+    const KEYS_COUNT: u32 = 96;
+    // Longer than a page, so that the memory of each can be given back.
+    const DIMENSIONS: usize = 1024;
+    let (arena, mut writer) = create(DIMENSIONS, SLOTS_COUNT * slot_bytes(DIMENSIONS)).unwrap();
     writer.ignores_readers = ignores_readers;
     let (ended, began_count) = (AtomicBool::new(false), AtomicU32::new(0));
+    // No key has zeros.
+    let element = |number: u32| (number + 1) as f32;
     let read = |seed: u64| {
         let mut random = Random(seed);
-        let (mut wrong, mut found) = (0_u64, 0_u64);
+        let (mut wrong, mut found) = (WrongReads::default(), 0_u64);
         while !ended.load(Ordering::Relaxed) {
             let number = random.below(KEYS_COUNT);
             let Some(hot) = arena.find(key(number)) else { continue };
@@ -187,41 +202,62 @@ fn wrong_reads(ignores_readers: bool, rounds: u32) -> u64 {
             if found % 16 == 0 {
                 std::thread::yield_now();
             }
-            wrong += u64::from(hot.iter().any(|element| *element != number as f32));
+            match hot.iter().find(|found| **found != element(number)) {
+                Some(0.0) => wrong.zeros_count += 1,
+                Some(_) => wrong.others_count += 1,
+                None => {}
+            }
         }
         wrong
     };
     std::thread::scope(|scope| {
         let readers: Vec<_> = (1..=3).map(|seed| scope.spawn(move || read(seed))).collect();
         let mut random = Random(9);
-        let mut round = 0;
+        let (mut round, mut returned_bytes) = (0, 0);
         // Not before each reader has something to read.
         while round < rounds || began_count.load(Ordering::Relaxed) < 3 {
             round += 1;
             if round % 64 == 0 {
-                writer.shrink(u32::MAX, |_, _, _| ()).unwrap();
+                returned_bytes += writer.shrink(u32::MAX, |_, _, _| ()).unwrap();
             }
             let number = random.below(KEYS_COUNT);
             match writer.find(key(number)) {
                 Some(slot) => writer.remove(slot),
                 None => {
-                    let vector = [number as f32; DIMENSIONS];
+                    let vector = [element(number); DIMENSIONS];
                     writer.insert(&contents(key(number), &vector), 0, |_| true).unwrap();
                 }
             }
         }
         ended.store(true, Ordering::Relaxed);
-        readers.into_iter().map(|reader| reader.join().unwrap()).sum()
+        let mut wrong = WrongReads::default();
+        for reader in readers {
+            let WrongReads { others_count, zeros_count } = reader.join().unwrap();
+            wrong.others_count += others_count;
+            wrong.zeros_count += zeros_count;
+        }
+        (wrong, returned_bytes)
     })
 }
 
 #[test]
 fn nobody_reads_what_another_wrote() {
-    assert_eq!(wrong_reads(false, 400_000), 0);
+    let (wrong, returned_bytes) = read_and_write(false, 200_000);
+    assert_eq!(wrong, WrongReads::default());
+    assert!(returned_bytes > 10 * slot_bytes(1024), "{returned_bytes}");
 }
 
-/// The planted bug: slots become free at once. The test above must be able to fail.
+/// The planted bug: slots become free at once. The test above must be able to fail, both ways.
 #[test]
-fn slots_reused_too_early_are_noticed() {
-    assert!((0..50).any(|_| wrong_reads(true, 400_000) > 0));
+fn slots_reused_or_given_back_too_early_are_noticed() {
+    let mut noticed = WrongReads::default();
+    for _ in 0..50 {
+        let (wrong, _) = read_and_write(true, 100_000);
+        noticed.others_count += wrong.others_count;
+        noticed.zeros_count += wrong.zeros_count;
+        if noticed.others_count > 0 && noticed.zeros_count > 0 {
+            return;
+        }
+    }
+    panic!("{noticed:?}");
 }

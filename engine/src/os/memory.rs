@@ -12,7 +12,7 @@ use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// The unit of giving and taking memory: one huge page of x86-64 and of AArch64 with 4 KiB pages.
+/// The unit in which memory is given: one huge page of x86-64 and of AArch64 with 4 KiB pages.
 pub(crate) const REGION_BYTES: usize = 2 << 20;
 
 /// A range of address space.
@@ -99,22 +99,27 @@ impl Reservation {
 
     /// Takes the memory of the whole pages in a range back, which then reads as zeros.
     ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] if the kernel keeps it, or some of it, because it is locked.
+    ///
     /// # Safety
-    /// Nobody may rely on what is there, nor hold a reference to what is not atomic.
+    /// Nobody may rely on what is there, nor read or write it meanwhile but through atomics.
     #[expect(unsafe_code, reason = "what the range holds is known to the caller")]
-    pub(crate) unsafe fn discard(&self, range_bytes: Range<usize>) {
+    pub(crate) unsafe fn discard(&self, range_bytes: Range<usize>) -> Result<()> {
         assert!(range_bytes.end <= self.len_bytes, "the range is inside the reservation");
         let page_bytes = rustix::param::page_size();
         let start_bytes = range_bytes.start.next_multiple_of(page_bytes);
         let len_bytes = range_bytes.end.next_multiple_of(page_bytes).saturating_sub(start_bytes);
         let start = self.base.as_ptr().wrapping_add(start_bytes);
         // SAFETY: the range is ours, and the caller gives up what it holds.
-        let advised =
-            unsafe { rustix::mm::madvise(start.cast(), len_bytes, Advice::LinuxDontNeed) };
-        if let Err(error) = advised {
-            // Its old bytes serve as well as zeros; they only cost memory.
-            tracing::debug!(%error, "memory of the arena cannot be given back");
-        }
+        unsafe { rustix::mm::madvise(start.cast(), len_bytes, Advice::LinuxDontNeed) }.map_err(
+            |error| {
+                let what = format!("cannot give {len_bytes} bytes of memory back");
+                Error::new(ErrorKind::Unavailable, what)
+                    .with_source(std::io::Error::from(error))
+                    .with_remedy("do not lock the memory of a process that has a store (mlockall)")
+            },
+        )
     }
 
     fn region(&self, offset_bytes: usize, len_bytes: usize) -> *mut u8 {

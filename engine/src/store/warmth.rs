@@ -273,7 +273,7 @@ impl Store {
             rows_count_max: u32::try_from(residents.len()).map_err(unfit)?,
         };
         let rows = residents.iter().filter_map(|resident| {
-            let vector = pool.resolve(resident.handle)?;
+            let vector = pool.resolve(resident)?;
             let expires_at_unix_ms = vector.expires_at_unix_ms();
             Some(ArenaRow { key: resident.key, expires_at_unix_ms, vector })
         });

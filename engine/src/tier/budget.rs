@@ -26,10 +26,13 @@ struct Bell {
 /// Why the one who demotes woke up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Call {
+    /// Nobody called in time.
+    Nobody,
+    /// There is too little room for who comes in.
     Room,
-    /// Room in a pool that was refused memory, which others have and do not use.
+    /// A pool was refused memory: take some that others have and do not use.
     Memory,
-    Tick,
+    /// Go home.
     Closed,
 }
 
@@ -111,12 +114,14 @@ impl Budget {
         self.rung.notify_all();
     }
 
-    /// Waits until somebody calls, or for one tick of the clock.
-    pub(super) fn wait(&self, tick: Duration) -> Call {
+    /// Waits until somebody calls, but no longer than this.
+    pub(super) fn wait(&self, longest: Duration) -> Call {
         let bell = self.bell.lock().unwrap_or_else(PoisonError::into_inner);
         let quiet = |bell: &mut Bell| !bell.wanted && !bell.starved && !bell.closed;
-        let (mut bell, _) =
-            self.rung.wait_timeout_while(bell, tick, quiet).unwrap_or_else(PoisonError::into_inner);
+        let (mut bell, _) = self
+            .rung
+            .wait_timeout_while(bell, longest, quiet)
+            .unwrap_or_else(PoisonError::into_inner);
         if bell.closed {
             Call::Closed
         } else if std::mem::take(&mut bell.starved) {
@@ -125,7 +130,7 @@ impl Budget {
         } else if std::mem::take(&mut bell.wanted) {
             Call::Room
         } else {
-            Call::Tick
+            Call::Nobody
         }
     }
 }

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub(crate) use budget::Budget;
 pub(crate) use counters::Counter;
@@ -31,6 +31,7 @@ pub use trace::{TraceReport, read_trace};
 
 use serde::{Deserialize, Serialize};
 
+use crate::arena;
 use crate::error::{Error, ErrorKind, Result};
 use budget::Call;
 
@@ -38,6 +39,8 @@ use budget::Call;
 const TICK: Duration = Duration::from_secs(1);
 /// Demoted at a time; who wants to promote finds the desk taken for so long.
 const DEMOTE_BATCH_COUNT: usize = 16;
+/// Demoted from one pool before all are compared again.
+const DEMOTE_BYTES: usize = 1 << 20;
 
 /// What the tier holds and has done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -209,14 +212,15 @@ impl Shared {
     }
 
     fn demote_when_called(&self) {
+        let mut ticks_at = Instant::now() + TICK;
         loop {
-            let call = self.budget.wait(TICK);
-            match call {
-                Call::Closed => return,
-                Call::Tick => {
-                    self.clock.fetch_add(1, Ordering::Relaxed);
-                }
-                Call::Room | Call::Memory => {}
+            let call = self.budget.wait(ticks_at.saturating_duration_since(Instant::now()));
+            if call == Call::Closed {
+                return;
+            }
+            if Instant::now() >= ticks_at {
+                self.clock.fetch_add(1, Ordering::Relaxed);
+                ticks_at = Instant::now() + TICK;
             }
             if self.budget.is_high() {
                 self.demote();
@@ -237,17 +241,30 @@ impl Shared {
     /// Demotes until the low-water mark.
     fn demote(&self) {
         while self.budget.is_above_low() {
-            let demoted =
-                self.coldest().map_or(0, |pool| pool.demote(DEMOTE_BATCH_COUNT, &self.budget));
-            if demoted == 0 {
+            if self.coldest().is_none_or(|pool| self.demote_from(&pool) == 0) {
                 return;
             }
         }
     }
 
-    /// The pool whose vectors were not used for longest.
+    /// Demotes some vectors of one pool; returns how many.
+    fn demote_from(&self, pool: &Pool) -> usize {
+        let count_max = (DEMOTE_BYTES / arena::slot_bytes(pool.dimensions())).max(1);
+        let mut demoted_count = 0;
+        while demoted_count < count_max && self.budget.is_above_low() {
+            let count = pool.demote(DEMOTE_BATCH_COUNT, &self.budget);
+            demoted_count += count;
+            if count < DEMOTE_BATCH_COUNT {
+                break;
+            }
+        }
+        demoted_count
+    }
+
+    /// The pool whose vectors were not used for longest; `None` if there are no vectors.
     fn coldest(&self) -> Option<Arc<Pool>> {
         let mut pools = self.pools();
+        pools.retain(|pool| pool.residents_count() > 0);
         match pools.len() {
             // Nothing to compare.
             0 | 1 => pools.pop(),

@@ -21,8 +21,8 @@ use crate::arena::{self, Arena, Contents, Handle, HotVector, Slot, Writer};
 use crate::error::Result;
 use crate::segment::ArenaFile;
 
-/// Slots given back at a time.
-const RELEASE_COUNT_MAX: u32 = 256;
+/// Memory given back at a time: several of the largest slots, and copied in a millisecond.
+const RELEASE_BYTES: usize = 1 << 20;
 /// Fences; keys share them by hash, which costs a promotion now and then.
 const FENCES_COUNT: usize = 1024;
 
@@ -143,9 +143,10 @@ impl Pool {
         Some(hot)
     }
 
-    /// Finds what a handle meant, without marking it as used.
-    pub(crate) fn resolve(&self, handle: Handle) -> Option<HotVector<'_>> {
-        self.arena.resolve(handle)
+    /// Finds a resident that was listed, without marking it as used.
+    pub(crate) fn resolve(&self, resident: &Resident) -> Option<HotVector<'_>> {
+        // It may have been moved since.
+        self.arena.resolve(resident.handle).or_else(|| self.arena.find(resident.key))
     }
 
     pub(crate) fn dimensions(&self) -> usize {
@@ -319,24 +320,26 @@ impl Pool {
         budget.add(desk.writer.slot_bytes());
     }
 
-    /// How long vectors of this pool have not been used, in ticks: the mean of some; `None` if it
-    /// has none.
+    /// Vectors that are hot.
+    pub(super) fn residents_count(&self) -> u32 {
+        self.desk().writer.residents_count()
+    }
+
+    /// How long vectors of this pool have not been used, in ticks: the mean of some; `None` if
+    /// none is found soon, because there are few.
     pub(super) fn mean_age(&self) -> Option<u32> {
         const DRAWN_COUNT: u32 = 8;
         let mut desk = self.desk();
         let now = self.clock.load(Ordering::Relaxed);
         let Desk { writer, sampler, .. } = &mut *desk;
-        let (mut sum, mut count) = (0_u64, 0_u64);
-        sampler.draw(
+        let mut sum = 0_u64;
+        let count = sampler.draw(
             &View { writer, now },
             DRAWN_COUNT,
             |_| true,
-            |_, access| {
-                sum += u64::from(access.age(now));
-                count += 1;
-            },
+            |_, access| sum += u64::from(access.age(now)),
         );
-        Some(sum.checked_div(count)? as u32)
+        Some(sum.checked_div(count.into())? as u32)
     }
 
     /// Demotes up to `count` vectors by the policy's choice; returns how many it did.
@@ -363,7 +366,8 @@ impl Pool {
     pub(super) fn release(&self, budget: &Budget) {
         let mut desk = self.desk();
         let Desk { writer, policy, locators, .. } = &mut *desk;
-        let released = writer.shrink(RELEASE_COUNT_MAX, |old, new, key| {
+        let count_max = (RELEASE_BYTES / writer.slot_bytes()).max(1) as u32;
+        let released = writer.shrink(count_max, |old, new, key| {
             // To the policy it is a newcomer, with the hits that it had.
             policy.removed(old.0);
             policy.inserted(new.0, key_hash(key));
@@ -491,5 +495,51 @@ impl Residents for View<'_> {
 
     fn now(&self) -> u32 {
         self.now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_moved_keeps_its_name_and_its_hits() {
+        const COUNT: u32 = 1000;
+        let directory = tempfile::tempdir().unwrap();
+        let recorder = Arc::new(Recorder::open(directory.path().join("trace"), [0; 16]));
+        let budget = Budget::new(1 << 20);
+        let policy = PolicyKind::S3Fifo;
+        let pool = Pool::new(8, &budget, policy, Arc::default(), recorder).unwrap();
+        let name = |number: u32| number.to_le_bytes();
+        for number in 0..COUNT {
+            let vector = [number as f32; 8];
+            let contents = Contents { key: number.into(), expires_at_unix_ms: 0, vector: &vector };
+            pool.promote(&contents, Some(&name(number)), pool.fence(contents.key), &budget);
+        }
+        let kept = |number: u32| number % 4 == 3;
+        for number in 0..COUNT {
+            match kept(number) {
+                true => drop((0..number % 9).map(|_| pool.get(number.into())).collect::<Vec<_>>()),
+                false => pool.remove(number.into(), Departure::Change, &budget),
+            }
+        }
+        let before = pool.residents();
+        pool.release(&budget);
+        assert!(pool.unused_bytes() < 600 * arena::slot_bytes(8), "nothing was given back");
+        assert_eq!(pool.residents_count(), COUNT / 4);
+        for resident in pool.residents() {
+            let number = resident.key as u32;
+            assert!(kept(number));
+            assert_eq!(resident.locator.as_deref(), Some(&name(number)[..]));
+            assert_eq!(u32::from(resident.access.frequency()), number % 9);
+        }
+        // Who was listed before is found where it is now.
+        let moved = before.iter().filter(|before| pool.arena.resolve(before.handle).is_none());
+        assert!(moved.count() > 0, "nobody was moved");
+        for resident in &before {
+            assert_eq!(pool.resolve(resident).unwrap()[0], resident.key as f32);
+        }
+        // The policy knows them all still.
+        assert_eq!(pool.demote(COUNT as usize, &budget), COUNT as usize / 4);
     }
 }

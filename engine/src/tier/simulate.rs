@@ -2,7 +2,8 @@
 //!
 //! The simulation follows the pool in everything that decides about hits: the same policies, marks,
 //! clock and access words. Only the vectors are missing, and demotions are done before the next
-//! request instead of in the background.
+//! request instead of in the background. It is of a store with one pool, in which nothing moves the
+//! clock but insertions.
 
 use std::cell::Cell;
 use std::collections::HashMap;

@@ -56,7 +56,7 @@ impl Policy for Lru {
             }
             None => false,
         });
-        self.sampler.draw(
+        self.sampler.draw_some(
             residents,
             DRAWN_COUNT,
             |_| true,

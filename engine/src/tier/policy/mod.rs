@@ -12,8 +12,7 @@
 //!   the earlier one counts against it.
 //! - Decisions follow from the calls alone, so that a simulation can be repeated.
 //!
-//! What is deliberately lacking: the vectors, their sizes, and time. All slots of a pool are of one
-//! size, and its clock counts insertions.
+//! What is deliberately lacking: the vectors and their sizes. All slots of a pool are of one size.
 
 mod ghost;
 mod lru;
@@ -34,7 +33,7 @@ pub(crate) const LOW_WATER_PERCENT: u64 = 85;
 /// How often the clock ticks while as many vectors come in as fit: the finest age that is told.
 const TICKS_PER_CAPACITY: u32 = 4096;
 
-/// How far a pool fills, how far it is emptied, and how fast its clock goes.
+/// How far a pool fills, how far it is emptied, and how fast insertions move the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Water {
     /// An insertion that makes more residents than this starts demotions.
@@ -66,7 +65,7 @@ impl Water {
 
 /// What a reader leaves in a slot at each hit: when, and how often.
 ///
-/// Bits 0 to 3 count hits and stop at 15; bits 4 to 31 are the pool's clock, which wraps.
+/// Bits 0 to 3 count hits and stop at 15; bits 4 to 31 are a clock, which wraps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Access(pub(crate) u32);
 

@@ -88,7 +88,7 @@ impl TinyLfu {
         let now = residents.now();
         let window = &self.window;
         let mut victim: Option<(u32, Access)> = None;
-        self.sampler.draw(
+        self.sampler.draw_some(
             residents,
             DRAWN_COUNT,
             |slot| !window.contains(slot),
