@@ -1,6 +1,7 @@
 //! System calls behind safe types. No policy, no formats.
 
 pub(crate) mod clock;
+pub(crate) mod cpu;
 pub(crate) mod file;
 pub(crate) mod limits;
 pub(crate) mod map;

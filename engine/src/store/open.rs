@@ -22,6 +22,7 @@ use crate::db::state::StateDatabase;
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::{Layout, database, store_file, trace_directory};
 use crate::os::clock::unix_ms;
+use crate::os::cpu;
 use crate::os::file::{self, Lock};
 use crate::os::random;
 use crate::segment::SegmentDirectory;
@@ -31,6 +32,7 @@ use crate::tier::{Recorder, Tier};
 const STORE_FILE_LEN_MAX_BYTES: u64 = 4096;
 
 pub(super) fn open(config: StoreConfig) -> Result<Store> {
+    cpu::check()?;
     let layout = Layout::new(config.base);
     if config.create {
         file::create_directories(layout.base())?;
