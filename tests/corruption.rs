@@ -249,7 +249,7 @@ fn files_that_nobody_reads_may_as_well_be_missing() {
 /// The first planted bug: without our own checksum of values nobody would notice this.
 #[test]
 fn a_value_that_was_changed_under_right_block_checksums_is_detected() {
-    for (family, what) in [("records", "record"), ("vectors", "vector"), ("changes", "change")] {
+    for (family, what) in [("records", "record"), ("vectors", "vector"), ("changes", "changes")] {
         let place = Place::new();
         let judge = Judge::new(&place.store, &place.path);
         let copied = place.copy();

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use op_dbus_engine::{ErrorKind, Payload, Query, Record, Store, StoreConfig};
@@ -64,13 +65,23 @@ impl Full {
         Self { store: None, path, held, unknown, next_version: 1, repeated_count: 0, random }
     }
 
+    #[track_caller]
     fn store(&mut self) -> &Store {
-        self.store.get_or_insert_with(|| {
-            Store::open(StoreConfig::new(&self.path))
-                .unwrap_or_else(|error| panic!("the store opens: {error}: {:?}", cause(&error)))
-        })
+        if self.store.is_none() {
+            let before = described(&self.path);
+            match Store::open(StoreConfig::new(&self.path)) {
+                Ok(store) => self.store = Some(store),
+                Err(error) => panic!(
+                    "the store opens: {error}: {:?}\nbefore: {before}\nafter: {}",
+                    cause(&error),
+                    described(&self.path)
+                ),
+            }
+        }
+        self.store.as_ref().expect("it was just opened")
     }
 
+    #[track_caller]
     fn reopen(&mut self) {
         if let Some(store) = self.store.take() {
             store.close();
@@ -184,6 +195,18 @@ impl Full {
             std::thread::sleep(PAUSE);
         }
     }
+}
+
+/// What lies on the disk of a store, and what its file system says of it.
+fn described(path: &Path) -> String {
+    let print = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).arg(path).output();
+        output.map_or_else(
+            |error| format!("{program}: {error}"),
+            |output| String::from_utf8_lossy(&output.stdout).into_owned(),
+        )
+    };
+    print("btrfs", &["filesystem", "usage"]) + &print("ls", &["-lRs"])
 }
 
 fn cause(error: &op_dbus_engine::Error) -> Option<String> {

@@ -4,7 +4,7 @@
 //! poisons the store. Therefore no write is tried that is not likely to find room. Puts leave the
 //! headroom that RocksDB needs to write out what it holds in memory. Whatever others leave, there
 //! is the *ballast*: a file without content whose room is thrown out when a removal, or the next
-//! opening, finds none, and taken back when puts find plenty.
+//! opening, finds none, and taken back before anything is put again.
 //!
 //! The ballast lies beside `@state`, not in it: a snapshot of `@state` would go on holding its
 //! room. It is allocated and never written, because a file system that compresses would make
@@ -89,16 +89,21 @@ impl Space {
     }
 
     /// Refuses to write so many bytes if they would not leave the headroom of a database of this
-    /// size, which is asked for only if that matters.
+    /// size, which is asked for only if that matters, and the ballast, which is taken back first.
     pub(super) fn admit_put(
         &self,
         bytes: u64,
         database_bytes: impl FnOnce() -> u64,
     ) -> Result<Admitted> {
         let Some(room) = self.room() else { return Ok(Admitted::Freely) };
+        let mut ballast = lock(&self.ballast);
+        let is_out = *ballast == Ballast::Out;
+        let kept_bytes = if is_out { self.possible_bytes(room) } else { 0 };
         // They lie on the disk twice: in the log and in a table, until the log is removed.
         let needed = |database_bytes| {
-            headroom_bytes(room, database_bytes).saturating_add(bytes.saturating_mul(2))
+            headroom_bytes(room, database_bytes)
+                .saturating_add(bytes.saturating_mul(2))
+                .saturating_add(kept_bytes)
         };
         let mut needed_bytes = needed(u64::MAX);
         if room.available_bytes < needed_bytes {
@@ -108,10 +113,7 @@ impl Space {
             self.short.store(true, Ordering::Relaxed);
             return Err(self.full(room, needed_bytes));
         }
-        let mut ballast = lock(&self.ballast);
-        if *ballast == Ballast::Out
-            && room.available_bytes >= needed_bytes + 2 * ballast_bytes(room)
-        {
+        if is_out {
             self.take(&mut ballast, room);
         }
         Ok(self.admitted())
@@ -183,14 +185,22 @@ impl Space {
         room.inspect_err(|error| tracing::debug!(%error, "cannot tell the room on the disk")).ok()
     }
 
-    fn take(&self, ballast: &mut MutexGuard<'_, Ballast>, room: Room) {
+    /// The length of the ballast; 0 if there is none here.
+    fn possible_bytes(&self, room: Room) -> u64 {
         let bytes = ballast_bytes(room);
+        if bytes < BALLAST_MIN_BYTES || file::is_in_memory(&self.base) { 0 } else { bytes }
+    }
+
+    fn take(&self, ballast: &mut MutexGuard<'_, Ballast>, room: Room) {
+        let bytes = self.possible_bytes(room);
         **ballast = Ballast::Impossible;
-        if bytes < BALLAST_MIN_BYTES || file::is_in_memory(&self.base) {
+        if bytes == 0 {
             return;
         }
         match file::allocate(&self.ballast_path, bytes) {
             Ok(()) => **ballast = Ballast::There,
+            // Somebody else has taken the room meanwhile.
+            Err(error) if error.kind() == ErrorKind::Full => **ballast = Ballast::Out,
             Err(error) => tracing::debug!(%error, "no room is kept for a full disk"),
         }
     }
