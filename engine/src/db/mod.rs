@@ -211,7 +211,8 @@ impl Database {
 
     /// Begins a batch that takes so many bytes without growing.
     pub(crate) fn batch_with_capacity(&self, capacity_bytes: usize) -> Batch<'_> {
-        Batch { database: self, batch: WriteBatch::with_capacity_bytes(capacity_bytes) }
+        let batch = WriteBatch::with_capacity_bytes(capacity_bytes);
+        Batch { database: self, batch, handles: Vec::new() }
     }
 
     /// Asks whether writes are accepted, by one of nothing: after an error in the background, such
@@ -331,19 +332,35 @@ pub(crate) enum Sync {
 pub(crate) struct Batch<'a> {
     database: &'a Database,
     batch: WriteBatch,
+    /// Of the families that were asked for: to look one up costs as much as to put a short value.
+    handles: Vec<(&'static str, &'a ColumnFamily)>,
 }
 
-impl Batch<'_> {
+impl<'a> Batch<'a> {
     pub(crate) fn put(&mut self, family: Family, key: &[u8], value: &[u8]) {
-        self.batch.put_cf(self.database.handle(family), key, value);
+        let handle = self.handle(family);
+        self.batch.put_cf(handle, key, value);
     }
 
     pub(crate) fn remove(&mut self, family: Family, key: &[u8]) {
-        self.batch.delete_cf(self.database.handle(family), key);
+        let handle = self.handle(family);
+        self.batch.delete_cf(handle, key);
     }
 
     pub(crate) fn remove_range(&mut self, family: Family, from: &[u8], to: &[u8]) {
-        self.batch.delete_range_cf(self.database.handle(family), from, to);
+        let handle = self.handle(family);
+        self.batch.delete_range_cf(handle, from, to);
+    }
+
+    fn handle(&mut self, family: Family) -> &'a ColumnFamily {
+        // A name that lies in memory twice is looked up twice.
+        let known = self.handles.iter().find(|(name, _)| std::ptr::eq(*name, family.name));
+        if let Some((_, handle)) = known {
+            return handle;
+        }
+        let handle = self.database.handle(family);
+        self.handles.push((family.name, handle));
+        handle
     }
 }
 
