@@ -5,10 +5,13 @@
 //! `OPDBUS_TEST_SEED` repeats both.
 
 use std::collections::BTreeSet;
+use std::fmt::{self, Display, Formatter};
 use std::fs;
+use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use op_dbus_engine::{Record, Store, StoreConfig};
 use support::crash::aging::AgingStore;
@@ -30,10 +33,28 @@ const IMAGES_DEFAULT: u64 = 100;
 /// The store and the notes of [`the_child_that_plays_the_story`].
 const CHILD_VARIABLES: [&str; 2] = ["OPDBUS_TEST_CHILD_STORE", "OPDBUS_TEST_CHILD_NOTES"];
 const SIGKILL: i32 = 9;
+/// The story takes a second or two.
+const PATIENCE: Duration = Duration::from_secs(120);
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// A directory for one run: what is watched, and beside it what is not.
 struct Place {
     directory: TempDir,
+}
+
+/// How a run ended.
+struct Played {
+    status: ExitStatus,
+    hung: bool,
+    stderr: String,
+}
+
+impl Display for Played {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { status, hung, stderr } = self;
+        let how = if *hung { " after it hung" } else { "" };
+        write!(f, "{status}{how}: {stderr}")
+    }
 }
 
 impl Place {
@@ -64,8 +85,8 @@ impl Place {
         self.directory.path().to_owned()
     }
 
-    /// Plays the story in this test binary again, above the shim.
-    fn play(&self, shim: &Shim, plan: impl FnOnce(&mut Command)) -> (ExitStatus, String) {
+    /// Plays the story in this test binary again, above the shim; ends it if it takes too long.
+    fn play(&self, shim: &Shim, plan: impl FnOnce(&mut Command)) -> Played {
         let this = std::env::current_exe().expect("a test knows its file");
         let mut command = Command::new(this);
         let [store, notes] = CHILD_VARIABLES;
@@ -77,18 +98,38 @@ impl Place {
             .stderr(Stdio::piped());
         shim.preload(&mut command, &self.watched(), &self.notes());
         plan(&mut command);
-        let output = command.output().expect("a test can start itself");
-        (output.status, String::from_utf8_lossy(&output.stderr).into_owned())
+        let mut child = command.spawn().expect("a test can start itself");
+        let mut pipe = child.stderr.take().expect("it was asked for");
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(move || {
+                let mut stderr = Vec::new();
+                pipe.read_to_end(&mut stderr).expect("a pipe can be read");
+                String::from_utf8_lossy(&stderr).into_owned()
+            });
+            let started = Instant::now();
+            let mut hung = false;
+            let status = loop {
+                if let Some(status) = child.try_wait().expect("it is our child") {
+                    break status;
+                }
+                if started.elapsed() > PATIENCE && !hung {
+                    hung = true;
+                    child.kill().expect("it is our child");
+                }
+                std::thread::sleep(PAUSE);
+            };
+            Played { status, hung, stderr: reader.join().expect("it only reads") }
+        })
     }
 
     /// Plays the story without faults and returns what it did.
     fn record(&self, shim: &Shim, plan: impl FnOnce(&mut Command)) -> Vec<Entry> {
-        let (status, stderr) = self.play(shim, |command| {
+        let played = self.play(shim, |command| {
             plan_log(command, &self.log());
             plan(command);
         });
         let notes = self.read_notes();
-        assert!(status.success() && is_whole(&notes), "{status}: {notes:?} {stderr}");
+        assert!(played.status.success() && is_whole(&notes), "{notes:?} {played}");
         parse(&fs::read(self.log()).expect("there is a log"), &self.watched())
     }
 
@@ -122,12 +163,12 @@ fn settle(store: &Path, story: &Story, session: &Session) -> Result<usize, Vec<F
 }
 
 /// Whether a run ended as it may: by itself, also after failures, or killed where planned.
-fn check_end(fault: Fault, status: ExitStatus, stderr: &str) -> Result<(), Finding> {
-    let killed = fault.kind == Kind::Kill && status.signal() == Some(SIGKILL);
-    if status.success() || killed {
+fn check_end(fault: Fault, played: &Played) -> Result<(), Finding> {
+    let killed = fault.kind == Kind::Kill && played.status.signal() == Some(SIGKILL);
+    if !played.hung && (played.status.success() || killed) {
         return Ok(());
     }
-    Err(Finding::Writer(format!("ended with {status}: {stderr}")))
+    Err(Finding::Writer(format!("it did not end as it may: {played}")))
 }
 
 fn run_fault(
@@ -136,8 +177,8 @@ fn run_fault(
     place: &Place,
     fault: Fault,
 ) -> Result<usize, Vec<Finding>> {
-    let (status, stderr) = place.play(shim, |command| fault.plan(command));
-    check_end(fault, status, &stderr).map_err(|finding| vec![finding])?;
+    let played = place.play(shim, |command| fault.plan(command));
+    check_end(fault, &played).map_err(|finding| vec![finding])?;
     settle(&place.store(), story, &story.session(&place.read_notes()))
 }
 
@@ -283,11 +324,11 @@ fn a_write_torn_in_silence_is_caught() {
     let story = Story::new();
     for at in AT {
         let place = Place::new();
-        let (status, stderr) = place.play(&shim, |command| {
+        let played = place.play(&shim, |command| {
             Fault { at, kind: Kind::Tear, forever: false }.plan(command);
             plan_files(command, LOG_OF_STATE);
         });
-        assert!(status.success(), "{status}: {stderr}");
+        assert!(played.status.success(), "{played}");
         let settled = settle(&place.store(), &story, &story.session(&place.read_notes()));
         settled.expect_err("what was acknowledged is torn, and the store must say so");
     }

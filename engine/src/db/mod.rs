@@ -443,7 +443,10 @@ fn database_options(creation: Creation, memory: DatabaseMemory) -> Options {
     // follows a damaged one, which the store notices by the sequence it has acknowledged.
     options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
     options.set_track_and_verify_wals_in_manifest(true);
-    options.set_atomic_flush(true);
+    // Families are written out one by one, as what they hold together is in the log. (To write all
+    // of them out at once, RocksDB 11.8 waits for itself for ever once a directory could not be
+    // synced for want of room.) Those that get little must not keep the log from being removed.
+    options.set_max_total_wal_size(memory.write_buffers_bytes);
     options.set_max_background_jobs(2);
     // Otherwise 15 threads begin and end for each family, twice: more than half of an opening.
     options.set_max_file_opening_threads(1);
