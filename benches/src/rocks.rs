@@ -124,6 +124,7 @@ fn options(room: Room) -> io::Result<Options> {
     options.set_max_background_jobs(BACKGROUND_JOBS_COUNT);
     options.set_db_write_buffer_size(WRITE_BUFFERS_BYTES);
     options.set_write_buffer_size(WRITE_BUFFER_BYTES);
+    options.set_max_total_wal_size(WRITE_BUFFERS_BYTES as u64);
     options.set_memtable_whole_key_filtering(true);
     options.set_memtable_prefix_bloom_ratio(WRITE_BUFFER_FILTER_PART);
     options.set_block_based_table_factory(&table);

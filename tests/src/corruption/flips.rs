@@ -125,8 +125,12 @@ fn files(store: &Path) -> io::Result<Vec<String>> {
             }
         }
     }
-    // The authority before the cache, whose flips take longer: a model may have to be loaded.
-    files.sort_by(|a, b| b.cmp(a));
+    // The authority first. Files of vectors are longest, and last.
+    const DIRECTORIES: [&str; 4] = ["@state", "@timing", "@cache", "@vectors"];
+    files.sort_by_key(|file| {
+        let rank = DIRECTORIES.iter().position(|directory| file.starts_with(directory));
+        (rank, file.clone())
+    });
     Ok(files)
 }
 
