@@ -3,7 +3,7 @@
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use op_dbus_engine::{Error, ErrorKind, ScrubOptions, Store};
 use op_dbus_formats::manifest;
@@ -130,10 +130,24 @@ fn prove(store: &Store, path: &Path, flip: &Flip, damaged: &[u8]) -> Result<Stri
         .map_err(|error| format!("scrub: {error}"))?;
     match report.faults.iter().find(|fault| fault.path == Path::new(&flip.file)) {
         Some(fault) => Ok(format!("a scrub finds it: {}", fault.what)),
-        // Tables are merged at any time, and a damaged filter does not hinder that.
-        None if is_replaced() => Ok("it was replaced meanwhile".to_owned()),
+        // Tables are merged at any time, and a damaged filter does not hinder that. One that was
+        // merged is no part of the store from then on, and removed a little later.
+        None if happens_soon(is_replaced) => Ok("it was replaced meanwhile".to_owned()),
         None => Err(format!("right answers, and a scrub finds nothing: {:?}", report.faults)),
     }
+}
+
+fn happens_soon(happens: impl Fn() -> bool) -> bool {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    const PAUSE: Duration = Duration::from_millis(10);
+    let started = Instant::now();
+    while !happens() {
+        if started.elapsed() > PATIENCE {
+            return false;
+        }
+        std::thread::sleep(PAUSE);
+    }
+    true
 }
 
 /// A list of derived files has two parts: one is wrong and says so, or the byte is in neither.
