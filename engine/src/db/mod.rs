@@ -91,6 +91,7 @@ impl Database {
         memory: DatabaseMemory,
     ) -> Result<Self> {
         check::check_manifest(path)?;
+        check::check_logs(path)?;
         let block_cache = Cache::new_lru_cache(memory.block_cache_bytes as usize);
         // Copied for each family: RocksDB's defaults come with a cache that is made to be dropped.
         let options = options_of_families(&block_cache, memory);

@@ -5,8 +5,9 @@
 //! | 0 | 4 | checksum | CRC-32C, masked, of everything from the type on |
 //! | 4 | 2 | payload_len | bytes |
 //! | 6 | 1 | type | whole, first, middle or last part of a record, or what is said between them |
-//! | 7 | 4 | log_number | only in types of logs that overwrite older ones |
-//! | | payload_len | payload | |
+//! | 7 | payload_len | payload | |
+//!
+//! There are types for logs that overwrite older ones, which ours never do.
 //!
 //! A log is blocks of 32 KiB, and no part of a record crosses the end of one: where not even a
 //! header fits, zeros fill it. Space that was allocated and not written is zeros to the end.
@@ -18,7 +19,8 @@ use super::{Damage, Flaw, Source};
 
 const BLOCK_LEN_BYTES: usize = 32 << 10;
 const HEADER_LEN_BYTES: usize = 7;
-const RECYCLABLE_HEADER_LEN_BYTES: usize = 11;
+/// Where RocksDB finds one behind another record, it looks at it again and again, for ever.
+pub(super) const OVERWRITING: &str = "a record of a type for logs that overwrite others";
 
 /// What a type says about the record that its payload is a part of.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -83,12 +85,11 @@ impl Records {
                     false => Err(damaged("bytes follow the end of the log")),
                 };
             }
-            let Some((part, header_len)) = part(header[6]) else {
-                return Err(damaged("a record of unknown type"));
-            };
+            let part = part(header[6]).map_err(damaged)?;
             let stored = u32::from_le_bytes([header[0], header[1], header[2], header[3]]);
             let payload_len = usize::from(u16::from_le_bytes([header[4], header[5]]));
-            let Some((record, after)) = rest.split_at_checked(header_len + payload_len) else {
+            let Some((record, after)) = rest.split_at_checked(HEADER_LEN_BYTES + payload_len)
+            else {
                 // One that was torn is not whole under any length.
                 let mut checksums = crc32c_of_prefixes(&rest[HEADER_LEN_BYTES - 1..]);
                 return if checksums.any(|crc| stored == masked(crc)) {
@@ -131,18 +132,17 @@ impl Records {
     }
 }
 
-/// The meaning of a type, and the length of its header.
-fn part(kind: u8) -> Option<(Part, usize)> {
-    let part = match kind {
-        1 | 5 => Part::Whole,
-        2 | 6 => Part::First,
-        3 | 7 => Part::Middle,
-        4 | 8 => Part::Last,
-        9..=11 | 130 | 131 => Part::Remark,
-        _ => return None,
-    };
-    let recyclable = matches!(kind, 5..=8 | 11 | 131);
-    Some((part, if recyclable { RECYCLABLE_HEADER_LEN_BYTES } else { HEADER_LEN_BYTES }))
+/// The meaning of a type; or what is wrong with it.
+fn part(kind: u8) -> Result<Part, &'static str> {
+    Ok(match kind {
+        1 => Part::Whole,
+        2 => Part::First,
+        3 => Part::Middle,
+        4 => Part::Last,
+        9 | 10 | 130 => Part::Remark,
+        5..=8 | 11 | 131 => return Err(OVERWRITING),
+        _ => return Err("a record of unknown type"),
+    })
 }
 
 /// Checksums of data that may contain checksums are masked.

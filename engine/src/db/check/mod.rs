@@ -277,6 +277,36 @@ pub(super) fn check_manifest(database: &Path) -> Result<()> {
     }
 }
 
+/// Refuses a database with a log that RocksDB would never end to read, before it is opened.
+///
+/// Other damage it finds itself: it goes without what follows.
+pub(super) fn check_logs(database: &Path) -> Result<()> {
+    let Ok(entries) = fs::read_dir(database) else { return Ok(()) };
+    for entry in entries {
+        let path = entry.map_err(|error| Error::io("read", database, error))?.path();
+        if path.extension().is_none_or(|extension| extension != "log") {
+            continue;
+        }
+        let file = File::open(&path).map_err(|error| Error::io("open", &path, error))?;
+        let len_bytes = file.metadata().map_err(|error| Error::io("open", &path, error))?.len();
+        let mut on_read = |_| ControlFlow::Continue(());
+        let mut source = Source { file, len_bytes, on_read: &mut on_read };
+        let mut first = None;
+        // What cannot be read or followed is RocksDB's to tell.
+        let _ = log::check(&mut source, &mut |damage| {
+            first.get_or_insert(damage);
+        });
+        if let Some(Damage { what, offset_bytes: Some(offset @ 1..), .. }) = first
+            && what == log::OVERWRITING
+        {
+            let context = format!("{} is damaged at byte {offset}: {what}", path.display());
+            return Err(Error::new(ErrorKind::Corrupt, context)
+                .with_remedy("restore the store from an export"));
+        }
+    }
+    Ok(())
+}
+
 fn manifest_name(current: &[u8]) -> Option<&str> {
     let name = std::str::from_utf8(current.strip_suffix(b"\n")?).ok()?;
     name.starts_with("MANIFEST-").then_some(name)

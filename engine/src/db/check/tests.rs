@@ -123,6 +123,28 @@ fn every_flip_in_a_log_is_found() {
     }
 }
 
+/// Without a look at the log before, opening would never end.
+#[test]
+fn a_type_that_rocksdb_does_not_get_over_is_found_before_it_opens() {
+    const HEADER_LEN_BYTES: u64 = 7;
+    let directory = tempfile::tempdir().unwrap();
+    let db = database(directory.path());
+    let mut logs = files(&db, FileKind::Log);
+    logs.retain(|file| file.name.ends_with(".log"));
+    let log = logs.pop().unwrap();
+    drop(db);
+    let file = File::options().read(true).write(true).open(&log.path).unwrap();
+    let mut len = [0; 2];
+    file.read_exact_at(&mut len, 4).unwrap();
+    let second = HEADER_LEN_BYTES + u64::from(u16::from_le_bytes(len));
+    file.write_all_at(&[5], second + 6).unwrap();
+    let memory = DatabaseMemory::of(0);
+    let opened = Database::open(directory.path(), &[FAMILY], Creation::Refuse, memory);
+    let error = opened.err().expect("it is damaged");
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains(&format!("at byte {second}")), "{error}");
+}
+
 #[test]
 fn current_and_identity_are_compared_with_what_they_name() {
     let directory = tempfile::tempdir().unwrap();
