@@ -1,6 +1,6 @@
 //! A record as callers give and get it, and what makes one acceptable.
 
-use op_dbus_formats::embedding::check_finite;
+use op_dbus_formats::FormatError;
 use op_dbus_formats::record::{
     KEY_LEN_MAX_BYTES, PAYLOAD_LEN_MAX_BYTES, Payload, TEXT_LEN_MAX_BYTES,
 };
@@ -80,7 +80,14 @@ impl Record {
         String::from_utf8_lossy(&self.key).into_owned()
     }
 
-    /// Refuses what no collection can hold.
+    /// The error for a record that a format cannot hold.
+    pub(crate) fn unfit(&self, error: FormatError) -> Error {
+        Error::new(ErrorKind::Invalid, format!("record {} cannot be stored", self.display_key()))
+            .with_source(error)
+            .with_remedy("correct the record")
+    }
+
+    /// Refuses what no collection can hold, vectors apart: those are checked when they are encoded.
     pub(crate) fn validate(&self) -> Result<()> {
         validate_key(&self.key)?;
         let invalid = |text: String| {
@@ -92,11 +99,6 @@ impl Record {
         {
             let len = text.len();
             return invalid(format!("the text has {len} bytes, more than {TEXT_LEN_MAX_BYTES}"));
-        }
-        if let Some(vector) = &self.vector
-            && let Err(error) = check_finite(vector)
-        {
-            return invalid(error.to_string());
         }
         let payload_bytes = match &self.payload {
             Payload::None => 0,

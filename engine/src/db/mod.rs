@@ -152,6 +152,15 @@ impl Database {
         Walk { database: self, iterator }
     }
 
+    /// Walks the keys of a family from `first` to `last`, in order.
+    pub(crate) fn iterate_between(&self, family: Family, first: &[u8], last: &[u8]) -> Walk<'_> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound([last, &[0]].concat());
+        let mut iterator = self.db.raw_iterator_cf_opt(self.handle(family), options);
+        iterator.seek(first);
+        Walk { database: self, iterator }
+    }
+
     /// Walks two families at the same moment.
     pub(crate) fn iterate_both(&self, families: [Family; 2], prefix: &[u8]) -> [Walk<'_>; 2] {
         self.at_one_moment(|| families.map(|family| self.iterate(family, prefix)))

@@ -22,7 +22,6 @@ use std::path::Path;
 use std::sync::atomic::{self, AtomicBool};
 
 use op_dbus_formats::acknowledged::{ACKNOWLEDGED_LEN_BYTES, Acknowledged};
-use op_dbus_formats::change::{Change, Operation};
 use op_dbus_formats::collection::{CollectionId, CollectionName, CollectionSpec};
 use rocksdb::DBCompressionType::{Lz4, None as Uncompressed};
 
@@ -50,6 +49,9 @@ const EXPIRIES: Family = Family { name: "expiries", compression: Lz4 };
 const DEFAULT: Family = Family { name: "default", compression: Lz4 };
 const FAMILIES: [Family; 8] =
     [DEFAULT, META, COLLECTIONS, RECORDS, VECTORS, CHANGES, HISTORY, EXPIRIES];
+
+/// To look whether any of many keys is there costs as much as to look up some eighty of them.
+const LOOK_FIRST_COUNT: usize = 256;
 
 const SEQUENCE_KEY: &[u8] = b"sequence";
 
@@ -156,17 +158,19 @@ impl StateDatabase {
         for entry in &settled.stale {
             batch.remove(EXPIRIES, entry);
         }
+        // Family by family, which costs a sixteenth less than record by record.
+        for mutation in mutations {
+            write_vector(&mut batch, mutation);
+        }
+        for mutation in mutations {
+            write_record(&mut batch, mutation);
+        }
         let mut versions = Additions::default();
         let mut changes = Vec::with_capacity(mutations.len());
         let mut sequence = first_sequence;
         for (mutation, before) in mutations.iter().zip(&settled.expired_before) {
-            let key = mutation.record.as_ref();
-            if let Some(before) = before {
-                batch.remove(EXPIRIES, &expiry_key(*before, key));
-            }
-            let operation = write_record(&mut batch, key, &mutation.action);
-            let collection = mutation.record.collection();
-            changes.push(Change { operation, collection, key: mutation.record.key() });
+            write_expiry(&mut batch, mutation, *before);
+            changes.push(mutation.change());
             versions.add(mutation, sequence, now_unix_ms)?;
             sequence += 1;
         }
@@ -233,6 +237,12 @@ impl StateDatabase {
             mutations.iter().map(|mutation| &mutation.record).zip(0..).collect();
         keys.sort_unstable();
         let mut are_stored = vec![false; mutations.len()];
+        if let [(first, _), .., (last, _)] = &keys[..]
+            && keys.len() >= LOOK_FIRST_COUNT
+            && !self.has_records_between(first, last)?
+        {
+            return Ok(are_stored);
+        }
         let stored = self.db.get_ascending(RECORDS, keys.iter().map(|(key, _)| *key));
         for ((key, index), stored) in keys.iter().zip(stored) {
             let index = *index;
@@ -251,6 +261,13 @@ impl StateDatabase {
             };
         }
         Ok(are_stored)
+    }
+
+    /// Whether any record lies under one of these keys or between them. Most imports bring keys that
+    /// come after all others.
+    fn has_records_between(&self, first: &RecordKey, last: &RecordKey) -> Result<bool> {
+        let walk = self.db.iterate_between(RECORDS, first.as_ref(), last.as_ref());
+        Ok(walk.item()?.is_some())
     }
 
     pub(crate) fn vector(&self, id: CollectionId, key: &[u8]) -> Result<Option<Pinned<'_>>> {
@@ -377,25 +394,32 @@ impl Records<'_> {
     }
 }
 
-/// Writes what an action makes of the record with this key, and says what happened to it.
-fn write_record(batch: &mut Batch<'_>, key: &[u8], action: &Action) -> Operation {
-    match action {
-        Action::Put { record, given_vector, expires_at_unix_ms, .. } => {
-            batch.put(RECORDS, key, record);
-            match given_vector {
-                Some(vector) => batch.put(VECTORS, key, vector),
-                None => batch.remove(VECTORS, key),
-            }
-            if let Some(at) = expires_at_unix_ms {
-                batch.put(EXPIRIES, &expiry_key(*at, key), b"");
-            }
-            Operation::Put
-        }
-        Action::Remove | Action::Expire { .. } => {
-            batch.remove(RECORDS, key);
+fn write_vector(batch: &mut Batch<'_>, mutation: &Mutation) {
+    let key = mutation.record.as_ref();
+    match &mutation.action {
+        Action::Put { given_vector: Some(vector), .. } => batch.put(VECTORS, key, vector),
+        Action::Put { given_vector: None, .. } | Action::Remove | Action::Expire { .. } => {
             batch.remove(VECTORS, key);
-            Operation::Remove
         }
+    }
+}
+
+fn write_record(batch: &mut Batch<'_>, mutation: &Mutation) {
+    let key = mutation.record.as_ref();
+    match &mutation.action {
+        Action::Put { record, .. } => batch.put(RECORDS, key, record),
+        Action::Remove | Action::Expire { .. } => batch.remove(RECORDS, key),
+    }
+}
+
+/// Replaces when the record before expires by when this one does.
+fn write_expiry(batch: &mut Batch<'_>, mutation: &Mutation, before: Option<u64>) {
+    let key = mutation.record.as_ref();
+    if let Some(before) = before {
+        batch.remove(EXPIRIES, &expiry_key(before, key));
+    }
+    if let Action::Put { expires_at_unix_ms: Some(at), .. } = &mutation.action {
+        batch.put(EXPIRIES, &expiry_key(*at, key), b"");
     }
 }
 
@@ -506,6 +530,33 @@ mod tests {
         assert_eq!((numbers(b"a"), numbers(b"a\0")), (vec![1], vec![2]));
         state.commit(&mut vec![put(b"a", None), put(b"a", None), put(b"a", None)], 3, 0).unwrap();
         assert_eq!((numbers(b"a"), numbers(b"a\0")), (vec![4, 5], vec![2]));
+    }
+
+    #[test]
+    fn records_that_are_stored_are_found_among_many_that_are_not() {
+        let key = |number: usize| u32::try_from(number).unwrap().to_be_bytes();
+        let (_directory, state) = state();
+        // Beside those that are asked for.
+        let mut outside = vec![put(&key(9), None), put(&key(10 + LOOK_FIRST_COUNT), None)];
+        state.commit(&mut outside, 1, 0).unwrap();
+        let mut sequence = 3;
+        let mut asked: Vec<usize> = (10..10 + LOOK_FIRST_COUNT).collect();
+        asked.reverse();
+        let mutations: Vec<Mutation> =
+            asked.iter().map(|number| put(&key(*number), None)).collect();
+        let mut expected = vec![false; LOOK_FIRST_COUNT];
+        assert_eq!(state.are_stored(&mutations).unwrap(), expected);
+        for index in [0, LOOK_FIRST_COUNT / 2, LOOK_FIRST_COUNT - 1] {
+            state.commit(&mut vec![put(&key(asked[index]), None)], sequence, 0).unwrap();
+            sequence += 1;
+            expected[index] = true;
+            assert_eq!(state.are_stored(&mutations).unwrap(), expected);
+            let removal = Mutation { action: Action::Remove, ..put(&key(asked[index]), None) };
+            state.commit(&mut vec![removal], sequence, 0).unwrap();
+            sequence += 1;
+            expected[index] = false;
+            assert_eq!(state.are_stored(&mutations).unwrap(), expected);
+        }
     }
 
     /// As versions before history and expiry made a store.

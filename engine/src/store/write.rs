@@ -86,13 +86,17 @@ impl Store {
             }
             _ => Arc::new(self.plan_collection(collection, options, None)?),
         };
-        check_vectors(&planned, records)?;
+        let mut given = encode_vectors(&planned, records)?;
         self.admit_put(records.iter().map(Record::stored_bytes).sum())?;
         let embeddings = self.embed_texts(&planned, records)?;
         let collection = self.collection_or_create(collection, &planned.spec)?;
+        if collection.spec.encoding != planned.spec.encoding {
+            // Somebody else has made it meanwhile.
+            given = encode_vectors(&collection, records)?;
+        }
         let mut report = PutReport { records: records.len() as u64, ..PutReport::default() };
         let mut mutations = Vec::with_capacity(records.len());
-        let mut embeddings = embeddings.into_iter();
+        let (mut given, mut embeddings) = (given.into_iter(), embeddings.into_iter());
         for record in records {
             let embedding = if needs_embedding(record) { embeddings.next() } else { None };
             if let Some(embedding) = &embedding {
@@ -100,7 +104,8 @@ impl Store {
                 report.embedded += u64::from(!embedding.hit);
                 report.truncated += u64::from(embedding.truncated);
             }
-            mutations.push(encode(&collection, record, embedding)?);
+            let given = if record.vector.is_some() { given.next() } else { None };
+            mutations.push(encode(&collection, record, given, embedding)?);
         }
         keep_last_of_equal_keys(&mut mutations);
         let distinct = mutations.len();
@@ -302,14 +307,25 @@ fn apply(index: &mut ExactIndex, mutation: &Mutation) -> Result<()> {
     Ok(())
 }
 
-fn check_vectors(collection: &Collection, records: &[Record]) -> Result<()> {
-    for record in records {
-        if let Some(vector) = &record.vector {
-            let what = || format!("the vector of record {}", record.display_key());
-            collection.check_dimensions(what, vector.len())?;
-        }
-    }
-    Ok(())
+/// A vector that a caller gave.
+struct GivenVector {
+    encoded: Vec<u8>,
+    /// What reading it back will give, which is what may be shown to readers and searches; `None`
+    /// if that lies in the encoding as it is.
+    decoded: Option<Vec<f32>>,
+}
+
+/// Encodes the vectors of those records that have one, in their order.
+fn encode_vectors(collection: &Collection, records: &[Record]) -> Result<Vec<GivenVector>> {
+    let encode = |record: &Record| {
+        let vector = record.vector.as_deref()?;
+        let what = || format!("the vector of record {}", record.display_key());
+        let encoded = collection.check_dimensions(what, vector.len()).and_then(|()| {
+            encode_given(vector, collection.spec.encoding).map_err(|e| record.unfit(e))
+        });
+        Some(encoded)
+    };
+    records.iter().filter_map(encode).collect()
 }
 
 fn needs_embedding(record: &Record) -> bool {
@@ -337,16 +353,10 @@ fn options_for(records: &[Record]) -> Result<CollectionOptions> {
 fn encode(
     collection: &Collection,
     record: &Record,
+    given: Option<GivenVector>,
     embedding: Option<CachedEmbedding>,
 ) -> Result<Mutation> {
-    let unfit = |error: FormatError| {
-        Error::new(ErrorKind::Invalid, format!("record {} cannot be stored", record.display_key()))
-            .with_source(error)
-    };
-    let given =
-        record.vector.as_deref().map(|vector| encode_given(vector, collection.spec.encoding));
-    let (given_vector, decoded) = given.transpose().map_err(unfit)?.unzip();
-    let source = match (&given_vector, &embedding) {
+    let source = match (&given, &embedding) {
         (Some(_), _) => EmbeddingSource::Given,
         (None, Some(embedding)) => EmbeddingSource::Cached(embedding.key),
         (None, None) => EmbeddingSource::None,
@@ -358,7 +368,8 @@ fn encode(
         expires_at_unix_ms: record.expires_at_unix_ms,
     }
     .encode()
-    .map_err(unfit)?;
+    .map_err(|error| record.unfit(error))?;
+    let (given_vector, decoded) = given.map(|given| (given.encoded, given.decoded)).unzip();
     let decoded = decoded.flatten().or(embedding.map(|embedding| embedding.vector));
     Ok(Mutation {
         record: RecordKey::new(collection.spec.id, &record.key),
@@ -372,18 +383,13 @@ fn encode(
     })
 }
 
-/// Encodes a vector. Also returns what reading it back will give, which is what may be shown to
-/// readers and searches, unless it lies in the encoding as it is.
-fn encode_given(
-    vector: &[f32],
-    encoding: Encoding,
-) -> Result<(Vec<u8>, Option<Vec<f32>>), FormatError> {
+fn encode_given(vector: &[f32], encoding: Encoding) -> Result<GivenVector, FormatError> {
     let encoded = embedding::encode(vector, encoding, Packing::Plain)?;
-    if floats_of(&encoded).is_some() {
-        return Ok((encoded, None));
-    }
-    let decoded = EncodedEmbedding::parse(&encoded)?.to_vec()?;
-    Ok((encoded, Some(decoded)))
+    let decoded = match floats_of(&encoded) {
+        Some(_) => None,
+        None => Some(EncodedEmbedding::parse(&encoded)?.to_vec()?),
+    };
+    Ok(GivenVector { encoded, decoded })
 }
 
 /// Keeps one mutation a key, the last, so that a report can compare each with what is stored.

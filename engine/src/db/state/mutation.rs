@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use op_dbus_formats::change::{Change, Operation};
 use op_dbus_formats::collection::CollectionId;
 use op_dbus_formats::embedding::floats_of;
 
@@ -70,6 +71,15 @@ impl Mutation {
     pub(crate) fn vector(&self) -> Option<&[f32]> {
         let Action::Put { given_vector, decoded, .. } = &self.action else { return None };
         decoded.as_deref().or_else(|| floats_of(given_vector.as_deref()?))
+    }
+
+    /// What the log of changes says of it.
+    pub(crate) fn change(&self) -> Change<'_> {
+        let operation = match self.action {
+            Action::Put { .. } => Operation::Put,
+            Action::Remove | Action::Expire { .. } => Operation::Remove,
+        };
+        Change { operation, collection: self.record.collection(), key: self.record.key() }
     }
 
     /// Bytes this adds to a write batch, keys of the other families included.
