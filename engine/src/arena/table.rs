@@ -19,6 +19,18 @@ const BUCKET_ENTRIES: usize = 8;
 #[repr(C, align(64))]
 struct Bucket([AtomicU64; BUCKET_ENTRIES]);
 
+impl Bucket {
+    /// The entries that have a tag: a bit for each.
+    ///
+    /// Looks at all, because where the right one is cannot be predicted: a loop that ends there
+    /// keeps the processor from reading ahead.
+    #[inline]
+    fn tagged(&self, tag: u32) -> u32 {
+        let tags = self.0.iter().map(|entry| (entry.load(Ordering::Relaxed) >> 32) as u32);
+        tags.zip(0..).fold(0, |tagged, (found, bit)| tagged | u32::from(found == tag) << bit)
+    }
+}
+
 /// Buckets in memory of their own, which begins as zeros.
 pub(super) struct Table {
     memory: Reservation,
@@ -75,14 +87,18 @@ impl Table {
         let buckets = self.buckets();
         let first = self.first_bucket(key);
         for bucket in [first, self.other_bucket(first, tag)] {
-            for entry in &buckets[bucket].0 {
+            let bucket = &buckets[bucket];
+            let mut tagged = bucket.tagged(tag);
+            while tagged != 0 {
                 // Pairs with the release of `insert`: what is in the slot is seen with it.
-                let entry = entry.load(Ordering::Acquire);
-                if let Some(slot) = slot_if_tagged(entry, tag)
+                let entry = bucket.0[tagged.trailing_zeros() as usize].load(Ordering::Acquire);
+                // By now it may be another, or none.
+                if let Some(slot) = slot_of(entry)
                     && is_it(slot)
                 {
                     return Some(slot);
                 }
+                tagged &= tagged - 1;
             }
         }
         None
@@ -96,7 +112,7 @@ impl Table {
             return false;
         }
         let tag = tag(key);
-        let entry = u64::from(tag) << 32 | (u64::from(slot.0) + 1);
+        let entry = entry_of(tag, slot);
         let first = self.first_bucket(key);
         let second = self.other_bucket(first, tag);
         let placed = self.place(first, entry)
@@ -137,7 +153,7 @@ impl Table {
         let first = self.first_bucket(key);
         for bucket in [first, self.other_bucket(first, tag)] {
             for entry in &self.buckets()[bucket].0 {
-                if slot_if_tagged(entry.load(Ordering::Relaxed), tag) == Some(slot) {
+                if entry.load(Ordering::Relaxed) == entry_of(tag, slot) {
                     entry.store(EMPTY, Ordering::Release);
                     self.used.fetch_sub(1, Ordering::Relaxed);
                     return true;
@@ -150,18 +166,24 @@ impl Table {
     /// Hands every slot to `visit`, until it answers `false`; says whether it never did.
     pub(super) fn visit(&self, mut visit: impl FnMut(Slot) -> bool) -> bool {
         let entries = self.buckets().iter().flat_map(|bucket| &bucket.0);
-        let mut entries = entries.map(|entry| entry.load(Ordering::Acquire));
-        entries.all(|entry| entry == EMPTY || visit(Slot(entry as u32 - 1)))
+        let mut slots = entries.filter_map(|entry| slot_of(entry.load(Ordering::Acquire)));
+        slots.all(&mut visit)
     }
 }
 
-/// The part of a key that an entry repeats; apart from the bits that choose the bucket.
+/// The part of a key that an entry repeats; apart from the bits that choose the bucket. Never that
+/// of an empty entry.
 #[inline]
 fn tag(key: u128) -> u32 {
-    (key >> 96) as u32
+    (key >> 96) as u32 | 1
 }
 
 #[inline]
-fn slot_if_tagged(entry: u64, tag: u32) -> Option<Slot> {
-    (entry != EMPTY && (entry >> 32) as u32 == tag).then(|| Slot((entry as u32).wrapping_sub(1)))
+fn entry_of(tag: u32, slot: Slot) -> u64 {
+    u64::from(tag) << 32 | (u64::from(slot.0) + 1)
+}
+
+#[inline]
+fn slot_of(entry: u64) -> Option<Slot> {
+    (entry as u32).checked_sub(1).map(Slot)
 }
