@@ -156,3 +156,29 @@ fn an_encoding_is_for_good_and_what_it_cannot_hold_is_refused() {
     assert!(store.get(NAME, b"large").unwrap().is_none());
     assert_eq!(store.collections()[0].encoding, Encoding::F16);
 }
+
+#[test]
+fn a_vector_is_copied_as_it_is_got_whether_it_is_hot_or_cold() {
+    let given = vectors(4, COUNT);
+    let directory = scratch::on_disk();
+    put(&Store::open(StoreConfig::new(directory.path()).cold()).unwrap(), NAME, &given);
+    let store = Store::open(StoreConfig::new(directory.path()).cold()).unwrap();
+    let open = store.vectors(NAME).unwrap();
+    let mut copied = vec![0.0; DIMENSIONS];
+    for (number, vector) in given.iter().enumerate() {
+        assert!(open.copy_to(&key(number), &mut copied).unwrap());
+        assert_eq!(bits(&copied), bits(vector));
+        assert!(open.get(&key(number)).unwrap().unwrap().is_hot());
+        copied.fill(0.0);
+        assert!(open.copy_to(&key(number), &mut copied).unwrap());
+        assert_eq!(bits(&copied), bits(vector));
+    }
+    let before = bits(&copied);
+    assert!(!open.copy_to(&key(COUNT), &mut copied).unwrap());
+    for room in [DIMENSIONS - 1, DIMENSIONS + 1] {
+        let error = open.copy_to(&key(0), &mut vec![0.0; room]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.to_string().contains(&format!("{DIMENSIONS} elements")), "{error}");
+    }
+    assert_eq!(bits(&copied), before);
+}

@@ -40,10 +40,25 @@ impl Room {
     }
 }
 
+/// A vector as its reader has it.
+pub(crate) type Copied = [f32; DIMENSIONS];
+
 /// Reads values; one for all threads, and each read by itself, as separate requests are.
 pub(crate) trait Reader: Sync {
     /// Hands the bytes of a value to `read`, from where the engine has them.
     fn get<T>(&self, index: u32, read: impl FnOnce(&[u8]) -> T) -> io::Result<T>;
+
+    /// Copies a value, in the best way that the engine has.
+    #[inline]
+    fn copy(&self, index: u32, out: &mut Copied) -> io::Result<()> {
+        self.get(index, |bytes| match <&[u8; VALUE_BYTES]>::try_from(bytes) {
+            Ok(bytes) => {
+                out.as_mut_bytes().copy_from_slice(bytes);
+                Ok(())
+            }
+            Err(_) => Err(damaged(index)),
+        })?
+    }
 }
 
 /// An engine that keeps values in files.
@@ -120,35 +135,19 @@ impl Batch {
 
 /// Reads all values and compares every byte.
 pub(crate) fn verify(reader: &impl Reader, keys_count: u32) -> io::Result<()> {
-    let mut found = [0; VALUE_BYTES];
+    let mut found = [0.0; DIMENSIONS];
     for index in 0..keys_count {
-        read_into(reader, index, &mut found)?;
+        reader.copy(index, &mut found)?;
         check(index, &found)?;
     }
     Ok(())
 }
 
-/// Copies the value of a key to `out`.
-#[inline]
-pub(crate) fn read_into(
-    reader: &impl Reader,
-    index: u32,
-    out: &mut [u8; VALUE_BYTES],
-) -> io::Result<()> {
-    reader.get(index, |bytes| match <&[u8; VALUE_BYTES]>::try_from(bytes) {
-        Ok(bytes) => {
-            out.copy_from_slice(bytes);
-            Ok(())
-        }
-        Err(_) => Err(damaged(index)),
-    })?
-}
-
 /// Refuses another value than the one that was put.
-pub(crate) fn check(index: u32, found: &[u8; VALUE_BYTES]) -> io::Result<()> {
+pub(crate) fn check(index: u32, found: &Copied) -> io::Result<()> {
     let mut expected = [0.0; DIMENSIONS];
     fill_vector(index, &mut expected);
-    if expected.as_bytes() == found { Ok(()) } else { Err(damaged(index)) }
+    if expected.as_bytes() == found.as_bytes() { Ok(()) } else { Err(damaged(index)) }
 }
 
 /// For an engine that answers with nothing.

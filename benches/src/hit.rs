@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
-use crate::engine::{Engine, Reader, Room, fill, open, read_into, verify};
+use crate::engine::{Copied, Engine, Reader, Room, fill, open, verify};
 #[cfg(feature = "lmdb")]
 use crate::lmdb::Lmdb;
 use crate::memory::Array;
 use crate::ours::Ours;
-use crate::traffic::{VALUE_BYTES, zipf};
+use crate::traffic::{DIMENSIONS, VALUE_BYTES, zipf};
 
 /// Zipf's exponent: that of the YCSB core workloads (Cooper et al., SoCC 2010).
 const EXPONENT: f64 = 0.99;
@@ -54,7 +54,7 @@ pub struct HitRow {
 pub type Step<'a> = &'a mut dyn FnMut(&str) -> io::Result<()>;
 
 /// Looks keys up and answers with something of the values, so that they must have been read.
-type Lookup<'a> = Box<dyn Fn(&[u32], &mut [u8; VALUE_BYTES]) -> u64 + Sync + 'a>;
+type Lookup<'a> = Box<dyn Fn(&[u32], &mut Copied) -> u64 + Sync + 'a>;
 
 /// One row's way to look up.
 pub(crate) struct Contestant<'a> {
@@ -66,7 +66,7 @@ impl<'a> Contestant<'a> {
     /// One that looks at the ends of a value where it lies.
     pub(crate) fn borrowed(name: &'static str, reader: &'a impl Reader) -> Self {
         let ends = |bytes: &[u8]| u64::from(bytes[0]) + u64::from(bytes[VALUE_BYTES - 1]);
-        let lookup = move |indexes: &[u32], _: &mut [u8; VALUE_BYTES]| {
+        let lookup = move |indexes: &[u32], _: &mut Copied| {
             indexes.iter().map(|&index| reader.get(index, ends).expect("it was verified")).sum()
         };
         Self { name, lookup: Box::new(lookup) }
@@ -74,10 +74,10 @@ impl<'a> Contestant<'a> {
 
     /// One that wants a value for itself.
     pub(crate) fn copied(name: &'static str, reader: &'a impl Reader) -> Self {
-        let lookup = move |indexes: &[u32], out: &mut [u8; VALUE_BYTES]| {
+        let lookup = move |indexes: &[u32], out: &mut Copied| {
             let get = |&index: &u32| {
-                read_into(reader, index, out).expect("it was verified");
-                u64::from(black_box(&*out)[0])
+                reader.copy(index, out).expect("it was verified");
+                u64::from(black_box(&*out)[0].to_bits())
             };
             indexes.iter().map(get).sum()
         };
@@ -162,7 +162,7 @@ impl HitBenchmark {
         let one = |thread: usize| {
             let seed = round * 1000 + thread as u64;
             let indexes = zipf(self.keys_count, self.lookups_count, EXPONENT, seed);
-            let mut out = [0; VALUE_BYTES];
+            let mut out = [0.0; DIMENSIONS];
             barrier.wait();
             let (wall, cpu) = (Instant::now(), thread_cpu());
             black_box(lookup(&indexes, &mut out));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use op_dbus_engine::{Store, StoreConfig, Vectors};
 use zerocopy::IntoBytes;
 
-use crate::engine::{Batch, Engine, Reader, Room, lost};
+use crate::engine::{Batch, Copied, Engine, Reader, Room, lost};
 use crate::traffic::key;
 
 const COLLECTION: &str = "hits";
@@ -79,5 +79,11 @@ impl Reader for Vectors<'_> {
     fn get<T>(&self, index: u32, read: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
         let found = Vectors::get(self, &key(index)).map_err(io::Error::other)?;
         found.map(|vector| read(vector.as_bytes())).ok_or_else(|| lost(Ours::NAME, index))
+    }
+
+    #[inline]
+    fn copy(&self, index: u32, out: &mut Copied) -> io::Result<()> {
+        let is_there = self.copy_to(&key(index), out).map_err(io::Error::other)?;
+        if is_there { Ok(()) } else { Err(lost(Ours::NAME, index)) }
     }
 }

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::engine::{Batch, Engine, Room, check, open, read_into, verify};
+use crate::engine::{Batch, Engine, Reader, Room, check, open, verify};
 use crate::fjall::Fjall;
 use crate::foyer::{self, Foyer};
 use crate::hit::{Contestant, HitBenchmark, HitRow, Step, median, percentile, thread_cpu};
@@ -22,7 +22,7 @@ use crate::ours::Ours;
 use crate::redb::Redb;
 use crate::rocks::{Rocks, RocksEntries};
 use crate::sled::Sled;
-use crate::traffic::{Numbers, VALUE_BYTES};
+use crate::traffic::{DIMENSIONS, Numbers, VALUE_BYTES};
 
 /// Values that an engine puts in its turn, in batches.
 const PUT_TURN_COUNT: u32 = 10_000;
@@ -247,10 +247,10 @@ fn settle<E: Engine>(directory: &Path, keys_count: u32) -> io::Result<()> {
 fn read_cold<E: Engine>(directory: &Path, indexes: &[u32]) -> io::Result<Vec<f64>> {
     let engine = open::<E>(directory, Room::Little)?;
     let reader = engine.reader()?;
-    let mut found = [0; VALUE_BYTES];
+    let mut found = [0.0; DIMENSIONS];
     let mut time = |&index: &u32| {
         let started = Instant::now();
-        read_into(&reader, index, &mut found)?;
+        reader.copy(index, &mut found)?;
         let nanos = started.elapsed().as_nanos() as f64;
         check(index, &found)?;
         Ok(nanos)
@@ -260,10 +260,10 @@ fn read_cold<E: Engine>(directory: &Path, indexes: &[u32]) -> io::Result<Vec<f64
 
 /// Times how long it takes to open the engine and to read a value, in milliseconds.
 fn find_first<E: Engine>(directory: &Path, keys_count: u32, index: u32) -> io::Result<f64> {
-    let mut found = [0; VALUE_BYTES];
+    let mut found = [0.0; DIMENSIONS];
     let started = Instant::now();
     let engine = open::<E>(directory, Room::ForAll(keys_count))?;
-    read_into(&engine.reader()?, index, &mut found)?;
+    engine.reader()?.copy(index, &mut found)?;
     let elapsed = started.elapsed();
     check(index, &found)?;
     Ok(elapsed.as_secs_f64() * 1e3)

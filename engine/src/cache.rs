@@ -17,7 +17,7 @@ use op_dbus_formats::embedding::{self, EmbeddingKey, EncodedEmbedding, Encoding,
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::arena::{Contents, HotVector, NEVER};
+use crate::arena::{Contents, HotVector, NEVER, Wanted};
 use crate::db::DatabaseMemory;
 use crate::db::cache::{CacheDatabase, Entry};
 use crate::embed::Embedder;
@@ -232,7 +232,7 @@ impl EmbeddingCache {
     pub(crate) fn find(&self, embedder: &Embedder, text: &str) -> Option<Found<'_>> {
         let key = self.key(embedder.fingerprint(), text);
         let pool = self.pool(embedder);
-        if let Some(hot) = pool.and_then(|pool| pool.get(key.0)) {
+        if let Some(hot) = pool.and_then(|pool| pool.get(key.0, Wanted::Part)) {
             self.count(true);
             return Some(Found::Hot(hot));
         }
@@ -251,7 +251,7 @@ impl EmbeddingCache {
         let mut found = HashMap::with_capacity(keys.len());
         let mut cold = Vec::new();
         for &key in keys {
-            match pool.and_then(|pool| pool.get(key.0)) {
+            match pool.and_then(|pool| pool.get(key.0, Wanted::Whole)) {
                 Some(hot) => {
                     found.insert(key, hot.to_vec());
                 }

@@ -42,6 +42,15 @@ pub(crate) struct Contents<'a> {
     pub(crate) vector: &'a [f32],
 }
 
+/// What of a vector its reader is going to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// All of it, as it is copied: it is fetched while its key is still being compared.
+    Whole,
+    /// Whatever it may be.
+    Part,
+}
+
 /// One life of a slot. Keeps nothing alive: [`Arena::resolve`] says whether it still is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Handle {
@@ -109,9 +118,9 @@ pub(crate) struct HotVector<'a> {
 impl Arena {
     /// Finds the vector of a key.
     #[inline]
-    pub(crate) fn find(&self, key: u128) -> Option<HotVector<'_>> {
+    pub(crate) fn find(&self, key: u128, wanted: Wanted) -> Option<HotVector<'_>> {
         let guard = epoch::pin();
-        let slot = self.shared.find(key, &guard)?;
+        let slot = self.shared.find(key, wanted, &guard)?;
         Some(self.hot(slot, guard))
     }
 
@@ -199,8 +208,11 @@ impl Shared {
     }
 
     #[inline]
-    fn find(&self, key: u128, guard: &Guard) -> Option<Slot> {
+    fn find(&self, key: u128, wanted: Wanted, guard: &Guard) -> Option<Slot> {
         self.table(guard).find(key, |slot| {
+            if wanted == Wanted::Whole {
+                self.slots.prefetch(slot);
+            }
             #[expect(unsafe_code, reason = "the guard is what makes reading sound")]
             // SAFETY: the table names only published slots, and none of those becomes free while
             // the guard is held.
@@ -223,7 +235,7 @@ impl Drop for Shared {
 impl Writer {
     /// Finds the slot of a key.
     pub(crate) fn find(&self, key: u128) -> Option<Slot> {
-        self.shared.find(key, &epoch::pin())
+        self.shared.find(key, Wanted::Part, &epoch::pin())
     }
 
     /// Puts a vector under a key that has none; `None` if there is no room, or `may_take` refuses

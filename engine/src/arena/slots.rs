@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::Contents;
 use crate::error::Result;
+use crate::os::cpu::{CACHE_LINE_BYTES, prefetch};
 use crate::os::memory::{REGION_BYTES, Reservation};
 
 /// The number of a slot.
@@ -82,7 +83,11 @@ pub(super) struct Header {
 }
 
 const HEADER_BYTES: usize = size_of::<Header>();
-const _: () = assert!(HEADER_BYTES == 64);
+const _: () = assert!(HEADER_BYTES == CACHE_LINE_BYTES);
+
+/// Of a vector that somebody is going to read, as much as is asked for at once; whoever reads on is
+/// noticed by the processor itself.
+const PREFETCH_BYTES_MAX: usize = 2048;
 
 /// Slots of one size in one reservation, each at a fixed address.
 pub(super) struct Slots {
@@ -177,6 +182,16 @@ impl Slots {
         // SAFETY: a slot begins with its header, and the vector follows.
         let vector = unsafe { self.address(slot).add(HEADER_BYTES) };
         vector.cast()
+    }
+
+    /// Begins to fetch the vector of a slot.
+    #[inline]
+    pub(super) fn prefetch(&self, slot: Slot) {
+        let vector = self.address(slot).as_ptr().wrapping_add(HEADER_BYTES);
+        let len_bytes = (self.slot_bytes - HEADER_BYTES).min(PREFETCH_BYTES_MAX);
+        for offset in (0..len_bytes).step_by(CACHE_LINE_BYTES) {
+            prefetch(vector.wrapping_add(offset));
+        }
     }
 
     /// The key of a slot.

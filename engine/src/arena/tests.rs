@@ -57,7 +57,7 @@ fn it_holds_what_a_map_holds() {
             writer.shrink(u32::MAX, |_, _, _| ()).unwrap();
         }
         let number = random.below(400);
-        let found = arena.find(key(number)).map(|hot| hot[DIMENSIONS - 1]);
+        let found = arena.find(key(number), Wanted::Whole).map(|hot| hot[DIMENSIONS - 1]);
         assert_eq!(found, model.get(&number).copied());
     }
 }
@@ -75,8 +75,8 @@ fn the_table_grows_and_loses_nothing() {
     }
     assert!(table_bytes(&arena) > before);
     for number in 0..count {
-        assert_eq!(arena.find(key(number)).map(|hot| hot[0]), Some(number as f32));
-        assert!(arena.find(key(number + count)).is_none());
+        assert_eq!(arena.find(key(number), Wanted::Whole).map(|hot| hot[0]), Some(number as f32));
+        assert!(arena.find(key(number + count), Wanted::Whole).is_none());
     }
 }
 
@@ -116,7 +116,7 @@ fn memory_that_is_given_back_ends_no_life_and_begins_none() {
     }
     assert!(arena.memory_bytes() < memory_bytes);
     for number in 0..COUNT {
-        let found = arena.find(key(number as u32));
+        let found = arena.find(key(number as u32), Wanted::Whole);
         let told = found
             .map(|hot| (hot[0], hot.expires_at_unix_ms(), hot.access().load(Ordering::Relaxed)));
         assert_eq!(told, (number % 4 == 0).then_some((number as f32, 7, 3)));
@@ -134,7 +134,7 @@ fn memory_that_is_given_back_ends_no_life_and_begins_none() {
 fn memory_that_somebody_reads_is_not_given_back() {
     let (arena, mut writer) = slots(4);
     let slot = writer.insert(&contents(key(1), &[1.0; DIMENSIONS]), 0, |_| true).unwrap().unwrap();
-    let hot = arena.find(key(1)).unwrap();
+    let hot = arena.find(key(1), Wanted::Whole).unwrap();
     writer.remove(slot);
     assert_eq!(writer.shrink_to(0), 0);
     assert_eq!(&*hot, &[1.0; DIMENSIONS]);
@@ -157,9 +157,9 @@ fn a_refusal_of_memory_is_want_of_room() {
 fn a_reader_keeps_what_it_found() {
     let (arena, mut writer) = slots(2);
     let slot = writer.insert(&contents(key(1), &[1.0; DIMENSIONS]), 0, |_| true).unwrap().unwrap();
-    let hot = arena.find(key(1)).unwrap();
+    let hot = arena.find(key(1), Wanted::Whole).unwrap();
     writer.remove(slot);
-    assert!(arena.find(key(1)).is_none());
+    assert!(arena.find(key(1), Wanted::Whole).is_none());
     // One slot is left; the other is being read.
     assert!(writer.insert(&contents(key(2), &[2.0; DIMENSIONS]), 0, |_| true).unwrap().is_some());
     assert!(writer.insert(&contents(key(3), &[3.0; DIMENSIONS]), 0, |_| true).unwrap().is_none());
@@ -193,7 +193,7 @@ fn read_and_write(ignores_readers: bool, rounds: u32) -> (WrongReads, usize) {
         let (mut wrong, mut found) = (WrongReads::default(), 0_u64);
         while !ended.load(Ordering::Relaxed) {
             let number = random.below(KEYS_COUNT);
-            let Some(hot) = arena.find(key(number)) else { continue };
+            let Some(hot) = arena.find(key(number), Wanted::Whole) else { continue };
             if found == 0 {
                 began_count.fetch_add(1, Ordering::Relaxed);
             }

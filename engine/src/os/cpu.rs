@@ -1,4 +1,4 @@
-//! The processor: whether it has the instructions that RocksDB was compiled for.
+//! The processor: whether it has the instructions that RocksDB was compiled for, and hints to it.
 //!
 //! RocksDB's checksums use what the build allows without asking. Where that is not there, a process
 //! dies at its first checksum, so the store asks before.
@@ -13,6 +13,9 @@ use crate::error::{Error, ErrorKind, Result};
 const NEEDED: &[&str] = &["sse4_2", "pclmulqdq"];
 #[cfg(not(all(target_arch = "x86_64", target_feature = "sse4.2", target_feature = "pclmulqdq")))]
 const NEEDED: &[&str] = &[];
+
+/// What memory is fetched in.
+pub(crate) const CACHE_LINE_BYTES: usize = 64;
 
 /// Holds what is said of the first processor; the kernel writes no more than is read.
 const DESCRIPTION_BYTES: u64 = 8192;
@@ -36,6 +39,20 @@ pub(crate) fn check() -> Result<()> {
         format!("this processor lacks {}, which op-dbus was built to use", missing.join(", "));
     Err(Error::new(ErrorKind::Unsupported, what)
         .with_remedy("build op-dbus without the target features in .cargo/config.toml"))
+}
+
+/// Says that the cache line at an address will be read soon; no more than a hint.
+#[inline]
+pub(crate) fn prefetch(address: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    #[expect(unsafe_code, reason = "an instruction of the processor")]
+    // SAFETY: it reads nothing, and does nothing where there is no memory.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
 }
 
 fn missing<'a>(description: &str, needed: &[&'a str]) -> Vec<&'a str> {

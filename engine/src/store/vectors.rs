@@ -9,8 +9,8 @@ use xxhash_rust::xxh3::xxh3_128_with_seed;
 use super::Store;
 use super::collection::Collection;
 use super::warmth::record_locator;
-use crate::arena::{Contents, HotVector, NEVER};
-use crate::error::Result;
+use crate::arena::{Contents, HotVector, NEVER, Wanted};
+use crate::error::{Error, ErrorKind, Result};
 use crate::os::clock::unix_ms;
 use crate::record::{is_past, validate_key};
 use crate::tier::{Fence, Pool};
@@ -76,7 +76,7 @@ impl Store {
     /// Opens the way to the vectors of a collection.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) if there is no such collection.
+    /// [`ErrorKind::NotFound`] if there is no such collection.
     pub fn vectors(&self, collection: &str) -> Result<Vectors<'_>> {
         let collection = self.collection(collection)?;
         let pool = self.tier.pool(collection.spec.dimensions as usize)?;
@@ -90,13 +90,37 @@ impl Vectors<'_> {
     /// Cost of a hot one: two or three reads of memory, no lock, no allocation, no system call.
     ///
     /// # Errors
-    /// Those of reading a cold one: [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) if it is
-    /// damaged, [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if its text has to be
+    /// Those of reading a cold one: [`ErrorKind::Corrupt`] if it is
+    /// damaged, [`ErrorKind::Unavailable`] if its text has to be
     /// embedded again and there is no model.
     #[inline]
     pub fn get(&self, key: &[u8]) -> Result<Option<Vector<'_>>> {
+        self.find(key, Wanted::Part)
+    }
+
+    /// Copies the vector of the record with this key; `false` if there is none. Shape:
+    /// `[dimensions]`, as [`Vectors::get`] returns it.
+    ///
+    /// Cost of a hot one: less than to get it and to copy it then, because it is fetched from memory
+    /// while it is looked up.
+    ///
+    /// # Errors
+    /// As [`Vectors::get`]; [`ErrorKind::Invalid`] if `vector` has
+    /// another length.
+    #[inline]
+    pub fn copy_to(&self, key: &[u8], vector: &mut [f32]) -> Result<bool> {
+        let Some(found) = self.find(key, Wanted::Whole)? else { return Ok(false) };
+        if vector.len() != found.len() {
+            return Err(unfit(key, found.len(), vector.len()));
+        }
+        vector.copy_from_slice(&found);
+        Ok(true)
+    }
+
+    #[inline]
+    fn find(&self, key: &[u8], wanted: Wanted) -> Result<Option<Vector<'_>>> {
         let tier_key = self.collection.tier_key(key);
-        match self.pool.get(tier_key) {
+        match self.pool.get(tier_key, wanted) {
             Some(hot) if !has_expired(hot.expires_at_unix_ms()) => Ok(Some(Vector::hot(hot))),
             // It stays where it is until it is collected.
             Some(_) => Ok(None),
@@ -182,6 +206,13 @@ impl Store {
         let mut embeddings = self.cache.get_or_embed(&embedder, &[&text])?;
         Ok(embeddings.pop().map(|embedding| embedding.vector))
     }
+}
+
+#[cold]
+fn unfit(key: &[u8], dimensions: usize, room: usize) -> Error {
+    let key = String::from_utf8_lossy(key);
+    let what = format!("the vector of record {key} has {dimensions} elements, the room {room}");
+    Error::new(ErrorKind::Invalid, what).with_remedy("give room for the whole vector")
 }
 
 /// Asks the clock only if it ever does.

@@ -17,7 +17,7 @@ use super::budget::Budget;
 use super::counters::Counter;
 use super::policy::{Access, Policy, PolicyKind, Residents, Sampler, Water};
 use super::trace::Recorder;
-use crate::arena::{self, Arena, Contents, Handle, HotVector, Slot, Writer};
+use crate::arena::{self, Arena, Contents, Handle, HotVector, Slot, Wanted, Writer};
 use crate::error::Result;
 use crate::segment::ArenaFile;
 
@@ -127,9 +127,9 @@ impl Pool {
 
     /// Finds a hot vector and marks it as used.
     #[inline]
-    pub(crate) fn get(&self, key: u128) -> Option<HotVector<'_>> {
+    pub(crate) fn get(&self, key: u128, wanted: Wanted) -> Option<HotVector<'_>> {
         self.recorder.record(key_hash(key), self.arena.dimensions() * size_of::<f32>());
-        let Some(hot) = self.arena.find(key) else {
+        let Some(hot) = self.arena.find(key, wanted) else {
             self.counters.misses.add_one();
             return None;
         };
@@ -146,7 +146,7 @@ impl Pool {
     /// Finds a resident that was listed, without marking it as used.
     pub(crate) fn resolve(&self, resident: &Resident) -> Option<HotVector<'_>> {
         // It may have been moved since.
-        self.arena.resolve(resident.handle).or_else(|| self.arena.find(resident.key))
+        self.arena.resolve(resident.handle).or_else(|| self.arena.find(resident.key, Wanted::Part))
     }
 
     pub(crate) fn dimensions(&self) -> usize {
@@ -519,7 +519,11 @@ mod tests {
         let kept = |number: u32| number % 4 == 3;
         for number in 0..COUNT {
             match kept(number) {
-                true => drop((0..number % 9).map(|_| pool.get(number.into())).collect::<Vec<_>>()),
+                true => drop(
+                    (0..number % 9)
+                        .map(|_| pool.get(number.into(), Wanted::Part))
+                        .collect::<Vec<_>>(),
+                ),
                 false => pool.remove(number.into(), Departure::Change, &budget),
             }
         }
