@@ -107,8 +107,7 @@ pub(crate) fn create(dimensions: usize, capacity_bytes: usize) -> Result<(Arena,
 ///
 /// Keep it short: until it is dropped, no slot of any arena is used again.
 pub(crate) struct HotVector<'a> {
-    slots: &'a Slots,
-    slot: Slot,
+    vector: &'a [f32],
     header: &'a Header,
     expires_at_unix_ms: u64,
     // Not Send: it is this thread that is registered as reading.
@@ -140,13 +139,11 @@ impl Arena {
         // SAFETY: the slot was published when the guard was taken, and does not become free while
         // the guard is held.
         let expires_at_unix_ms = unsafe { slots.expires_at_unix_ms(slot) };
-        HotVector {
-            slots,
-            slot,
-            header: slots.header_of_linked(slot),
-            expires_at_unix_ms,
-            _guard: guard,
-        }
+        #[expect(unsafe_code, reason = "the guard is what makes reading sound")]
+        // SAFETY: as above; the guard goes where the slice goes, which is lent no longer than that.
+        let vector = unsafe { slots.vector(slot) };
+        let header = slots.header_of_linked(slot);
+        HotVector { vector, header, expires_at_unix_ms, _guard: guard }
     }
 
     /// Elements of every vector.
@@ -180,12 +177,7 @@ impl Deref for HotVector<'_> {
 
     #[inline]
     fn deref(&self) -> &[f32] {
-        #[expect(unsafe_code, reason = "the guard is what makes reading sound")]
-        // SAFETY: the slot was published when the guard was taken, and does not become free while
-        // the guard, which lives as long as `self`, is held.
-        unsafe {
-            self.slots.vector(self.slot)
-        }
+        self.vector
     }
 }
 

@@ -90,12 +90,17 @@ impl Vectors<'_> {
     /// Cost of a hot one: two or three reads of memory, no lock, no allocation, no system call.
     ///
     /// # Errors
-    /// Those of reading a cold one: [`ErrorKind::Corrupt`] if it is
-    /// damaged, [`ErrorKind::Unavailable`] if its text has to be
-    /// embedded again and there is no model.
+    /// Those of reading a cold one: [`ErrorKind::Corrupt`] if it is damaged,
+    /// [`ErrorKind::Unavailable`] if its text has to be embedded again and there is no model.
     #[inline]
     pub fn get(&self, key: &[u8]) -> Result<Option<Vector<'_>>> {
-        self.find(key, Wanted::Part)
+        let tier_key = self.collection.tier_key(key);
+        match self.pool.get(tier_key, Wanted::Part) {
+            Some(hot) if !has_expired(hot.expires_at_unix_ms()) => Ok(Some(Vector::hot(hot))),
+            // It stays where it is until it is collected.
+            Some(_) => Ok(None),
+            None => self.get_cold(key, tier_key),
+        }
     }
 
     /// Copies the vector of the record with this key; `false` if there is none. Shape:
@@ -105,26 +110,17 @@ impl Vectors<'_> {
     /// while it is looked up.
     ///
     /// # Errors
-    /// As [`Vectors::get`]; [`ErrorKind::Invalid`] if `vector` has
-    /// another length.
+    /// As [`Vectors::get`]; [`ErrorKind::Invalid`] if `vector` has another length.
     #[inline]
     pub fn copy_to(&self, key: &[u8], vector: &mut [f32]) -> Result<bool> {
-        let Some(found) = self.find(key, Wanted::Whole)? else { return Ok(false) };
-        if vector.len() != found.len() {
-            return Err(unfit(key, found.len(), vector.len()));
-        }
-        vector.copy_from_slice(&found);
-        Ok(true)
-    }
-
-    #[inline]
-    fn find(&self, key: &[u8], wanted: Wanted) -> Result<Option<Vector<'_>>> {
         let tier_key = self.collection.tier_key(key);
-        match self.pool.get(tier_key, wanted) {
-            Some(hot) if !has_expired(hot.expires_at_unix_ms()) => Ok(Some(Vector::hot(hot))),
-            // It stays where it is until it is collected.
-            Some(_) => Ok(None),
-            None => self.get_cold(key, tier_key),
+        match self.pool.get(tier_key, Wanted::Whole) {
+            Some(hot) if !has_expired(hot.expires_at_unix_ms()) => copy(key, &hot, vector),
+            Some(_) => Ok(false),
+            None => {
+                let found = self.get_cold(key, tier_key)?;
+                found.map_or(Ok(false), |found| copy(key, &found, vector))
+            }
         }
     }
 
@@ -206,6 +202,15 @@ impl Store {
         let mut embeddings = self.cache.get_or_embed(&embedder, &[&text])?;
         Ok(embeddings.pop().map(|embedding| embedding.vector))
     }
+}
+
+#[inline]
+fn copy(key: &[u8], found: &[f32], vector: &mut [f32]) -> Result<bool> {
+    if vector.len() != found.len() {
+        return Err(unfit(key, found.len(), vector.len()));
+    }
+    vector.copy_from_slice(found);
+    Ok(true)
 }
 
 #[cold]
