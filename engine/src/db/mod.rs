@@ -152,15 +152,6 @@ impl Database {
         Walk { database: self, iterator }
     }
 
-    /// Walks the keys of a family from `first` to `last`, in order.
-    pub(crate) fn iterate_between(&self, family: Family, first: &[u8], last: &[u8]) -> Walk<'_> {
-        let mut options = ReadOptions::default();
-        options.set_iterate_upper_bound([last, &[0]].concat());
-        let mut iterator = self.db.raw_iterator_cf_opt(self.handle(family), options);
-        iterator.seek(first);
-        Walk { database: self, iterator }
-    }
-
     /// Walks two families at the same moment.
     pub(crate) fn iterate_both(&self, families: [Family; 2], prefix: &[u8]) -> [Walk<'_>; 2] {
         self.at_one_moment(|| families.map(|family| self.iterate(family, prefix)))
@@ -177,9 +168,14 @@ impl Database {
         }
     }
 
-    /// Returns the last key of a family.
-    pub(crate) fn last_key(&self, family: Family) -> Result<Option<Vec<u8>>> {
-        let mut iterator = self.db.raw_iterator_cf(self.handle(family));
+    /// Returns the last key of a family that starts with `prefix`.
+    pub(crate) fn last_key(&self, family: Family, prefix: &[u8]) -> Result<Option<Vec<u8>>> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(prefix);
+        if let Some(end) = prefix_end(prefix) {
+            options.set_iterate_upper_bound(end);
+        }
+        let mut iterator = self.db.raw_iterator_cf_opt(self.handle(family), options);
         iterator.seek_to_last();
         iterator.status().map_err(|error| self.error("read", error))?;
         Ok(iterator.key().map(<[u8]>::to_vec))

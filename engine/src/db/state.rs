@@ -18,8 +18,11 @@ mod history;
 mod mutation;
 mod pairs;
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::Path;
 use std::sync::atomic::{self, AtomicBool};
+use std::sync::{Mutex, PoisonError};
 
 use op_dbus_formats::acknowledged::{ACKNOWLEDGED_LEN_BYTES, Acknowledged};
 use op_dbus_formats::collection::{CollectionId, CollectionName, CollectionSpec};
@@ -50,9 +53,6 @@ const DEFAULT: Family = Family { name: "default", compression: Lz4 };
 const FAMILIES: [Family; 8] =
     [DEFAULT, META, COLLECTIONS, RECORDS, VECTORS, CHANGES, HISTORY, EXPIRIES];
 
-/// To look whether any of many keys is there costs as much as to look up some eighty of them.
-const LOOK_FIRST_COUNT: usize = 256;
-
 const SEQUENCE_KEY: &[u8] = b"sequence";
 
 /// The database in `@state`, and beside it how far writes were acknowledged.
@@ -61,6 +61,8 @@ pub(crate) struct StateDatabase {
     acknowledged: SmallFile,
     /// Whether a record may expire; until one does, no commit looks for what expires.
     has_expiries: AtomicBool,
+    /// Of collections that were written to: no record lies behind this key.
+    last_keys: Mutex<HashMap<CollectionId, RecordKey>>,
 }
 
 /// A record as it is stored, and the vector that was given with it.
@@ -73,8 +75,9 @@ impl StateDatabase {
     pub(crate) fn open(state: &Path, creation: Creation, memory: DatabaseMemory) -> Result<Self> {
         let path = acknowledged_file(state);
         let db = Database::open(&database(state), &FAMILIES, creation, memory)?;
-        let has_expiries = AtomicBool::new(db.last_key(EXPIRIES)?.is_some());
-        let this = Self { db, acknowledged: SmallFile::open(&path)?, has_expiries };
+        let has_expiries = AtomicBool::new(db.last_key(EXPIRIES, b"")?.is_some());
+        let (acknowledged, last_keys) = (SmallFile::open(&path)?, Mutex::default());
+        let this = Self { db, acknowledged, has_expiries, last_keys };
         this.check_acknowledged(&path)?;
         Ok(this)
     }
@@ -116,7 +119,7 @@ impl StateDatabase {
             ),
         };
         // Written in the same batch as the change, so a difference means a damaged database.
-        let newest = match self.db.last_key(CHANGES)? {
+        let newest = match self.db.last_key(CHANGES, b"")? {
             None => stored,
             Some(key) => {
                 u64::from_be_bytes(key.try_into().map_err(|_| self.corrupt("the newest change"))?)
@@ -140,6 +143,7 @@ impl StateDatabase {
         let settled = self.settle(mutations)?;
         self.db
             .write(Sync::Yes, || self.batch_of(mutations, &settled, first_sequence, now_unix_ms))?;
+        self.note_last_keys(mutations);
         if !mutations.is_empty() {
             self.note_acknowledged(first_sequence + mutations.len() as u64 - 1);
         }
@@ -231,15 +235,15 @@ impl StateDatabase {
         self.db.get(RECORDS, RecordKey::new(id, key).as_ref())
     }
 
-    /// Says of each record whether it is stored as the mutation would store it; their keys differ.
+    /// Says of each record whether it is stored as the mutation would store it; their keys differ,
+    /// and are of one collection.
     pub(crate) fn are_stored(&self, mutations: &[Mutation]) -> Result<Vec<bool>> {
         let mut keys: Vec<(&RecordKey, usize)> =
             mutations.iter().map(|mutation| &mutation.record).zip(0..).collect();
         keys.sort_unstable();
         let mut are_stored = vec![false; mutations.len()];
-        if let [(first, _), .., (last, _)] = &keys[..]
-            && keys.len() >= LOOK_FIRST_COUNT
-            && !self.has_records_between(first, last)?
+        if let [(first, _), ..] = keys[..]
+            && self.is_behind_all(first)
         {
             return Ok(are_stored);
         }
@@ -263,11 +267,32 @@ impl StateDatabase {
         Ok(are_stored)
     }
 
-    /// Whether any record lies under one of these keys or between them. Most imports bring keys that
-    /// come after all others.
-    fn has_records_between(&self, first: &RecordKey, last: &RecordKey) -> Result<bool> {
-        let walk = self.db.iterate_between(RECORDS, first.as_ref(), last.as_ref());
-        Ok(walk.item()?.is_some())
+    /// Whether a key lies behind all records of its collection, as those of most imports do.
+    ///
+    /// Not if the last one cannot be read: what is damaged is no reason to refuse others.
+    fn is_behind_all(&self, key: &RecordKey) -> bool {
+        let id = key.collection();
+        let mut last_keys = self.last_keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = match last_keys.entry(id) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => {
+                let prefix = RecordKey::new(id, b"");
+                let Ok(last) = self.db.last_key(RECORDS, prefix.as_ref()) else { return false };
+                unknown.insert(last.map_or(prefix, RecordKey::of_stored))
+            }
+        };
+        *last < *key
+    }
+
+    /// After the write: whoever looks for the last key in the database meanwhile finds it there.
+    fn note_last_keys(&self, mutations: &[Mutation]) {
+        let mut last_keys = self.last_keys.lock().unwrap_or_else(PoisonError::into_inner);
+        for mutation in mutations {
+            let Some(last) = last_keys.get_mut(&mutation.record.collection()) else { continue };
+            if mutation.record > *last {
+                last.clone_from(&mutation.record);
+            }
+        }
     }
 
     pub(crate) fn vector(&self, id: CollectionId, key: &[u8]) -> Result<Option<Pinned<'_>>> {
@@ -533,30 +558,36 @@ mod tests {
     }
 
     #[test]
-    fn records_that_are_stored_are_found_among_many_that_are_not() {
-        let key = |number: usize| u32::try_from(number).unwrap().to_be_bytes();
-        let (_directory, state) = state();
-        // Beside those that are asked for.
-        let mut outside = vec![put(&key(9), None), put(&key(10 + LOOK_FIRST_COUNT), None)];
-        state.commit(&mut outside, 1, 0).unwrap();
-        let mut sequence = 3;
-        let mut asked: Vec<usize> = (10..10 + LOOK_FIRST_COUNT).collect();
-        asked.reverse();
-        let mutations: Vec<Mutation> =
-            asked.iter().map(|number| put(&key(*number), None)).collect();
-        let mut expected = vec![false; LOOK_FIRST_COUNT];
-        assert_eq!(state.are_stored(&mutations).unwrap(), expected);
-        for index in [0, LOOK_FIRST_COUNT / 2, LOOK_FIRST_COUNT - 1] {
-            state.commit(&mut vec![put(&key(asked[index]), None)], sequence, 0).unwrap();
-            sequence += 1;
-            expected[index] = true;
-            assert_eq!(state.are_stored(&mutations).unwrap(), expected);
-            let removal = Mutation { action: Action::Remove, ..put(&key(asked[index]), None) };
-            state.commit(&mut vec![removal], sequence, 0).unwrap();
-            sequence += 1;
-            expected[index] = false;
-            assert_eq!(state.are_stored(&mutations).unwrap(), expected);
-        }
+    fn records_that_are_stored_are_found_wherever_they_lie() {
+        let (directory, state) = state();
+        let other = CollectionId(COLLECTION.0 + 1);
+        let of_other = Mutation { record: RecordKey::new(other, b"b"), ..put(b"b", None) };
+        state.commit(&mut vec![put(b"b", None), put(b"d", None), of_other], 1, 0).unwrap();
+        let ask = |state: &StateDatabase, keys: &[&[u8]]| {
+            let asked: Vec<Mutation> = keys.iter().map(|key| put(key, None)).collect();
+            state.are_stored(&asked).unwrap()
+        };
+        let check = |state: &StateDatabase| {
+            assert_eq!(ask(state, &[b"e", b"f"]), [false, false]);
+            assert_eq!(ask(state, &[b"e", b"d", b"c"]), [false, true, false]);
+            assert_eq!(ask(state, &[b"a", b"b"]), [false, true]);
+        };
+        check(&state);
+        drop(state);
+        let open =
+            || StateDatabase::open(directory.path(), Creation::Refuse, DatabaseMemory::of(0));
+        let state = open().unwrap();
+        check(&state);
+        // What is written is known at once, also behind what was last.
+        let expiring = put(b"f", Some(5));
+        state.commit(&mut vec![put(b"g", None), expiring, put(b"e", None)], 4, 0).unwrap();
+        assert_eq!(ask(&state, &[b"e", b"f", b"g", b"h"]), [true, false, true, false]);
+        assert_eq!(ask(&state, &[b"g", b"h"]), [true, false]);
+        // A removal leaves the mark where it is.
+        let removal = Mutation { action: Action::Remove, ..put(b"g", None) };
+        state.commit(&mut vec![removal], 7, 0).unwrap();
+        assert_eq!(ask(&state, &[b"g", b"h"]), [false, false]);
+        assert_eq!(ask(&state, &[b"e"]), [true]);
     }
 
     /// As versions before history and expiry made a store.

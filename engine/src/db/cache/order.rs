@@ -78,7 +78,7 @@ impl Order {
     pub(super) fn open(db: &Database, now_unix_ms: u64) -> Result<Self> {
         let order = Self(Mutex::default());
         let first = db.iterate(ORDER, b"").next_with(|key, _| decode(db, key))?.transpose()?;
-        match (first, db.last_key(ORDER)?) {
+        match (first, db.last_key(ORDER, b"")?) {
             (Some(first), Some(last)) => {
                 let end_bytes = decode(db, &last)?.end_bytes();
                 *order.extent() = Extent { start_bytes: first.offset_bytes, end_bytes };

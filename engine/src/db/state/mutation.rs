@@ -27,6 +27,11 @@ impl RecordKey {
         Self(Self::prefix(collection, key))
     }
 
+    /// A key as it lies in the database.
+    pub(crate) fn of_stored(key: Vec<u8>) -> Self {
+        Self(key)
+    }
+
     /// What the keys of those records begin with whose own keys begin with `prefix`.
     pub(crate) fn prefix(CollectionId(id): CollectionId, prefix: &[u8]) -> Vec<u8> {
         [&id.to_be_bytes()[..], prefix].concat()
