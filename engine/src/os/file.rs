@@ -112,8 +112,20 @@ pub(crate) fn room(directory: &Path) -> Result<Room> {
 pub(crate) fn is_in_memory(directory: &Path) -> bool {
     /// `TMPFS_MAGIC` in linux/magic.h.
     const TMPFS: u64 = 0x0102_1994;
+    has_type(directory, TMPFS)
+}
+
+/// Whether a directory's file system does not take off its room what was written, until that is
+/// synced (see [`settle`]).
+pub(crate) fn counts_late(directory: &Path) -> bool {
+    /// `BTRFS_SUPER_MAGIC` in linux/magic.h.
+    const BTRFS: u64 = 0x9123_683E;
+    has_type(directory, BTRFS)
+}
+
+fn has_type(directory: &Path, magic: u64) -> bool {
     // Its type differs between architectures.
-    rustix::fs::statfs(directory).is_ok_and(|status| u64::try_from(status.f_type) == Ok(TMPFS))
+    rustix::fs::statfs(directory).is_ok_and(|status| u64::try_from(status.f_type) == Ok(magic))
 }
 
 /// The bytes of room that a file holds, whatever its length; 0 if there is none.
@@ -137,9 +149,9 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
     fs::remove_file(path).map_err(|error| Error::io("remove", path, error))
 }
 
-/// Waits until the room of removed files can be used: BTRFS gives it back when its transaction
-/// ends, not before.
-pub(crate) fn reclaim(directory: &Path) -> Result<()> {
+/// Waits until the room of a file system is what its files leave: BTRFS gives back that of removed
+/// ones, and counts that of written ones, when its transaction ends, not before.
+pub(crate) fn settle(directory: &Path) -> Result<()> {
     File::open(directory)
         .and_then(|directory| Ok(rustix::fs::syncfs(&directory)?))
         .map_err(|error| Error::io("sync the file system of", directory, error))
