@@ -84,10 +84,15 @@ impl Engine for RocksEntries {
         let (vectors, records, changes) = (family(VECTORS), family(RECORDS), family(CHANGES));
         let mut writes = WriteBatch::default();
         let mut changed = vec![0; CHANGES_HEADER_BYTES];
+        let mut value = Vec::new();
         for (index, vector) in (batch.first..).zip(batch.vectors.chunks_exact(DIMENSIONS)) {
+            value.clear();
+            value.extend_from_slice(&[0; VECTOR_HEADER_BYTES]);
+            value.extend_from_slice(vector.as_bytes());
+            writes.put_cf(vectors, key(index), &value);
+        }
+        for (index, _) in (batch.first..).zip(batch.vectors.chunks_exact(DIMENSIONS)) {
             let key = key(index);
-            let value = [&[0; VECTOR_HEADER_BYTES], vector.as_bytes()].concat();
-            writes.put_cf(vectors, key, value);
             writes.put_cf(records, key, [0; RECORD_BYTES]);
             changed.extend_from_slice(&[0; CHANGE_HEADER_BYTES]);
             changed.extend_from_slice(&key);

@@ -194,13 +194,29 @@ pub fn encode(
     encoding: Encoding,
     packing: Packing,
 ) -> Result<Vec<u8>, FormatError> {
-    check_dimensions(vector.len())?;
     check_finite(vector)?;
-    let plain_len = vector.len() * encoding.element_len_bytes();
+    let mut bytes = Vec::with_capacity(plain_len_bytes(vector.len(), encoding));
+    encode_finite_to(vector, encoding, packing, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// As [`encode`], in place of what a buffer holds, and of a vector that [`check_finite`] has found
+/// to be one: for who encodes many.
+///
+/// # Errors
+/// As [`encode`], without [`FormatError::NotFinite`]; what the buffer holds then is unspecified.
+pub fn encode_finite_to(
+    vector: &[f32],
+    encoding: Encoding,
+    packing: Packing,
+    bytes: &mut Vec<u8>,
+) -> Result<(), FormatError> {
+    check_dimensions(vector.len())?;
+    debug_assert!(check_finite(vector).is_ok(), "a vector that was not checked");
     let elements_at = HEADER_LEN_BYTES + encoding.scale_len_bytes();
-    let mut bytes = Vec::with_capacity(elements_at + plain_len);
+    bytes.clear();
     bytes.resize(HEADER_LEN_BYTES, 0);
-    elements::push(vector, encoding, &mut bytes)?;
+    elements::push(vector, encoding, bytes)?;
     let mut packing_used = Packing::Plain;
     if packing == Packing::Planes {
         let elements = &bytes[elements_at..];
@@ -220,20 +236,13 @@ pub fn encode(
     };
     raw.checksum = raw.checksum_with(&bytes[HEADER_LEN_BYTES..]).into();
     bytes[..HEADER_LEN_BYTES].copy_from_slice(raw.as_bytes());
-    Ok(bytes)
+    Ok(())
 }
 
-/// Finds a vector in its bytes, if it lies there as in memory: [`Encoding::F32`],
-/// [`Packing::Plain`], aligned, on a little-endian processor. Shape: `[dimensions]`.
-///
-/// For bytes that [`encode`] has just made: nothing is checked.
+/// Length of what [`encode`] makes of a vector with [`Packing::Plain`].
 #[must_use]
-pub fn floats_of(bytes: &[u8]) -> Option<&[f32]> {
-    let (raw, elements) = RawEmbedding::ref_from_prefix(bytes).ok()?;
-    let as_in_memory = raw.encoding == Encoding::F32 as u8
-        && raw.packing == Packing::Plain as u8
-        && cfg!(target_endian = "little");
-    as_in_memory.then(|| <[f32]>::ref_from_bytes(elements).ok()).flatten()
+pub const fn plain_len_bytes(dimensions: usize, encoding: Encoding) -> usize {
+    HEADER_LEN_BYTES + encoding.scale_len_bytes() + dimensions * encoding.element_len_bytes()
 }
 
 /// A stored embedding, checked and not yet decoded.
@@ -408,9 +417,6 @@ mod tests {
             let decoded = EncodedEmbedding::parse(&bytes).unwrap().to_vec().unwrap();
             let bits = |vector: &[f32]| vector.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
             assert_eq!(bits(&decoded), bits(&vector));
-            if let Some(floats) = floats_of(&bytes) {
-                assert_eq!(bits(floats), bits(&vector));
-            }
         }
     }
 
@@ -474,6 +480,11 @@ mod tests {
                 FormatError::TooLarge { found: 65_537, limit: 65_536, .. }
             ));
             assert!(encode(&vec![0.0; DIMENSIONS_MAX], encoding, Packing::Planes).is_ok());
+            let plain = encode(&smooth(7), encoding, Packing::Plain).unwrap();
+            assert_eq!(plain.len(), plain_len_bytes(7, encoding));
+            let mut reused = vec![1; 1_000];
+            encode_finite_to(&smooth(7), encoding, Packing::Plain, &mut reused).unwrap();
+            assert_eq!(reused, plain);
         }
         let mut large = vec![0.0; 70];
         large[69] = 65_520.0;

@@ -2,7 +2,8 @@
 //!
 //! The first caller to find nobody leading leads: it takes every lot that waits, writes them as
 //! one batch, applies them to the indexes and wakes their owners. Lots are committed in the order
-//! in which they joined the queue, and only what is committed gets a sequence.
+//! in which they joined the queue, and only what is committed gets a sequence. A caller who finds
+//! nobody at all does not join: what it wants written may stay where it lies.
 //!
 //! After a failed write nothing is known about what reached the disk, so the queue is *poisoned*:
 //! every later write is refused until the store is opened again. (Rebello et al., "Can
@@ -21,14 +22,14 @@ const BATCH_BYTES_MAX: usize = 1 << 30;
 /// Mutations that one caller wants committed together.
 struct Lot {
     ticket: u64,
-    mutations: Vec<Mutation>,
+    mutations: Vec<Mutation<'static>>,
 }
 
-/// Lots that one leader commits as one batch.
-struct Group {
+/// What one leader commits as one batch.
+struct Group<'v> {
     last_ticket: u64,
     first_sequence: u64,
-    mutations: Vec<Mutation>,
+    mutations: Vec<Mutation<'v>>,
 }
 
 /// The queue of lots that wait to be committed.
@@ -73,15 +74,23 @@ impl CommitQueue {
     /// batch at a time, in sequence order.
     pub(crate) fn commit(
         &self,
-        mutations: Vec<Mutation>,
-        write: impl Fn(&mut Vec<Mutation>, u64) -> Result<()>,
-        apply: impl Fn(&[Mutation]),
+        mutations: Vec<Mutation<'_>>,
+        write: impl Fn(&mut Vec<Mutation<'_>>, u64) -> Result<()>,
+        apply: impl Fn(&[Mutation<'_>]),
     ) -> Result<()> {
-        let mut state = self.lock();
-        if let Some(poison) = &state.poison {
-            return Err(refused(poison));
+        let mut state = self.lock_unpoisoned()?;
+        let ticket;
+        if state.leading || !state.waiting.is_empty() {
+            drop(state);
+            let mutations = mutations.into_iter().map(Mutation::into_owned).collect();
+            state = self.lock_unpoisoned()?;
+            ticket = state.join(mutations);
+        } else {
+            ticket = state.take_ticket();
+            let first_sequence = state.committed_sequence + 1;
+            let group = Group { last_ticket: ticket, first_sequence, mutations };
+            state = self.lead(state, group, &write, &apply);
         }
-        let ticket = state.join(mutations);
         loop {
             if state.committed_before > ticket {
                 return Ok(());
@@ -93,22 +102,30 @@ impl CommitQueue {
                 state = self.committed.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
-            state.leading = true;
-            let mut group = state.take_group().expect("a lot that is not committed waits");
-            drop(state);
-            let mut lead = Lead { queue: self, last_ticket: group.last_ticket, outcome: None };
-            lead.outcome = Some(group.commit(&write, &apply));
-            drop(lead);
-            state = self.lock();
+            let group = state.take_group().expect("a lot that is not committed waits");
+            state = self.lead(state, group, &write, &apply);
         }
+    }
+
+    /// Commits a group without the lock, and returns with it.
+    fn lead<'q>(
+        &'q self,
+        mut state: MutexGuard<'q, State>,
+        mut group: Group<'_>,
+        write: impl Fn(&mut Vec<Mutation<'_>>, u64) -> Result<()>,
+        apply: impl Fn(&[Mutation<'_>]),
+    ) -> MutexGuard<'q, State> {
+        state.leading = true;
+        drop(state);
+        let mut lead = Lead { queue: self, last_ticket: group.last_ticket, outcome: None };
+        lead.outcome = Some(group.commit(write, apply));
+        drop(lead);
+        self.lock()
     }
 
     /// Does another write of the same database, whose failure poisons like that of a commit.
     pub(crate) fn write_besides(&self, write: impl FnOnce() -> Result<()>) -> Result<()> {
-        let mut state = self.lock();
-        if let Some(poison) = &state.poison {
-            return Err(refused(poison));
-        }
+        let mut state = self.lock_unpoisoned()?;
         write().inspect_err(|error| state.poison_by(error))
     }
 
@@ -131,12 +148,25 @@ impl CommitQueue {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn lock_unpoisoned(&self) -> Result<MutexGuard<'_, State>> {
+        let state = self.lock();
+        match &state.poison {
+            Some(poison) => Err(refused(poison)),
+            None => Ok(state),
+        }
+    }
 }
 
 impl State {
-    fn join(&mut self, mutations: Vec<Mutation>) -> u64 {
+    fn take_ticket(&mut self) -> u64 {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
+        ticket
+    }
+
+    fn join(&mut self, mutations: Vec<Mutation<'static>>) -> u64 {
+        let ticket = self.take_ticket();
         self.waiting.push_back(Lot { ticket, mutations });
         ticket
     }
@@ -149,7 +179,7 @@ impl State {
     }
 
     /// Takes the lots that wait, as many as fit one batch, as one group.
-    fn take_group(&mut self) -> Option<Group> {
+    fn take_group(&mut self) -> Option<Group<'static>> {
         let first = self.waiting.pop_front()?;
         let mut batch_bytes = first.batch_bytes();
         let mut group = Group {
@@ -170,12 +200,12 @@ impl State {
     }
 }
 
-impl Group {
+impl Group<'_> {
     /// Writes and shows the mutations, and returns how many there were.
     fn commit(
         &mut self,
-        write: impl Fn(&mut Vec<Mutation>, u64) -> Result<()>,
-        apply: impl Fn(&[Mutation]),
+        write: impl Fn(&mut Vec<Mutation<'_>>, u64) -> Result<()>,
+        apply: impl Fn(&[Mutation<'_>]),
     ) -> Result<u64> {
         write(&mut self.mutations, self.first_sequence)?;
         apply(&self.mutations);

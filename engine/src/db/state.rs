@@ -24,6 +24,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{self, AtomicBool};
 
+use op_dbus_formats::FormatError;
 use op_dbus_formats::acknowledged::{ACKNOWLEDGED_LEN_BYTES, Acknowledged};
 use op_dbus_formats::collection::{CollectionId, CollectionName, CollectionSpec};
 use rocksdb::DBCompressionType::{Lz4, None as Uncompressed};
@@ -37,7 +38,7 @@ pub(crate) use changes::{LoggedChanges, sequence_of};
 pub(crate) use expiry::Due;
 use expiry::{Settled, expiry_key};
 use history::Additions;
-pub(crate) use mutation::{Action, Mutation, RecordKey};
+pub(crate) use mutation::{Action, Mutation, PutVector, RecordKey};
 pub(crate) use pairs::Pair;
 
 const META: Family = Family { name: "meta", compression: Lz4 };
@@ -133,7 +134,7 @@ impl StateDatabase {
     /// Drops those of [`Action::Expire`] that are not true any more.
     pub(crate) fn commit(
         &self,
-        mutations: &mut Vec<Mutation>,
+        mutations: &mut Vec<Mutation<'_>>,
         first_sequence: u64,
         now_unix_ms: u64,
     ) -> Result<()> {
@@ -152,7 +153,7 @@ impl StateDatabase {
 
     fn batch_of(
         &self,
-        mutations: &[Mutation],
+        mutations: &[Mutation<'_>],
         settled: &Settled,
         first_sequence: u64,
         now_unix_ms: u64,
@@ -163,8 +164,9 @@ impl StateDatabase {
             batch.remove(EXPIRIES, entry);
         }
         // Family by family, which costs a sixteenth less than record by record.
+        let mut buffer = Vec::new();
         for mutation in mutations {
-            write_vector(&mut batch, mutation);
+            write_vector(&mut batch, mutation, &mut buffer).map_err(cannot_encode)?;
         }
         for mutation in mutations {
             write_record(&mut batch, mutation);
@@ -359,17 +361,29 @@ impl Records<'_> {
     }
 }
 
-fn write_vector(batch: &mut Batch<'_>, mutation: &Mutation) {
+fn write_vector(
+    batch: &mut Batch<'_>,
+    mutation: &Mutation<'_>,
+    buffer: &mut Vec<u8>,
+) -> std::result::Result<(), FormatError> {
     let key = mutation.record.as_ref();
-    match &mutation.action {
-        Action::Put { given_vector: Some(vector), .. } => batch.put(VECTORS, key, vector),
-        Action::Put { given_vector: None, .. } | Action::Remove | Action::Expire { .. } => {
-            batch.remove(VECTORS, key);
-        }
+    let encoded = match &mutation.action {
+        Action::Put { vector: Some(vector), .. } => vector.encoded(buffer)?,
+        Action::Put { vector: None, .. } | Action::Remove | Action::Expire { .. } => None,
+    };
+    match encoded {
+        Some(encoded) => batch.put(VECTORS, key, encoded),
+        None => batch.remove(VECTORS, key),
     }
+    Ok(())
 }
 
-fn write_record(batch: &mut Batch<'_>, mutation: &Mutation) {
+/// Of what was checked before it came here.
+fn cannot_encode(error: FormatError) -> Error {
+    Error::new(ErrorKind::Invalid, "cannot encode a vector").with_source(error)
+}
+
+fn write_record(batch: &mut Batch<'_>, mutation: &Mutation<'_>) {
     let key = mutation.record.as_ref();
     match &mutation.action {
         Action::Put { record, .. } => batch.put(RECORDS, key, record),
@@ -378,7 +392,7 @@ fn write_record(batch: &mut Batch<'_>, mutation: &Mutation) {
 }
 
 /// Replaces when the record before expires by when this one does.
-fn write_expiry(batch: &mut Batch<'_>, mutation: &Mutation, before: Option<u64>) {
+fn write_expiry(batch: &mut Batch<'_>, mutation: &Mutation<'_>, before: Option<u64>) {
     let key = mutation.record.as_ref();
     if let Some(before) = before {
         batch.remove(EXPIRIES, &expiry_key(before, key));
@@ -408,13 +422,17 @@ mod tests {
         (directory, state)
     }
 
-    pub(super) fn put(key: &[u8], expires_at_unix_ms: Option<u64>) -> Mutation {
+    pub(super) fn put(key: &[u8], expires_at_unix_ms: Option<u64>) -> Mutation<'static> {
         let record = Record { expires_at_unix_ms, ..Record::default() }.encode().unwrap();
-        let action = Action::Put { record, given_vector: None, decoded: None, expires_at_unix_ms };
+        let action = Action::Put { record, vector: None, expires_at_unix_ms };
         Mutation { record: RecordKey::new(COLLECTION, key), action, versions_kept: 2 }
     }
 
-    fn expire(key: &[u8], expires_at_unix_ms: u64, removed_count: &Arc<AtomicU64>) -> Mutation {
+    fn expire(
+        key: &[u8],
+        expires_at_unix_ms: u64,
+        removed_count: &Arc<AtomicU64>,
+    ) -> Mutation<'static> {
         let removed_count = Arc::clone(removed_count);
         let action = Action::Expire { expires_at_unix_ms, removed_count };
         Mutation { record: RecordKey::new(COLLECTION, key), action, versions_kept: 2 }
@@ -432,7 +450,7 @@ mod tests {
     #[test]
     fn an_expiration_drops_out_if_the_record_was_replaced() {
         let (directory, state) = state();
-        let commit = |mut mutations: Vec<Mutation>| {
+        let commit = |mut mutations: Vec<Mutation<'_>>| {
             let first_sequence = state.last_sequence().unwrap() + 1;
             state.commit(&mut mutations, first_sequence, 0).unwrap();
             mutations.len()

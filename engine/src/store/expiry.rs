@@ -46,7 +46,7 @@ impl Store {
         }
     }
 
-    fn expiration(&self, due: Due, removed_count: &Arc<AtomicU64>) -> Mutation {
+    fn expiration(&self, due: Due, removed_count: &Arc<AtomicU64>) -> Mutation<'static> {
         let Due { expires_at_unix_ms, collection, key } = due;
         let removed_count = Arc::clone(removed_count);
         let known = self.all_collections().into_iter().find(|known| known.spec.id == collection);

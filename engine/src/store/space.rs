@@ -101,15 +101,19 @@ impl Space {
         bytes: u64,
         database_bytes: impl FnOnce() -> u64,
     ) -> Result<Admitted> {
-        let most = |room| headroom_bytes(room, u64::MAX).saturating_add(bytes);
+        // They lie on the disk twice: in the log and in a table, until the log is removed.
+        let put_bytes = bytes.saturating_mul(2);
+        let most = |room| {
+            let headroom_bytes = headroom_bytes(room, u64::MAX);
+            headroom_bytes.saturating_add(put_bytes).saturating_add(ballast_bytes(room))
+        };
         let Some(room) = self.room_beyond(most) else { return Ok(Admitted::Freely) };
         let mut ballast = lock(&self.ballast);
         let is_out = *ballast == Ballast::Out;
         let kept_bytes = if is_out { self.possible_bytes(room) } else { 0 };
-        // They lie on the disk twice: in the log and in a table, until the log is removed.
         let needed = |database_bytes| {
             headroom_bytes(room, database_bytes)
-                .saturating_add(bytes.saturating_mul(2))
+                .saturating_add(put_bytes)
                 .saturating_add(kept_bytes)
         };
         let mut needed_bytes = needed(u64::MAX);

@@ -1,11 +1,12 @@
 //! Putting and removing: validate, embed, encode, commit.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use op_dbus_formats::FormatError;
-use op_dbus_formats::embedding::{self, EncodedEmbedding, Encoding, Packing, floats_of};
+use op_dbus_formats::embedding::{self, EncodedEmbedding, Encoding, Packing, check_finite};
 use op_dbus_formats::record::{self as format, EmbeddingSource};
 
 use super::collection::{Collection, CollectionOptions};
@@ -13,7 +14,7 @@ use super::warmth::record_locator;
 use super::{Admitted, Store};
 use crate::arena::{Contents, NEVER};
 use crate::cache::CachedEmbedding;
-use crate::db::state::{Action, Mutation, RecordKey};
+use crate::db::state::{Action, Mutation, PutVector, RecordKey};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::ExactIndex;
 use crate::os::clock::unix_ms;
@@ -86,13 +87,13 @@ impl Store {
             }
             _ => Arc::new(self.plan_collection(collection, options, None)?),
         };
-        let mut given = encode_vectors(&planned, records)?;
+        let mut given = given_vectors(&planned, records)?;
         self.admit_put(records.iter().map(Record::stored_bytes).sum())?;
         let embeddings = self.embed_texts(&planned, records)?;
         let collection = self.collection_or_create(collection, &planned.spec)?;
         if collection.spec.encoding != planned.spec.encoding {
             // Somebody else has made it meanwhile.
-            given = encode_vectors(&collection, records)?;
+            given = given_vectors(&collection, records)?;
         }
         let mut report = PutReport { records: records.len() as u64, ..PutReport::default() };
         let mut mutations = Vec::with_capacity(records.len());
@@ -225,7 +226,7 @@ impl Store {
 
     /// Commits mutations. Without any, waits for earlier ones, so that a caller who is told that
     /// a record is stored finds it.
-    pub(super) fn commit(&self, mutations: Vec<Mutation>) -> Result<()> {
+    pub(super) fn commit(&self, mutations: Vec<Mutation<'_>>) -> Result<()> {
         let batch_bytes: usize = mutations.iter().map(Mutation::batch_bytes).sum();
         if batch_bytes > PUT_BYTES_MAX {
             return Err(Error::new(
@@ -245,7 +246,7 @@ impl Store {
     }
 
     /// Shows committed mutations to readers of hot vectors.
-    fn tier_mutations(&self, mutations: &[Mutation]) {
+    fn tier_mutations(&self, mutations: &[Mutation<'_>]) {
         let collections = self.all_collections();
         for mutation in mutations {
             let (id, key) = (mutation.record.collection(), mutation.record.key());
@@ -257,10 +258,11 @@ impl Store {
             };
             let (tier_key, budget) = (collection.tier_key(key), self.tier.budget());
             match &mutation.action {
-                Action::Put { given_vector: Some(_), expires_at_unix_ms, .. }
-                    if let Some(vector) = mutation.vector() =>
+                Action::Put { vector: Some(vector), expires_at_unix_ms, .. }
+                    if vector.is_given() =>
                 {
                     let expires_at_unix_ms = expires_at_unix_ms.unwrap_or(NEVER);
+                    let vector = vector.floats();
                     let contents = Contents { key: tier_key, expires_at_unix_ms, vector };
                     let locator = record_locator(id, key);
                     pool.put(&contents, Some(&locator), budget);
@@ -274,7 +276,7 @@ impl Store {
     }
 
     /// Shows committed mutations to searches, in collections whose vectors are in memory.
-    fn index_mutations(&self, mutations: &[Mutation]) {
+    fn index_mutations(&self, mutations: &[Mutation<'_>]) {
         for collection in self.all_collections() {
             let mut loaded = collection.index_mut();
             let Some(index) = &mut *loaded else { continue };
@@ -295,7 +297,7 @@ fn not_recovered(cause: Error) -> Error {
         .with_remedy("free space on this file system and try again in a few seconds")
 }
 
-fn apply(index: &mut ExactIndex, mutation: &Mutation) -> Result<()> {
+fn apply(index: &mut ExactIndex, mutation: &Mutation<'_>) -> Result<()> {
     match mutation.vector() {
         Some(vector) => {
             index.insert(mutation.record.key(), vector)?;
@@ -307,25 +309,31 @@ fn apply(index: &mut ExactIndex, mutation: &Mutation) -> Result<()> {
     Ok(())
 }
 
-/// A vector that a caller gave.
-struct GivenVector {
-    encoded: Vec<u8>,
-    /// What reading it back will give, which is what may be shown to readers and searches; `None`
-    /// if that lies in the encoding as it is.
-    decoded: Option<Vec<f32>>,
-}
-
-/// Encodes the vectors of those records that have one, in their order.
-fn encode_vectors(collection: &Collection, records: &[Record]) -> Result<Vec<GivenVector>> {
-    let encode = |record: &Record| {
+/// Makes the vectors of those records that have one ready to be written, in their order.
+fn given_vectors<'v>(collection: &Collection, records: &'v [Record]) -> Result<Vec<PutVector<'v>>> {
+    let prepare = |record: &'v Record| {
         let vector = record.vector.as_deref()?;
         let what = || format!("the vector of record {}", record.display_key());
-        let encoded = collection.check_dimensions(what, vector.len()).and_then(|()| {
-            encode_given(vector, collection.spec.encoding).map_err(|e| record.unfit(e))
+        let given = collection.check_dimensions(what, vector.len()).and_then(|()| {
+            given_vector(vector, collection.spec.encoding).map_err(|error| record.unfit(error))
         });
-        Some(encoded)
+        Some(given)
     };
-    records.iter().filter_map(encode).collect()
+    records.iter().filter_map(prepare).collect()
+}
+
+fn given_vector(vector: &[f32], encoding: Encoding) -> Result<PutVector<'_>, FormatError> {
+    match encoding {
+        Encoding::F32 => {
+            check_finite(vector)?;
+            Ok(PutVector::Exact(Cow::Borrowed(vector)))
+        }
+        Encoding::F16 | Encoding::I8 => {
+            let encoded = embedding::encode(vector, encoding, Packing::Plain)?;
+            let decoded = EncodedEmbedding::parse(&encoded)?.to_vec()?;
+            Ok(PutVector::Rounded { encoded, decoded })
+        }
+    }
 }
 
 fn needs_embedding(record: &Record) -> bool {
@@ -350,12 +358,12 @@ fn options_for(records: &[Record]) -> Result<CollectionOptions> {
     })
 }
 
-fn encode(
+fn encode<'v>(
     collection: &Collection,
     record: &Record,
-    given: Option<GivenVector>,
+    given: Option<PutVector<'v>>,
     embedding: Option<CachedEmbedding>,
-) -> Result<Mutation> {
+) -> Result<Mutation<'v>> {
     let source = match (&given, &embedding) {
         (Some(_), _) => EmbeddingSource::Given,
         (None, Some(embedding)) => EmbeddingSource::Cached(embedding.key),
@@ -369,31 +377,20 @@ fn encode(
     }
     .encode()
     .map_err(|error| record.unfit(error))?;
-    let (given_vector, decoded) = given.map(|given| (given.encoded, given.decoded)).unzip();
-    let decoded = decoded.flatten().or(embedding.map(|embedding| embedding.vector));
+    let made = || embedding.map(|embedding| PutVector::Made(embedding.vector));
     Ok(Mutation {
         record: RecordKey::new(collection.spec.id, &record.key),
         action: Action::Put {
             record: encoded,
-            given_vector,
-            decoded,
+            vector: given.or_else(made),
             expires_at_unix_ms: record.expires_at_unix_ms,
         },
         versions_kept: collection.spec.versions_kept,
     })
 }
 
-fn encode_given(vector: &[f32], encoding: Encoding) -> Result<GivenVector, FormatError> {
-    let encoded = embedding::encode(vector, encoding, Packing::Plain)?;
-    let decoded = match floats_of(&encoded) {
-        Some(_) => None,
-        None => Some(EncodedEmbedding::parse(&encoded)?.to_vec()?),
-    };
-    Ok(GivenVector { encoded, decoded })
-}
-
 /// Keeps one mutation a key, the last, so that a report can compare each with what is stored.
-fn keep_last_of_equal_keys(mutations: &mut Vec<Mutation>) {
+fn keep_last_of_equal_keys(mutations: &mut Vec<Mutation<'_>>) {
     // As they are in most imports, which are spared a set of all keys.
     if mutations.is_sorted_by(|a, b| a.record < b.record) {
         return;

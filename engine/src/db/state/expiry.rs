@@ -85,8 +85,8 @@ impl StateDatabase {
     /// themselves replaced or removed since they were found.
     ///
     /// Nobody else commits meanwhile, so what it finds out stays true.
-    pub(super) fn settle(&self, mutations: &mut Vec<Mutation>) -> Result<Settled> {
-        let expires = |mutation: &Mutation| {
+    pub(super) fn settle(&self, mutations: &mut Vec<Mutation<'_>>) -> Result<Settled> {
+        let expires = |mutation: &Mutation<'_>| {
             matches!(mutation.action, Action::Put { expires_at_unix_ms: Some(_), .. })
         };
         if mutations.iter().any(expires) {

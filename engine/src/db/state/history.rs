@@ -29,7 +29,7 @@ impl Additions {
     /// Adds what a mutation makes of its record, if its collection keeps versions.
     pub(super) fn add(
         &mut self,
-        mutation: &Mutation,
+        mutation: &Mutation<'_>,
         sequence: u64,
         written_at_unix_ms: u64,
     ) -> Result<()> {

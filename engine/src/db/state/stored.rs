@@ -3,13 +3,13 @@
 use std::collections::hash_map::Entry;
 use std::sync::PoisonError;
 
-use super::{Action, Mutation, RECORDS, RecordKey, StateDatabase, VECTORS};
+use super::{Action, Mutation, RECORDS, RecordKey, StateDatabase, VECTORS, cannot_encode};
 use crate::error::Result;
 
 impl StateDatabase {
     /// Says of each record whether it is stored as the mutation would store it; their keys differ,
     /// and are of one collection.
-    pub(crate) fn are_stored(&self, mutations: &[Mutation]) -> Result<Vec<bool>> {
+    pub(crate) fn are_stored(&self, mutations: &[Mutation<'_>]) -> Result<Vec<bool>> {
         let mut keys: Vec<(&RecordKey, usize)> =
             mutations.iter().map(|mutation| &mutation.record).zip(0..).collect();
         keys.sort_unstable();
@@ -20,20 +20,22 @@ impl StateDatabase {
             return Ok(are_stored);
         }
         let stored = self.db.get_ascending(RECORDS, keys.iter().map(|(key, _)| *key));
+        let mut buffer = Vec::new();
         for ((key, index), stored) in keys.iter().zip(stored) {
             let index = *index;
-            let Action::Put { record, given_vector, .. } = &mutations[index].action else {
+            let Action::Put { record, vector, .. } = &mutations[index].action else {
                 continue;
             };
             if stored?.as_deref() != Some(&record[..]) {
                 continue;
             }
-            are_stored[index] = match given_vector {
+            let vector = match vector {
+                Some(vector) => vector.encoded(&mut buffer).map_err(cannot_encode)?,
+                None => None,
+            };
+            are_stored[index] = match vector {
                 None => true,
-                Some(vector) => {
-                    let stored = self.db.get(VECTORS, key.as_ref())?;
-                    stored.as_deref() == Some(&vector[..])
-                }
+                Some(vector) => self.db.get(VECTORS, key.as_ref())?.as_deref() == Some(vector),
             };
         }
         Ok(are_stored)
@@ -57,7 +59,7 @@ impl StateDatabase {
     }
 
     /// After the write: whoever looks for the last key in the database meanwhile finds it there.
-    pub(super) fn note_last_keys(&self, mutations: &[Mutation]) {
+    pub(super) fn note_last_keys(&self, mutations: &[Mutation<'_>]) {
         let mut last_keys = self.last_keys.lock().unwrap_or_else(PoisonError::into_inner);
         for mutation in mutations {
             let Some(last) = last_keys.get_mut(&mutation.record.collection()) else { continue };
@@ -83,7 +85,7 @@ mod tests {
         let of_other = Mutation { record: RecordKey::new(other, b"b"), ..put(b"b", None) };
         state.commit(&mut vec![put(b"b", None), put(b"d", None), of_other], 1, 0).unwrap();
         let ask = |state: &StateDatabase, keys: &[&[u8]]| {
-            let asked: Vec<Mutation> = keys.iter().map(|key| put(key, None)).collect();
+            let asked: Vec<Mutation<'_>> = keys.iter().map(|key| put(key, None)).collect();
             state.are_stored(&asked).unwrap()
         };
         let check = |state: &StateDatabase| {
