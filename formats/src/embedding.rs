@@ -364,14 +364,17 @@ pub(crate) fn check_dimensions(dimensions: usize) -> Result<(), FormatError> {
 /// # Errors
 /// [`FormatError::NotFinite`] with the first that is not.
 pub fn check_finite(vector: &[f32]) -> Result<(), FormatError> {
-    // A number is finite unless all bits of its exponent are set, and then this carries into the
-    // sign. A loop that ends early, or that asks each number, is not made vector code.
-    const EXPONENT: u32 = 0x7F80_0000;
-    const LOWEST_OF_EXPONENT: u32 = 0x0080_0000;
-    let carried = vector
-        .iter()
-        .fold(0, |carried, number| carried | ((number.to_bits() & EXPONENT) + LOWEST_OF_EXPONENT));
-    if carried >> 31 == 0 {
+    // A number that is finite times zero is a zero; others, and what they are added to, are no
+    // number. A loop that ends early, or that asks each number, is not made vector code.
+    const LANES_COUNT: usize = 16;
+    let (blocks, rest) = vector.as_chunks::<LANES_COUNT>();
+    let mut sums = [0.0_f32; LANES_COUNT];
+    for block in blocks {
+        for (sum, number) in sums.iter_mut().zip(block) {
+            *sum += number * 0.0;
+        }
+    }
+    if sums.iter().chain(rest).all(|number| number.is_finite()) {
         return Ok(());
     }
     let index = vector.iter().position(|number| !number.is_finite()).unwrap_or_default();

@@ -38,7 +38,7 @@ pub(crate) use changes::{LoggedChanges, sequence_of};
 pub(crate) use expiry::Due;
 use expiry::{Settled, expiry_key};
 use history::Additions;
-pub(crate) use mutation::{Action, Mutation, PutVector, RecordKey};
+pub(crate) use mutation::{Action, Mutation, PutVector, RecordKey, of_each_collection};
 pub(crate) use pairs::Pair;
 
 const META: Family = Family { name: "meta", compression: Lz4 };

@@ -14,12 +14,12 @@ use super::warmth::record_locator;
 use super::{Admitted, Store};
 use crate::arena::{Contents, NEVER};
 use crate::cache::CachedEmbedding;
-use crate::db::state::{Action, Mutation, PutVector, RecordKey};
+use crate::db::state::{Action, Mutation, PutVector, RecordKey, of_each_collection};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::ExactIndex;
 use crate::os::clock::unix_ms;
 use crate::record::{Record, is_past, validate_key};
-use crate::tier::Departure;
+use crate::tier::{Departure, Pool};
 
 /// The most bytes one call may write; RocksDB takes a batch whole.
 const PUT_BYTES_MAX: usize = 256 << 20;
@@ -248,30 +248,35 @@ impl Store {
     /// Shows committed mutations to readers of hot vectors.
     fn tier_mutations(&self, mutations: &[Mutation<'_>]) {
         let collections = self.all_collections();
-        for mutation in mutations {
-            let (id, key) = (mutation.record.collection(), mutation.record.key());
+        for mutations in of_each_collection(mutations) {
+            let id = mutations[0].record.collection();
             let Some(collection) = collections.iter().find(|known| known.spec.id == id) else {
                 continue;
             };
             let Some(pool) = self.tier.existing_pool(collection.spec.dimensions as usize) else {
                 continue;
             };
-            let (tier_key, budget) = (collection.tier_key(key), self.tier.budget());
-            match &mutation.action {
-                Action::Put { vector: Some(vector), expires_at_unix_ms, .. }
-                    if vector.is_given() =>
-                {
-                    let expires_at_unix_ms = expires_at_unix_ms.unwrap_or(NEVER);
-                    let vector = vector.floats();
-                    let contents = Contents { key: tier_key, expires_at_unix_ms, vector };
-                    let locator = record_locator(id, key);
-                    pool.put(&contents, Some(&locator), budget);
-                }
-                Action::Put { .. } | Action::Remove => {
-                    pool.remove(tier_key, Departure::Change, budget);
-                }
-                Action::Expire { .. } => pool.remove(tier_key, Departure::Expiry, budget),
+            for mutation in mutations {
+                self.tier_mutation(mutation, collection, &pool);
             }
+        }
+    }
+
+    fn tier_mutation(&self, mutation: &Mutation<'_>, collection: &Collection, pool: &Pool) {
+        let key = mutation.record.key();
+        let (tier_key, budget) = (collection.tier_key(key), self.tier.budget());
+        match &mutation.action {
+            Action::Put { vector: Some(vector), expires_at_unix_ms, .. } if vector.is_given() => {
+                let expires_at_unix_ms = expires_at_unix_ms.unwrap_or(NEVER);
+                let contents =
+                    Contents { key: tier_key, expires_at_unix_ms, vector: vector.floats() };
+                let locator = record_locator(collection.spec.id, key);
+                pool.put(&contents, Some(&locator), budget);
+            }
+            Action::Put { .. } | Action::Remove => {
+                pool.remove(tier_key, Departure::Change, budget);
+            }
+            Action::Expire { .. } => pool.remove(tier_key, Departure::Expiry, budget),
         }
     }
 

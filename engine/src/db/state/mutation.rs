@@ -20,6 +20,13 @@ pub(crate) struct Mutation<'v> {
     pub(crate) versions_kept: u16,
 }
 
+/// Divides mutations into runs of the same collection, which most groups are one of.
+pub(crate) fn of_each_collection<'m, 'v>(
+    mutations: &'m [Mutation<'v>],
+) -> impl Iterator<Item = &'m [Mutation<'v>]> {
+    mutations.chunk_by(|a, b| a.record.collection() == b.record.collection())
+}
+
 /// What records lie under: their collection's id and their own key, in one piece.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct RecordKey(Vec<u8>);
@@ -36,7 +43,10 @@ impl RecordKey {
 
     /// What the keys of those records begin with whose own keys begin with `prefix`.
     pub(crate) fn prefix(CollectionId(id): CollectionId, prefix: &[u8]) -> Vec<u8> {
-        [&id.to_be_bytes()[..], prefix].concat()
+        let mut key = Vec::with_capacity(size_of::<CollectionId>() + prefix.len());
+        key.extend_from_slice(&id.to_be_bytes());
+        key.extend_from_slice(prefix);
+        key
     }
 
     pub(crate) fn collection(&self) -> CollectionId {

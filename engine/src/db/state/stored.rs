@@ -3,6 +3,7 @@
 use std::collections::hash_map::Entry;
 use std::sync::PoisonError;
 
+use super::mutation::of_each_collection;
 use super::{Action, Mutation, RECORDS, RecordKey, StateDatabase, VECTORS, cannot_encode};
 use crate::error::Result;
 
@@ -61,10 +62,13 @@ impl StateDatabase {
     /// After the write: whoever looks for the last key in the database meanwhile finds it there.
     pub(super) fn note_last_keys(&self, mutations: &[Mutation<'_>]) {
         let mut last_keys = self.last_keys.lock().unwrap_or_else(PoisonError::into_inner);
-        for mutation in mutations {
-            let Some(last) = last_keys.get_mut(&mutation.record.collection()) else { continue };
-            if mutation.record > *last {
-                last.clone_from(&mutation.record);
+        for mutations in of_each_collection(mutations) {
+            let Some(greatest) = mutations.iter().map(|mutation| &mutation.record).max() else {
+                continue;
+            };
+            let Some(last) = last_keys.get_mut(&greatest.collection()) else { continue };
+            if greatest > last {
+                last.clone_from(greatest);
             }
         }
     }
