@@ -1,4 +1,5 @@
-//! Hits measured side by side: what a vector by key costs here, in a rival, and in plain memory.
+//! Measured side by side: what a vector by key costs here, in a rival, and in plain memory; and what
+//! it costs to find the nearest.
 //!
 //! The benches and `op-dbus benchmark` run the same code, so that anybody can repeat on their own
 //! machine what was claimed. All engines hold the same vectors in the same run and take turns, a
@@ -20,6 +21,7 @@ mod redb;
 mod rivals;
 #[cfg(feature = "rivals")]
 mod rocks;
+pub mod search;
 #[cfg(feature = "rivals")]
 mod sled;
 pub mod traffic;
@@ -27,3 +29,4 @@ pub mod traffic;
 pub use hit::{HitBenchmark, HitRow};
 #[cfg(feature = "rivals")]
 pub use rivals::{DurableRow, RivalBenchmark, RivalReport};
+pub use search::{IndexRow, Matrix, Questions, SearchBenchmark, SearchRow};

@@ -1,5 +1,6 @@
 //! The command line as clap sees it. Nothing here is resolved or checked against the world.
 
+mod benchmark;
 mod documents;
 
 use std::num::{NonZeroU64, NonZeroUsize};
@@ -11,6 +12,7 @@ use op_dbus_engine::{Encoding, LIMIT_MAX, PolicyKind, Provider};
 
 use crate::exit;
 
+pub(crate) use benchmark::{Benchmark, Search, Truth};
 pub(crate) use documents::{Expiry, Get, History, Put, Remove};
 
 /// Find D-Bus methods, packages and your own records by what they mean.
@@ -214,45 +216,6 @@ pub(crate) enum Command {
     Scrub(Scrub),
     Stats(Stats),
     Benchmark(Benchmark),
-}
-
-/// Measure this machine: hits of the engine beside plain memory and a rival
-///
-/// Everything is made in a temporary directory, which takes about 4 KB for each key, and removed.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  op-dbus benchmark --cache-hit 300000
-  op-dbus benchmark --cache-hit 300000 --keys 100000,1000000 --threads-at-once 1,2 --json")]
-pub(crate) struct Benchmark {
-    /// Lookups of a vector by key in each of the rounds
-    #[arg(long, value_name = "N", value_parser = lookups)]
-    pub(crate) cache_hit: usize,
-    /// Vectors in each engine, several numbers for several runs
-    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "100000",
-        value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
-    pub(crate) keys: Vec<u32>,
-    /// Threads that look up at the same time, several numbers for several rows
-    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1",
-        value_parser = threads_at_once)]
-    pub(crate) threads_at_once: Vec<usize>,
-    /// Where to make the engines; the system's temporary directory unless told
-    #[arg(long, value_name = "DIR")]
-    pub(crate) directory: Option<PathBuf>,
-}
-
-fn lookups(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(count) if (1000..=100_000_000).contains(&count) => Ok(count),
-        _ => Err("it must be a number from 1000, so that quantiles mean something".to_owned()),
-    }
-}
-
-fn threads_at_once(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(count) if (1..=1024).contains(&count) => Ok(count),
-        _ => Err("it must be a number from 1 to 1024".to_owned()),
-    }
 }
 
 /// Read files into the store, so that they are found by meaning

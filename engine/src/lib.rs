@@ -51,6 +51,9 @@ mod tier;
 pub use cache::{CacheStats, CachedEmbedding, Removed};
 pub use embed::{Embedder, EmbedderConfig, Embedding, KnownModel, Provider};
 pub use error::{Error, ErrorKind, Result};
+pub use index::{
+    GraphIndex, GraphOptions, GraphSearch, Neighbour, Profile, SearchCounts, VectorBuffer,
+};
 pub use op_dbus_formats::change::Operation;
 pub use op_dbus_formats::collection::{Metric, ModelFingerprint};
 pub use op_dbus_formats::embedding::Encoding;

@@ -8,12 +8,11 @@
 //! | vectors | a row for each vector, hottest first: little-endian f32, zeros up to the stride |
 //! | rows | an entry for each row, in the order of rows |
 //! | index | the same entries, ascending by key |
-//! | checksums | u64 for each page before it but the first: [`page_checksum`] |
+//! | checksums | u64 for each page before it but the first: [`crate::page`] |
 //!
-//! What is left of a section's last page is zero; the checksums end where the file ends. A page's
-//! checksum is seeded with its number and its store, so that a page in the place of another, or
-//! from the file of another store, is noticed. The checksums are themselves under a checksum in the
-//! header page, which is under its own: whoever trusts the header may check any page alone.
+//! What is left of a section's last page is zero; the checksums end where the file ends. They are
+//! themselves under a checksum in the header page, which is under its own: whoever trusts the header
+//! may check any page alone.
 //!
 //! Header page:
 //!
@@ -31,7 +30,7 @@
 //! | 120 | 8 | index_offset | |
 //! | 128 | 8 | checksums_offset | |
 //! | 136 | 8 | file_len | bytes in the whole file |
-//! | 144 | 8 | table_checksum | [`table_checksum`] of the checksums |
+//! | 144 | 8 | table_checksum | of the checksums: [`crate::page`] |
 //! | 152 | to the page's end | reserved | 0 |
 //!
 //! The page length is a power of two from 512 to 65,536. Vectors begin at the second page, so a row
@@ -56,8 +55,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::FormatError;
 use crate::embedding::DIMENSIONS_MAX;
 use crate::header::{
-    FILE_HEADER_LEN_BYTES, FileHeader, FormatVersion, Magic, check_limit, too_short, value_checksum,
+    FILE_HEADER_LEN_BYTES, FileHeader, FormatVersion, Magic, check_limit, too_short,
 };
+use crate::page::{CHECKSUM_LEN_BYTES, check_page_len};
 
 /// Magic of the format.
 pub const MAGIC: Magic = Magic(*b"opdbARNA");
@@ -65,18 +65,8 @@ pub const MAGIC: Magic = Magic(*b"opdbARNA");
 /// Newest version of the format.
 pub const VERSION: FormatVersion = FormatVersion(1);
 
-/// Length of the shortest page.
-pub const PAGE_LEN_MIN_BYTES: u64 = 512;
-
-/// Length of the longest page, and so of the beginning of a file that [`ArenaFileHeader::decode`]
-/// may need.
-pub const PAGE_LEN_MAX_BYTES: u64 = 65_536;
-
 /// Length of an encoded [`Entry`].
 pub const ENTRY_LEN_BYTES: usize = size_of::<RawEntry>();
-
-/// Length of a page's checksum.
-pub const CHECKSUM_LEN_BYTES: usize = size_of::<u64>();
 
 const ROW_ALIGNMENT_BYTES: u64 = 64;
 
@@ -136,7 +126,7 @@ pub struct ArenaFileHeader {
     pub rows_count: u32,
     /// Length of a page.
     pub page_len_bytes: u64,
-    /// [`table_checksum`] of the pages' checksums.
+    /// [`table_checksum`](crate::page::table_checksum) of the pages' checksums.
     pub table_checksum: u64,
 }
 
@@ -282,21 +272,6 @@ pub fn stride_bytes(dimensions: u32) -> u64 {
     (u64::from(dimensions) * size_of::<f32>() as u64).next_multiple_of(ROW_ALIGNMENT_BYTES)
 }
 
-/// Returns the checksum of the page at this place in a file of this store.
-#[must_use]
-pub fn page_checksum(store_id: &[u8; 16], page_index: u64, page: &[u8]) -> u64 {
-    let mut place = [0; 24];
-    place[..16].copy_from_slice(store_id);
-    place[16..].copy_from_slice(&page_index.to_le_bytes());
-    value_checksum(MAGIC, &place, page)
-}
-
-/// Returns the checksum of the checksums of a file of this store.
-#[must_use]
-pub fn table_checksum(store_id: &[u8; 16], checksums: &[u8]) -> u64 {
-    value_checksum(MAGIC, store_id, checksums)
-}
-
 /// Returns a row's elements as they lie, or nothing if they are not aligned as f32 are.
 ///
 /// Only a little-endian machine can read them in place.
@@ -349,18 +324,10 @@ impl Entry {
     }
 }
 
-fn check_page_len(found: u64) -> Result<(), FormatError> {
-    let what = "page length in bytes";
-    if found > PAGE_LEN_MAX_BYTES {
-        return Err(FormatError::TooLarge { what, found, limit: PAGE_LEN_MAX_BYTES });
-    }
-    let expected = found.next_power_of_two().max(PAGE_LEN_MIN_BYTES);
-    if found == expected { Ok(()) } else { Err(FormatError::Mismatch { what, expected, found }) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::page::{PAGE_LEN_MAX_BYTES, page_checksum};
 
     const HEADER: ArenaFileHeader = ArenaFileHeader {
         store_id: [7; 16],
@@ -452,9 +419,9 @@ mod tests {
     #[test]
     fn a_page_in_the_place_of_another_has_another_checksum() {
         let page = [5; 512];
-        let base = page_checksum(&[1; 16], 3, &page);
-        assert_ne!(base, page_checksum(&[1; 16], 4, &page));
-        assert_ne!(base, page_checksum(&[2; 16], 3, &page));
+        let base = page_checksum(MAGIC, &[1; 16], 3, &page);
+        assert_ne!(base, page_checksum(MAGIC, &[1; 16], 4, &page));
+        assert_ne!(base, page_checksum(MAGIC, &[2; 16], 3, &page));
     }
 
     #[test]

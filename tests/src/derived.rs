@@ -1,11 +1,13 @@
 //! Samples of the files that are derived, and what they decode to: vectors, manifest, heat.
 
-use op_dbus_formats::arena_file::{
-    ArenaFileHeader, CHECKSUM_LEN_BYTES, ENTRY_LEN_BYTES, Entry, page_checksum, table_checksum,
-};
+use op_dbus_formats::arena_file::{ArenaFileHeader, ENTRY_LEN_BYTES, Entry, MAGIC};
+use op_dbus_formats::collection::Metric;
+use op_dbus_formats::graph_file::{self, GraphFileHeader, Profile};
+use op_dbus_formats::header::Magic;
 use op_dbus_formats::heat::{HeatChecksums, HeatFile};
 use op_dbus_formats::heat_block::{self, Count};
 use op_dbus_formats::manifest::{Manifest, ManifestFile};
+use op_dbus_formats::page::{CHECKSUM_LEN_BYTES, page_checksum, table_checksum};
 
 /// Encoded bytes, and how they are read.
 pub struct Sample {
@@ -41,6 +43,7 @@ pub fn samples() -> Vec<Sample> {
     let sample = |format, name, bytes, dump| Sample { format, name, bytes, dump };
     vec![
         sample("arena_file", "rows", arena_file(), dump_arena_file),
+        sample("graph_file", "vertices", graph_file(), dump_graph_file),
         sample("manifest", "slot", encoded(manifest.encode()).to_vec(), dump_manifest),
         sample("heat", "files", encoded(heat.encode()), dump_heat),
         sample("heat_block", "counts", encoded(heat_block::encode(&counts)), dump_heat_block),
@@ -81,13 +84,7 @@ fn arena_file() -> Vec<u8> {
         }
         entries.sort_by_key(|entry| entry.key);
     }
-    let (pages, table) = bytes.split_at_mut(sections.checksums.start as usize);
-    for ((index, page), checksum) in
-        (0..).zip(pages.chunks(512)).skip(1).zip(table.chunks_mut(CHECKSUM_LEN_BYTES))
-    {
-        checksum.copy_from_slice(&page_checksum(&STORE_ID, index, page).to_le_bytes());
-    }
-    header.table_checksum = table_checksum(&STORE_ID, table);
+    header.table_checksum = seal_pages(MAGIC, &mut bytes, sections.checksums.start);
     bytes[..512].copy_from_slice(&encoded(header.encode()));
     bytes
 }
@@ -98,27 +95,106 @@ fn dump_arena_file(bytes: &[u8]) -> Result<String, String> {
     if bytes.len() as u64 != sections.file_len_bytes() {
         return Err("another length".to_owned());
     }
-    let (pages, table) = bytes.split_at(sections.checksums.start as usize);
-    if table_checksum(&header.store_id, table) != header.table_checksum {
-        return Err("wrong checksums".to_owned());
-    }
-    let page_len = header.page_len_bytes as usize;
-    let checksums = table.chunks(CHECKSUM_LEN_BYTES);
-    for ((index, page), checksum) in (0..).zip(pages.chunks(page_len)).skip(1).zip(checksums) {
-        if page_checksum(&header.store_id, index, page).to_le_bytes() != checksum {
-            return Err(format!("page {index} is damaged"));
-        }
-    }
+    let of_table = (header.page_len_bytes, sections.checksums.start, header.table_checksum);
+    check_pages(MAGIC, &header.store_id, bytes, of_table)?;
     let mut dump = format!("{header:#?}\n{sections:#?}\n");
     for section in [&sections.rows, &sections.index] {
         let section = &bytes[section.start as usize..section.end as usize];
-        for bytes in section.as_chunks::<ENTRY_LEN_BYTES>().0 {
-            let entry = Entry::decode(bytes).map_err(|error| error.to_string())?;
+        for entry in section.as_chunks::<ENTRY_LEN_BYTES>().0 {
+            let entry = Entry::decode(entry).map_err(|error| error.to_string())?;
             let vector = sections.vector(entry.row);
             let elements =
-                elements_of(&pages[vector.start as usize..vector.end as usize], header.dimensions);
+                elements_of(&bytes[vector.start as usize..vector.end as usize], header.dimensions);
             dump.push_str(&format!("{entry:?} {elements:?}\n"));
         }
+    }
+    Ok(dump)
+}
+
+/// Writes the checksums of pages of 512 bytes behind them, and returns that of the checksums.
+fn seal_pages(magic: Magic, bytes: &mut [u8], checksums_at: u64) -> u64 {
+    let (pages, table) = bytes.split_at_mut(checksums_at as usize);
+    let checksums = table.chunks_mut(CHECKSUM_LEN_BYTES);
+    for ((index, page), checksum) in (0..).zip(pages.chunks(512)).skip(1).zip(checksums) {
+        checksum.copy_from_slice(&page_checksum(magic, &STORE_ID, index, page).to_le_bytes());
+    }
+    table_checksum(magic, &STORE_ID, table)
+}
+
+fn check_pages(
+    magic: Magic,
+    owner: &[u8; 16],
+    bytes: &[u8],
+    (page_len, checksums_at, expected): (u64, u64, u64),
+) -> Result<(), String> {
+    let (pages, table) = bytes.split_at(checksums_at as usize);
+    if table_checksum(magic, owner, table) != expected {
+        return Err("wrong checksums".to_owned());
+    }
+    let checksums = table.chunks(CHECKSUM_LEN_BYTES);
+    let pages = (0..).zip(pages.chunks(page_len as usize)).skip(1);
+    for ((index, page), checksum) in pages.zip(checksums) {
+        if page_checksum(magic, owner, index, page).to_le_bytes() != checksum {
+            return Err(format!("page {index} is damaged"));
+        }
+    }
+    Ok(())
+}
+
+/// A graph file of two vertices, each the other's neighbour.
+fn graph_file() -> Vec<u8> {
+    let mut header = GraphFileHeader {
+        owner: STORE_ID,
+        sequence: 123_456,
+        seed: 7,
+        dimensions: 3,
+        vertices_count: 2,
+        hub_count: 1,
+        degree: 32,
+        metric: Metric::Dot,
+        profile: Profile::Compact,
+        unit: 0.25,
+        norm_max: 5.0,
+        page_len_bytes: 512,
+        table_checksum: 0,
+    };
+    let sections = encoded(header.sections());
+    let mut bytes = vec![0; sections.file_len_bytes() as usize];
+    for (at, number) in (sections.center.start..).step_by(4).zip([0.5_f32, -1.0, 0.0]) {
+        bytes[at as usize..][..4].copy_from_slice(&number.to_le_bytes());
+    }
+    bytes[sections.hub.start as usize] = 1;
+    for vertex in 0..2_u8 {
+        let start = (sections.vertices.start + u64::from(vertex) * sections.stride_bytes) as usize;
+        let row = &mut bytes[start..][..sections.stride_bytes as usize];
+        let (vector, rest) = row.split_at_mut(64);
+        vector[0] = 127 + vertex;
+        rest[..128].fill(0xFF);
+        rest[..4].copy_from_slice(&u32::from(1 - vertex).to_le_bytes());
+        rest[128..][..4].copy_from_slice(&0.5_f32.to_le_bytes());
+        rest[132..][..4].copy_from_slice(&4032.25_f32.to_le_bytes());
+        rest[136..][..4].copy_from_slice(&(127 - 255 * i32::from(vertex)).to_le_bytes());
+        rest[140] = 1;
+    }
+    header.table_checksum = seal_pages(graph_file::MAGIC, &mut bytes, sections.checksums.start);
+    bytes[..512].copy_from_slice(&encoded(header.encode()));
+    bytes
+}
+
+fn dump_graph_file(bytes: &[u8]) -> Result<String, String> {
+    let header = GraphFileHeader::decode(bytes).map_err(|error| error.to_string())?;
+    let sections = header.sections().map_err(|error| error.to_string())?;
+    if bytes.len() as u64 != sections.file_len_bytes() {
+        return Err("another length".to_owned());
+    }
+    let of_table = (header.page_len_bytes, sections.checksums.start, header.table_checksum);
+    check_pages(graph_file::MAGIC, &header.owner, bytes, of_table)?;
+    let section = |range: &std::ops::Range<u64>| &bytes[range.start as usize..range.end as usize];
+    let mut dump = format!("{header:#?}\n{sections:#?}\n");
+    dump.push_str(&format!("{:?}\n", elements_of(section(&sections.center), header.dimensions)));
+    dump.push_str(&format!("{:?}\n", section(&sections.hub)));
+    for row in section(&sections.vertices).chunks(sections.stride_bytes as usize) {
+        dump.push_str(&format!("{row:?}\n"));
     }
     Ok(dump)
 }

@@ -8,6 +8,7 @@
 use op_dbus_formats::arena_file::{self as arena_file_format, ArenaFileHeader, Entry};
 use op_dbus_formats::embedding::{self, EncodedEmbedding, Encoding, Packing};
 use op_dbus_formats::exchange::{fvecs, jsonl, npy, vec_file as vec_file_format};
+use op_dbus_formats::graph_file::{self as graph_file_format, GraphFileHeader};
 use op_dbus_formats::header::{FILE_HEADER_LEN_BYTES, FileHeader, Magic, value_checksum};
 use op_dbus_formats::heat::{self as heat_format, HeatChecksums};
 use op_dbus_formats::heat_block as heat_block_format;
@@ -15,6 +16,7 @@ use op_dbus_formats::introspection::{
     self, Argument, Node, check_complete_type, check_interface_name, check_member_name,
 };
 use op_dbus_formats::manifest::{self as manifest_format, Manifest};
+use op_dbus_formats::page;
 use op_dbus_formats::{
     CollectionSpec, HistoryEntry, Payload, Record, StoreFile, acknowledged as acknowledged_format,
     acknowledged::Acknowledged,
@@ -27,7 +29,7 @@ use op_dbus_formats::{
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its folder in the corpus.
-pub const TARGETS: [(&str, Target); 18] = [
+pub const TARGETS: [(&str, Target); 19] = [
     ("acknowledged", acknowledged),
     ("arena_file", arena_file),
     ("change", change),
@@ -35,6 +37,7 @@ pub const TARGETS: [(&str, Target); 18] = [
     ("document", document),
     ("embedding", embedding),
     ("fvecs", fvecs),
+    ("graph_file", graph_file),
     ("heat", heat),
     ("heat_block", heat_block),
     ("history", history),
@@ -60,7 +63,7 @@ pub fn acknowledged(data: &[u8]) {
 
 /// A header page that decodes encodes to the same bytes, and its sections lie one after the other.
 pub fn arena_file(data: &[u8]) {
-    let page_len = arena_file_format::PAGE_LEN_MIN_BYTES as usize;
+    let page_len = page::PAGE_LEN_MIN_BYTES as usize;
     let page = sealed_file(data, arena_file_format::MAGIC, page_len);
     for bytes in [data, &page] {
         let Ok(header) = ArenaFileHeader::decode(bytes) else { continue };
@@ -171,6 +174,22 @@ fn encode_and_decode(vector: &[f32], encoding: Encoding, packing: Packing) {
                 assert!((number - decoded).abs() <= bound, "{number} {decoded} {bound}");
             }
         }
+    }
+}
+
+/// A header page that decodes encodes to the same bytes, and its sections lie one after the other.
+pub fn graph_file(data: &[u8]) {
+    let page_len = page::PAGE_LEN_MIN_BYTES as usize;
+    let sealed = sealed_file(data, graph_file_format::MAGIC, page_len);
+    for bytes in [data, &sealed] {
+        let Ok(header) = GraphFileHeader::decode(bytes) else { continue };
+        let encoded = header.encode().expect("what decoded encodes");
+        assert_eq!(encoded, bytes[..header.page_len_bytes as usize]);
+        let sections = header.sections().expect("what decoded has sections");
+        let ends = [header.page_len_bytes, sections.center.end, sections.hub.end];
+        let starts = [sections.center.start, sections.hub.start, sections.vertices.start];
+        assert!(ends.iter().zip(starts).all(|(end, start)| *end <= start));
+        assert!(sections.vertices.end <= sections.checksums.start);
     }
 }
 

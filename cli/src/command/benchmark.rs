@@ -1,5 +1,7 @@
 //! `op-dbus benchmark`: what this machine does with the engine, beside what else it could use.
 
+mod search;
+
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -15,10 +17,17 @@ use crate::progress::Progress;
 
 pub(super) fn run(output: &Output, arguments: &Benchmark) -> Result<Exit> {
     interrupt::catch();
+    match arguments.cache_hit {
+        Some(lookups_count) => run_hits(output, arguments, lookups_count),
+        None => search::run(output, &arguments.search),
+    }
+}
+
+fn run_hits(output: &Output, arguments: &Benchmark, lookups_count: usize) -> Result<Exit> {
     let base = arguments.directory.clone().unwrap_or_else(std::env::temp_dir);
     let mut rows = Vec::new();
     for &keys_count in &arguments.keys {
-        match hits(arguments, &base, keys_count) {
+        match hits(arguments, &base, lookups_count, keys_count) {
             Ok(measured) => rows.extend(measured),
             Err(_) if interrupt::is_requested() => return Ok(Exit::Interrupted),
             Err(error) => return Err(Error::io("measure in", &base, error)),
@@ -28,13 +37,18 @@ pub(super) fn run(output: &Output, arguments: &Benchmark) -> Result<Exit> {
     Ok(Exit::Success)
 }
 
-fn hits(arguments: &Benchmark, base: &Path, keys_count: u32) -> io::Result<Vec<HitRow>> {
+fn hits(
+    arguments: &Benchmark,
+    base: &Path,
+    lookups_count: usize,
+    keys_count: u32,
+) -> io::Result<Vec<HitRow>> {
     // Removed when it goes out of scope, also after Ctrl-C.
     let directory = tempfile::Builder::new().prefix("op-dbus-benchmark-").tempdir_in(base)?;
     let progress = Progress::start(None);
     let benchmark = HitBenchmark {
         keys_count,
-        lookups_count: arguments.cache_hit,
+        lookups_count,
         threads_counts: arguments.threads_at_once.clone(),
     };
     benchmark.run(directory.path(), &mut |doing| {

@@ -3,7 +3,8 @@
 use std::io::{BufReader, Read as _};
 use std::path::Path;
 
-use op_dbus_engine::Record;
+use op_dbus_benches::Matrix;
+use op_dbus_engine::{Record, VectorBuffer};
 use op_dbus_formats::exchange::npy::{NpyError, NpyHeader};
 use op_dbus_formats::exchange::{fvecs, jsonl};
 
@@ -93,6 +94,25 @@ fn open_npy(path: &Path) -> Result<Source> {
         Ok(Read { record: numbered(row, vector), ends_batch: false })
     });
     Ok(source(Some(header.rows), rows))
+}
+
+/// Reads all vectors of an npy file.
+pub(crate) fn read_npy(path: &Path) -> Result<Matrix> {
+    let mut bytes = Bytes::open(path)?;
+    let header = read_npy_header(path, &mut bytes)?;
+    // Memory is taken as rows come, so that a header that says too much takes none.
+    let rows_count = usize::try_from(header.rows).unwrap_or(usize::MAX);
+    let mut numbers = VectorBuffer::with_capacity(header.dimensions, rows_count)?;
+    let (mut encoded, mut vector) = (Vec::new(), vec![0.0; header.dimensions]);
+    for row in 0..header.rows {
+        encoded.clear();
+        bytes.read_up_to(path, header.row_len_bytes(), &mut encoded)?;
+        header
+            .decode_row(&encoded, &mut vector)
+            .map_err(|error| Error::input(path, &format!("row {row}: {error}")))?;
+        numbers.push(&vector)?;
+    }
+    Ok(Matrix { dimensions: header.dimensions, numbers })
 }
 
 /// Reads just the header, so that the rows follow; a header says itself how long it is.

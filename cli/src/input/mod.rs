@@ -19,7 +19,7 @@ use op_dbus_engine::Record;
 use crate::args::{ExchangeFormat, SourceFormat};
 use crate::error::{Error, Result};
 
-pub(crate) use exchange::open as exchange;
+pub(crate) use exchange::{open as exchange, read_npy};
 pub(crate) use sqlite::LegacyCache;
 use stream::Stream;
 pub(crate) use trace::{Requests, open as trace};

@@ -15,6 +15,7 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+pub(crate) mod quantized;
 pub mod scalar;
 
 use std::sync::OnceLock;

@@ -5,10 +5,15 @@
 //! came and however many threads look. No nearness is NaN. Nothing here reads a
 //! file, knows where a vector is kept besides, or what a record says.
 
+mod buffer;
 mod exact;
+mod graph;
 mod rows;
 
+pub use buffer::VectorBuffer;
 pub(crate) use exact::ExactIndex;
+pub(crate) use graph::GraphParts;
+pub use graph::{GraphIndex, GraphOptions, GraphSearch, Neighbour, Profile, SearchCounts};
 
 use op_dbus_formats::collection::Metric;
 use std::cmp::Ordering;

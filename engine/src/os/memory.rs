@@ -141,6 +141,65 @@ impl Drop for Reservation {
     }
 }
 
+/// Bytes that begin as zeros, and of which there can be more without moving those that there are.
+#[derive(Debug)]
+pub(crate) struct GrowingBytes {
+    reservation: Reservation,
+    committed_bytes: usize,
+}
+
+impl GrowingBytes {
+    /// Reserves address space for so many bytes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Full`] if the address space is limited (`ulimit -v`).
+    pub(crate) fn new(len_bytes_max: usize) -> Result<Self> {
+        Ok(Self { reservation: Reservation::new(len_bytes_max)?, committed_bytes: 0 })
+    }
+
+    /// Makes it at least so long.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Full`] if the kernel has no memory, or it is longer than what was reserved.
+    pub(crate) fn grow_to(&mut self, len_bytes: usize) -> Result<()> {
+        let needed_bytes = len_bytes.next_multiple_of(REGION_BYTES);
+        if needed_bytes > self.reservation.len_bytes() {
+            return Err(no_memory("get", len_bytes, rustix::io::Errno::NOMEM));
+        }
+        if needed_bytes > self.committed_bytes {
+            let more_bytes = needed_bytes - self.committed_bytes;
+            self.reservation.commit(self.committed_bytes, more_bytes)?;
+            self.committed_bytes = needed_bytes;
+        }
+        Ok(())
+    }
+}
+
+impl std::ops::Deref for GrowingBytes {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        #[expect(unsafe_code, reason = "a mapping is a pointer and a length")]
+        // SAFETY: so much was committed, which reads as zeros until it is written, and is written
+        // only through `deref_mut`.
+        unsafe {
+            std::slice::from_raw_parts(self.reservation.base().as_ptr(), self.committed_bytes)
+        }
+    }
+}
+
+impl std::ops::DerefMut for GrowingBytes {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        #[expect(unsafe_code, reason = "a mapping is a pointer and a length")]
+        // SAFETY: as in `deref`; the borrow is of all of it.
+        unsafe {
+            std::slice::from_raw_parts_mut(self.reservation.base().as_ptr(), self.committed_bytes)
+        }
+    }
+}
+
 fn no_memory(action: &str, len_bytes: usize, error: rustix::io::Errno) -> Error {
     Error::new(ErrorKind::Full, format!("cannot {action} {len_bytes} bytes of memory"))
         .with_source(std::io::Error::from(error))

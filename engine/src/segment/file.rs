@@ -12,11 +12,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use op_dbus_formats::arena_file::{
-    ArenaFileHeader, CHECKSUM_LEN_BYTES, ENTRY_LEN_BYTES, Entry, PAGE_LEN_MAX_BYTES, Sections,
-    elements_in_place, page_checksum, table_checksum,
+    ArenaFileHeader, ENTRY_LEN_BYTES, Entry, MAGIC, Sections, elements_in_place,
 };
 use op_dbus_formats::header::checksum;
 use op_dbus_formats::manifest::ManifestFile;
+use op_dbus_formats::page::{
+    CHECKSUM_LEN_BYTES, PAGE_LEN_MAX_BYTES, page_checksum, table_checksum,
+};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::damaged_mark;
@@ -209,7 +211,7 @@ impl ArenaFile {
             return Ok(());
         }
         let expected = self.checksums[(page_index - 1) as usize];
-        if page_checksum(&self.header.store_id, page_index, page) == expected {
+        if page_checksum(MAGIC, &self.header.store_id, page_index, page) == expected {
             return Ok(());
         }
         let offset_bytes = page_index * self.header.page_len_bytes;
@@ -359,7 +361,7 @@ fn read_checksums(
     // The file is as long as the header says, so this is no larger than what is there.
     let mut table = vec![0; (range.end - range.start) as usize];
     file.read_exact_at(&mut table, range.start).map_err(|error| Error::io("read", path, error))?;
-    if table_checksum(&header.store_id, &table) != header.table_checksum {
+    if table_checksum(MAGIC, &header.store_id, &table) != header.table_checksum {
         return Err(damaged(path, "its checksums are wrong"));
     }
     let checksums = table.as_chunks::<CHECKSUM_LEN_BYTES>().0;

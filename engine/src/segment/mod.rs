@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`file`] | one arena file: search in the map, read in order, check every page |
 //! | [`write`](mod@write) | making one |
+//! | [`pages`] | writing in pages |
+//! | [`graph_file`] | one file of a graph index, which is not in the manifest |
 //! | this | which file counts for vectors of which length; replacing one; sorting out at open |
 //!
 //! # What holds
@@ -18,6 +20,8 @@
 //! Deliberately lacking: which vectors are worth a file, and when to write one.
 
 mod file;
+mod graph_file;
+mod pages;
 mod write;
 
 use std::collections::BTreeMap;

@@ -7,17 +7,13 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use op_dbus_formats::arena_file::{
-    ArenaFileHeader, ENTRY_LEN_BYTES, Entry, page_checksum, stride_bytes, table_checksum,
-};
+use op_dbus_formats::arena_file::{ArenaFileHeader, ENTRY_LEN_BYTES, Entry, MAGIC, stride_bytes};
 use op_dbus_formats::header::checksum;
 use op_dbus_formats::manifest::ManifestFile;
 
+use super::pages::PageWriter;
 use super::unwritable;
 use crate::error::{Error, ErrorKind, Result};
-
-/// Bytes that are written at once.
-const BUFFER_LEN_BYTES: usize = 1 << 20;
 
 /// What an arena file is to say of all its rows.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +48,7 @@ pub(super) fn write<V: AsRef<[f32]>>(
     rows: impl Iterator<Item = ArenaRow<V>>,
 ) -> Result<Option<ManifestFile>> {
     let file = File::create_new(path).map_err(|error| Error::io("create", path, error))?;
-    let mut writer = PageWriter::new(&file, path, store_id, page_len_bytes);
+    let mut writer = PageWriter::new(&file, path, (MAGIC, store_id), page_len_bytes);
     let mut entries = write_vectors(&mut writer, content, rows)?;
     if entries.is_empty() {
         return Ok(None);
@@ -73,7 +69,7 @@ pub(super) fn write<V: AsRef<[f32]>>(
         dimensions: content.dimensions,
         rows_count: entries.len() as u32,
         page_len_bytes,
-        table_checksum: table_checksum(&store_id, &writer.checksums),
+        table_checksum: writer.table_checksum(),
     };
     let len_bytes = writer.write_table()?;
     let page = header.encode().map_err(|error| unwritable(path, error))?;
@@ -120,67 +116,4 @@ fn write_entries(writer: &mut PageWriter<'_>, entries: &[Entry]) -> Result<()> {
         writer.write(&bytes)?;
     }
     writer.end_section()
-}
-
-/// Writes whole pages, from the second of the file on, and keeps their checksums.
-struct PageWriter<'a> {
-    file: &'a File,
-    path: &'a Path,
-    store_id: [u8; 16],
-    page_len_bytes: usize,
-    buffer: Vec<u8>,
-    /// Where the buffer's first byte belongs.
-    offset_bytes: u64,
-    /// As they will stand in the file.
-    checksums: Vec<u8>,
-}
-
-impl<'a> PageWriter<'a> {
-    fn new(file: &'a File, path: &'a Path, store_id: [u8; 16], page_len_bytes: u64) -> Self {
-        Self {
-            file,
-            path,
-            store_id,
-            page_len_bytes: page_len_bytes as usize,
-            buffer: Vec::with_capacity(BUFFER_LEN_BYTES),
-            offset_bytes: page_len_bytes,
-            checksums: Vec::new(),
-        }
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() >= BUFFER_LEN_BYTES { self.write_pages() } else { Ok(()) }
-    }
-
-    /// Fills the last page with zeros, so that the next section begins at a page.
-    fn end_section(&mut self) -> Result<()> {
-        self.buffer.resize(self.buffer.len().next_multiple_of(self.page_len_bytes), 0);
-        self.write_pages()
-    }
-
-    /// Writes the pages that are full.
-    fn write_pages(&mut self) -> Result<()> {
-        let len = self.buffer.len() / self.page_len_bytes * self.page_len_bytes;
-        let first_page = self.offset_bytes / self.page_len_bytes as u64;
-        for (page_index, page) in (first_page..).zip(self.buffer[..len].chunks(self.page_len_bytes))
-        {
-            let checksum = page_checksum(&self.store_id, page_index, page);
-            self.checksums.extend_from_slice(&checksum.to_le_bytes());
-        }
-        self.file
-            .write_all_at(&self.buffer[..len], self.offset_bytes)
-            .map_err(|error| Error::io("write", self.path, error))?;
-        self.offset_bytes += len as u64;
-        self.buffer.drain(..len);
-        Ok(())
-    }
-
-    /// Writes the checksums after the last page; returns where they end.
-    fn write_table(self) -> Result<u64> {
-        self.file
-            .write_all_at(&self.checksums, self.offset_bytes)
-            .map_err(|error| Error::io("write", self.path, error))?;
-        Ok(self.offset_bytes + self.checksums.len() as u64)
-    }
 }

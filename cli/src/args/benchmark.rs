@@ -1,0 +1,142 @@
+//! The command line of `op-dbus benchmark`.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args};
+use op_dbus_engine::{LIMIT_MAX, Metric, Profile};
+
+/// Measure this machine: hits of the engine beside plain memory and a rival, or searches
+///
+/// Hits: everything is made in a temporary directory, which takes about 4 KB for each key, and
+/// removed. Searches: a graph of the vectors of a file is made in a directory, or taken from there
+/// if it was made before, and asked with each effort.
+#[derive(Debug, Args)]
+#[command(
+    group = ArgGroup::new("what").required(true).args(["cache_hit", "search"]),
+    after_help = "\
+Examples:
+  op-dbus benchmark --cache-hit 300000
+  op-dbus benchmark --cache-hit 300000 --keys 100000,1000000 --threads-at-once 1,2 --json
+  op-dbus benchmark --search --base base.npy --index /tmp/index
+  op-dbus benchmark --search --base base.npy --index /tmp/index --queries queries.npy \\
+    --truth exact --efforts 10,20,50,100
+
+With --json, searches print a line for the index and one for each effort."
+)]
+pub(crate) struct Benchmark {
+    /// Lookups of a vector by key in each of the rounds
+    #[arg(long, value_name = "N", value_parser = lookups)]
+    pub(crate) cache_hit: Option<usize>,
+    /// Vectors in each engine, several numbers for several runs
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "100000",
+        value_parser = clap::value_parser!(u32).range(1..=100_000_000), help_heading = "Hits")]
+    pub(crate) keys: Vec<u32>,
+    /// Threads that look up at the same time, several numbers for several rows
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1",
+        value_parser = threads_at_once, help_heading = "Hits")]
+    pub(crate) threads_at_once: Vec<usize>,
+    /// Where to make the engines; the system's temporary directory unless told
+    #[arg(long, value_name = "DIR", help_heading = "Hits")]
+    pub(crate) directory: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) search: Search,
+}
+
+/// What to search, and how.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Searches")]
+pub(crate) struct Search {
+    /// Search the vectors of a file
+    #[arg(long, requires_all = ["base", "index"], help_heading = None)]
+    pub(crate) search: bool,
+    /// The vectors: an npy file of 32-bit or 16-bit floats
+    #[arg(long, value_name = "BASE.npy", requires = "search")]
+    pub(crate) base: Option<PathBuf>,
+    /// Where the graph is, or is made
+    #[arg(long, value_name = "DIR", requires = "search")]
+    pub(crate) index: Option<PathBuf>,
+    /// What to search for: an npy file; without it the graph is only made
+    #[arg(long, value_name = "QUERIES.npy", requires = "search")]
+    pub(crate) queries: Option<PathBuf>,
+    /// What should be found, for the recall: "exact", to find out by comparing all, or a file as
+    /// --ids writes it
+    #[arg(long, value_name = "exact|FILE.i32", requires = "queries")]
+    pub(crate) truth: Option<Truth>,
+    /// Vectors to find for each query
+    #[arg(short, value_name = "N", default_value = "10", value_parser = neighbours)]
+    pub(crate) k: usize,
+    /// Vertices that a search expands, several numbers for several rows
+    #[arg(long, value_name = "N,…", value_delimiter = ',',
+        default_value = "10,16,24,32,48,64,96,128,192,256", value_parser = effort)]
+    pub(crate) efforts: Vec<usize>,
+    /// Write what was found with the last effort here: numbers of vectors as little-endian i32, a row
+    /// for each query
+    #[arg(long, value_name = "OUT.i32", requires = "queries")]
+    pub(crate) ids: Option<PathBuf>,
+    /// How near two vectors are: cosine, euclidean or dot
+    #[arg(long, value_name = "METRIC", default_value = "cosine", value_parser = metric)]
+    pub(crate) metric: Metric,
+    /// speed, or compact for a quarter of the memory
+    #[arg(long, value_name = "PROFILE", default_value = "speed", value_parser = profile)]
+    pub(crate) profile: Profile,
+    /// Threads that make the graph, and that share the queries
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub(crate) threads: NonZeroUsize,
+    /// How often to ask all queries
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub(crate) passes: NonZeroUsize,
+}
+
+/// From where it is known what should be found.
+#[derive(Clone, Debug)]
+pub(crate) enum Truth {
+    Exact,
+    File(PathBuf),
+}
+
+impl From<std::ffi::OsString> for Truth {
+    fn from(text: std::ffi::OsString) -> Self {
+        if text == "exact" { Self::Exact } else { Self::File(text.into()) }
+    }
+}
+
+fn lookups(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if (1000..=100_000_000).contains(&count) => Ok(count),
+        _ => Err("it must be a number from 1000, so that quantiles mean something".to_owned()),
+    }
+}
+
+fn threads_at_once(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if (1..=1024).contains(&count) => Ok(count),
+        _ => Err("it must be a number from 1 to 1024".to_owned()),
+    }
+}
+
+fn neighbours(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if (1..=LIMIT_MAX).contains(&count) => Ok(count),
+        _ => Err(format!("it must be a number from 1 to {LIMIT_MAX}")),
+    }
+}
+
+fn effort(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if (1..=1_000_000).contains(&count) => Ok(count),
+        _ => Err("it must be a number from 1 to 1000000".to_owned()),
+    }
+}
+
+fn metric(text: &str) -> Result<Metric, String> {
+    let all = [Metric::Cosine, Metric::Euclidean, Metric::Dot];
+    let names = all.map(Metric::name).join(", ");
+    all.into_iter().find(|known| known.name() == text).ok_or(format!("it must be one of {names}"))
+}
+
+fn profile(text: &str) -> Result<Profile, String> {
+    let all = Profile::ALL;
+    let names = all.map(Profile::name).join(", ");
+    all.into_iter().find(|known| known.name() == text).ok_or(format!("it must be one of {names}"))
+}

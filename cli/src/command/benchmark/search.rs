@@ -1,0 +1,146 @@
+//! `op-dbus benchmark --search`: a graph of the vectors of a file, and what it answers.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+use op_dbus_benches::search::{self, IndexRow, Matrix, Questions, SearchBenchmark, SearchRow};
+use op_dbus_engine::{ErrorKind, GraphOptions};
+
+use crate::args::{Search, Truth};
+use crate::error::{Error, Result};
+use crate::exit::Exit;
+use crate::input::read_npy;
+use crate::interrupt;
+use crate::output::{Output, grouped};
+use crate::progress::Progress;
+
+/// The graph in the directory that the user names.
+const GRAPH_FILE: &str = "vectors.graph";
+/// Equal vectors have equal graphs.
+const SEED: u64 = 0;
+
+pub(super) fn run(output: &Output, arguments: &Search) -> Result<Exit> {
+    let (Some(base), Some(directory)) = (&arguments.base, &arguments.index) else {
+        unreachable!("clap asks for both")
+    };
+    let base = read_npy(base)?;
+    let queries = arguments.queries.as_deref().map(read_npy).transpose()?;
+    let truth = match &queries {
+        Some(queries) => read_truth(arguments, &base, queries)?,
+        None => None,
+    };
+    fs::create_dir_all(directory).map_err(|error| Error::io("make", directory, error))?;
+    let Some(benchmark) = prepare(arguments, &base, &directory.join(GRAPH_FILE))? else {
+        return Ok(Exit::Interrupted);
+    };
+    output.answer(benchmark.index_row(), |out| render_index(out, benchmark.index_row()))?;
+    let Some(queries) = &queries else { return Ok(Exit::Success) };
+    let questions = Questions {
+        queries,
+        truth: truth.as_deref(),
+        limit: arguments.k,
+        passes_count: arguments.passes.get(),
+        threads: arguments.threads,
+    };
+    if !output.is_json() {
+        output.text(render_head)?;
+    }
+    for (index, &effort) in arguments.efforts.iter().enumerate() {
+        if interrupt::is_requested() {
+            return Ok(Exit::Interrupted);
+        }
+        let (row, ids) = benchmark.measure(&questions, effort)?;
+        output.answer(&row, |out| render_row(out, &row))?;
+        if let Some(path) = &arguments.ids
+            && index + 1 == arguments.efforts.len()
+        {
+            let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+            fs::write(path, bytes).map_err(|error| Error::io("write", path, error))?;
+        }
+    }
+    Ok(Exit::Success)
+}
+
+/// `None` if the user has ended it.
+fn prepare<'a>(
+    arguments: &Search,
+    base: &'a Matrix,
+    path: &Path,
+) -> Result<Option<SearchBenchmark<'a>>> {
+    let progress = Progress::start(Some(base.len() as u64));
+    progress.say("linking vectors");
+    let mut done_count = 0;
+    let mut tell = |count: usize| {
+        progress.advance((count - done_count) as u64);
+        done_count = count;
+        match interrupt::is_requested() {
+            true => Err(op_dbus_engine::Error::new(ErrorKind::Busy, "ended by a signal")),
+            false => Ok(()),
+        }
+    };
+    let options = GraphOptions { metric: arguments.metric, profile: arguments.profile, seed: SEED };
+    match SearchBenchmark::prepare(base, path, options, arguments.threads, &mut tell) {
+        Ok(benchmark) => Ok(Some(benchmark)),
+        Err(_) if interrupt::is_requested() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn read_truth(arguments: &Search, base: &Matrix, queries: &Matrix) -> Result<Option<Vec<i32>>> {
+    let path = match &arguments.truth {
+        None => return Ok(None),
+        Some(Truth::Exact) => {
+            return Ok(Some(search::truth(base, queries, arguments.metric, arguments.k)));
+        }
+        Some(Truth::File(path)) => path,
+    };
+    let bytes = fs::read(path).map_err(|error| Error::io("read", path, error))?;
+    let (numbers, rest) = bytes.as_chunks();
+    let expected = queries.len() * arguments.k;
+    if numbers.len() != expected || !rest.is_empty() {
+        let problem = format!(
+            "{} bytes are not {} numbers of 4 bytes for each of {} queries",
+            bytes.len(),
+            arguments.k,
+            queries.len()
+        );
+        return Err(Error::input(path, &problem));
+    }
+    Ok(Some(numbers.iter().map(|bytes| i32::from_le_bytes(*bytes)).collect()))
+}
+
+fn render_index(out: &mut dyn Write, row: &IndexRow) -> io::Result<()> {
+    write!(out, "{} vectors", grouped(row.vectors as u64))?;
+    if let Some(build_cpu_s) = row.build_cpu_s {
+        write!(out, " linked in {build_cpu_s:.1} s of processor time")?;
+    }
+    writeln!(
+        out,
+        "; for each {:.0} bytes of memory and {:.0} of disk; read in {:.0} ms",
+        row.bytes_per_vector_memory, row.bytes_per_vector_disk, row.open_ms
+    )
+}
+
+fn render_head(out: &mut dyn Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "{:>7} {:>7} {:>11} {:>11} {:>8} {:>8} {:>8} {:>8}",
+        "effort", "recall", "queries/CPU", "queries/s", "p50 µs", "p99 µs", "expanded", "compared"
+    )
+}
+
+fn render_row(out: &mut dyn Write, row: &SearchRow) -> io::Result<()> {
+    let recall = row.recall.map_or_else(|| "–".to_owned(), |recall| format!("{recall:.4}"));
+    writeln!(
+        out,
+        "{:>7} {recall:>7} {:>11} {:>11} {:>8.1} {:>8.1} {:>8.1} {:>8.1}",
+        row.effort,
+        grouped(row.qps_cpu as u64),
+        grouped(row.qps_wall as u64),
+        row.p50_us,
+        row.p99_us,
+        row.expanded,
+        row.compared
+    )
+}
