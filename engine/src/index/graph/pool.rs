@@ -31,19 +31,22 @@ impl Pool {
         }
     }
 
-    /// Takes a candidate that is not in it.
+    /// Takes a candidate that is not in it; returns one that had no room any more, if it was not
+    /// expanded.
     #[inline]
-    pub(super) fn insert(&mut self, distance: f32, id: u32) {
+    pub(super) fn insert(&mut self, distance: f32, id: u32) -> Option<u32> {
         let entry = u64::from(distance.max(0.0).to_bits()) << 32 | u64::from(id);
         let place = self.entries.partition_point(|other| *other < entry);
+        let mut last = None;
         if self.entries.len() == self.limit {
             if place == self.limit {
-                return;
+                return Some(id);
             }
-            self.entries.pop();
+            last = self.entries.pop();
         }
         self.entries.insert(place, entry);
         self.cursor = self.cursor.min(place);
+        last.filter(|last| last & EXPANDED == 0).map(id_of)
     }
 
     /// Takes the nearest candidate to expand, of the first `width`.
@@ -95,6 +98,12 @@ impl Seen {
         if self.words.len() * 64 < len {
             self.words.resize(len.div_ceil(64), 0);
         }
+    }
+
+    /// Forgets a vertex.
+    #[inline]
+    pub(super) fn remove(&mut self, id: u32) {
+        self.words[id as usize / 64] &= !(1 << (id % 64));
     }
 
     /// Notes a vertex; says whether it is new.

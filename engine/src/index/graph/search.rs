@@ -217,8 +217,12 @@ impl Scratch {
                 let slot = below.trailing_zeros() as usize;
                 below &= below - 1;
                 let link = block.links[slot];
-                if link != NO_LINK && self.seen.insert(link) {
-                    self.pool.insert(distances[slot], link);
+                if link != NO_LINK
+                    && self.seen.insert(link)
+                    && let Some(out) = self.pool.insert(distances[slot], link)
+                {
+                    // It may look nearer from elsewhere.
+                    self.seen.remove(out);
                 }
             }
         }
