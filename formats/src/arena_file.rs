@@ -54,10 +54,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::FormatError;
 use crate::embedding::DIMENSIONS_MAX;
-use crate::header::{
-    FILE_HEADER_LEN_BYTES, FileHeader, FormatVersion, Magic, check_limit, too_short,
-};
-use crate::page::{CHECKSUM_LEN_BYTES, check_page_len};
+use crate::header::{FILE_HEADER_LEN_BYTES, FormatVersion, Magic, check_limit};
+use crate::page::{CHECKSUM_LEN_BYTES, check_page_len, decode_header_page, encode_header_page};
 
 /// Magic of the format.
 pub const MAGIC: Magic = Magic(*b"opdbARNA");
@@ -178,13 +176,8 @@ impl ArenaFileHeader {
     /// # Errors
     /// Those of [`ArenaFileHeader::sections`].
     pub fn encode(&self) -> Result<Vec<u8>, FormatError> {
-        let sections = self.sections()?;
-        let raw = self.raw(&sections);
-        let mut page = vec![0; self.page_len_bytes as usize];
-        let (head, payload) = page.split_at_mut(FILE_HEADER_LEN_BYTES);
-        payload[..size_of::<RawArenaFile>()].copy_from_slice(raw.as_bytes());
-        head.copy_from_slice(&FileHeader::of_payload(MAGIC, VERSION, payload).encode());
-        Ok(page)
+        let raw = self.raw(&self.sections()?);
+        Ok(encode_header_page(MAGIC, VERSION, self.page_len_bytes, raw.as_bytes()))
     }
 
     fn raw(&self, sections: &Sections) -> RawArenaFile {
@@ -209,22 +202,9 @@ impl ArenaFileHeader {
     /// # Errors
     /// Says what is wrong with the bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        let file_header = FileHeader::decode(bytes, MAGIC, VERSION)?;
-        let page_len_bytes =
-            (FILE_HEADER_LEN_BYTES as u64).saturating_add(file_header.payload_len_bytes);
-        check_page_len(page_len_bytes)?;
-        let page = bytes
-            .get(..page_len_bytes as usize)
-            .ok_or_else(|| too_short(page_len_bytes as usize, bytes))?;
-        let payload = file_header.verified_payload(page)?;
-        let (raw, rest) = RawArenaFile::ref_from_prefix(payload)
-            .map_err(|_| too_short(FILE_HEADER_LEN_BYTES + size_of::<RawArenaFile>(), bytes))?;
+        let (page_len_bytes, raw) = decode_header_page::<RawArenaFile>(bytes, MAGIC, VERSION)?;
         if raw.reserved.get() != 0 {
             let offset = FILE_HEADER_LEN_BYTES + offset_of!(RawArenaFile, reserved);
-            return Err(FormatError::NonZeroReserved { offset: offset as u64 });
-        }
-        if let Some(position) = rest.iter().position(|byte| *byte != 0) {
-            let offset = page.len() - rest.len() + position;
             return Err(FormatError::NonZeroReserved { offset: offset as u64 });
         }
         let header = Self {
@@ -327,6 +307,7 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::header::FileHeader;
     use crate::page::{PAGE_LEN_MAX_BYTES, page_checksum};
 
     const HEADER: ArenaFileHeader = ArenaFileHeader {

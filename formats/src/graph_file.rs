@@ -64,10 +64,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::FormatError;
 use crate::collection::Metric;
 use crate::embedding::DIMENSIONS_MAX;
-use crate::header::{
-    FILE_HEADER_LEN_BYTES, FileHeader, FormatVersion, Magic, check_limit, too_short,
-};
-use crate::page::{CHECKSUM_LEN_BYTES, check_page_len};
+use crate::header::{FormatVersion, Magic, check_limit};
+use crate::page::{CHECKSUM_LEN_BYTES, check_page_len, decode_header_page, encode_header_page};
 
 /// Magic of the format.
 pub const MAGIC: Magic = Magic(*b"opdbGRPH");
@@ -275,11 +273,7 @@ impl GraphFileHeader {
     /// Those of [`GraphFileHeader::sections`].
     pub fn encode(&self) -> Result<Vec<u8>, FormatError> {
         let raw = self.raw(&self.sections()?);
-        let mut page = vec![0; self.page_len_bytes as usize];
-        let (head, payload) = page.split_at_mut(FILE_HEADER_LEN_BYTES);
-        payload[..size_of::<RawGraphFile>()].copy_from_slice(raw.as_bytes());
-        head.copy_from_slice(&FileHeader::of_payload(MAGIC, VERSION, payload).encode());
-        Ok(page)
+        Ok(encode_header_page(MAGIC, VERSION, self.page_len_bytes, raw.as_bytes()))
     }
 
     fn raw(&self, sections: &Sections) -> RawGraphFile {
@@ -308,20 +302,7 @@ impl GraphFileHeader {
     /// # Errors
     /// Says what is wrong with the bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        let file_header = FileHeader::decode(bytes, MAGIC, VERSION)?;
-        let page_len_bytes =
-            (FILE_HEADER_LEN_BYTES as u64).saturating_add(file_header.payload_len_bytes);
-        check_page_len(page_len_bytes)?;
-        let page = bytes
-            .get(..page_len_bytes as usize)
-            .ok_or_else(|| too_short(page_len_bytes as usize, bytes))?;
-        let payload = file_header.verified_payload(page)?;
-        let (raw, rest) = RawGraphFile::ref_from_prefix(payload)
-            .map_err(|_| too_short(FILE_HEADER_LEN_BYTES + size_of::<RawGraphFile>(), bytes))?;
-        if let Some(position) = rest.iter().position(|byte| *byte != 0) {
-            let offset = page.len() - rest.len() + position;
-            return Err(FormatError::NonZeroReserved { offset: offset as u64 });
-        }
+        let (page_len_bytes, raw) = decode_header_page::<RawGraphFile>(bytes, MAGIC, VERSION)?;
         let header = Self {
             owner: raw.owner,
             sequence: raw.sequence.get(),
@@ -362,6 +343,7 @@ impl Sections {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::header::{FILE_HEADER_LEN_BYTES, FileHeader};
 
     const HEADER: GraphFileHeader = GraphFileHeader {
         owner: [7; 16],
