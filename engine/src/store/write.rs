@@ -85,7 +85,11 @@ impl Store {
             Some(known) if known.spec.has_space() || options == CollectionOptions::Documents => {
                 known
             }
-            _ => Arc::new(self.plan_collection(collection, options, None)?),
+            _ => {
+                // What is wrong with a vector is told before what is missing for a collection.
+                records.iter().try_for_each(check_numbers)?;
+                Arc::new(self.plan_collection(collection, options, None)?)
+            }
         };
         let mut given = given_vectors(&planned, records)?;
         self.admit_put(records.iter().map(Record::stored_bytes).sum())?;
@@ -339,6 +343,11 @@ fn given_vector(vector: &[f32], encoding: Encoding) -> Result<PutVector<'_>, For
             Ok(PutVector::Rounded { encoded, decoded })
         }
     }
+}
+
+fn check_numbers(record: &Record) -> Result<()> {
+    let vector = record.vector.as_deref().unwrap_or_default();
+    check_finite(vector).map_err(|error| record.unfit(error))
 }
 
 fn needs_embedding(record: &Record) -> bool {
