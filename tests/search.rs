@@ -105,6 +105,8 @@ fn what_does_not_fit_is_refused_by_name() {
     search(&place, &["--metric", "dot"]).refused(4, &["vectors.graph", "metric"]);
     place.file("narrow.npy", npy(&[0.5; 8], 4));
     search(&place, &["--queries", "narrow.npy"]).refused(4, &["4 numbers", "48"]);
+    place.file("none.npy", npy(&[], DIMENSIONS));
+    search(&place, &["--queries", "none.npy"]).refused(4, &["no queries"]);
     place.file("short.i32", [0; 12]);
     let truth = ["--queries", "queries.npy", "--truth", "short.i32"];
     search(&place, &truth).refused(4, &["short.i32", "12 bytes"]);
@@ -112,7 +114,15 @@ fn what_does_not_fit_is_refused_by_name() {
     search(&place, &[]).refused(4, &["vectors.graph", "other vectors"]);
     place.file("base.npy", npy(&[f32::NAN; DIMENSIONS], DIMENSIONS));
     search(&place, &[]).refused(4, &["base.npy", "row 0"]);
-    for command in [&["benchmark", "--search"][..], &["benchmark"]] {
+    // An option that would be ignored is none.
+    let commands: [&[&str]; 5] = [
+        &["benchmark"],
+        &["benchmark", "--search"],
+        &["benchmark", "--cache-hit", "1000", "--metric", "dot"],
+        &["benchmark", "--search", "--base", "b", "--index", "i", "--passes", "2"],
+        &["benchmark", "--search", "--base", "b", "--index", "i", "--keys", "5"],
+    ];
+    for command in commands {
         let told = place.op(command).run().exited(2).stderr;
         assert!(told.contains("Usage"), "{told}");
     }
@@ -139,9 +149,9 @@ fn an_interrupted_build_leaves_nothing() {
     let mut random = Random::new(5);
     place.file("base.npy", npy(&fractions(&mut random, 40_000 * DIMENSIONS), DIMENSIONS));
     let command = ["benchmark", "--search", "--base", "base.npy", "--index", "index"];
-    let running = place.op(command).start();
+    let mut running = place.op(command).start();
     // It begins to link as soon as the directory is there.
-    while !place.path().join("index").exists() {
+    while !place.path().join("index").exists() && running.is_alive() {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
     running.interrupt();

@@ -3,16 +3,17 @@
 use std::io;
 use std::num::NonZero;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use op_dbus_engine::distance::kernels;
 use op_dbus_engine::{
     Error, ErrorKind, GraphIndex, GraphOptions, GraphSearch, Metric, Neighbour, VectorBuffer,
 };
 use op_dbus_formats::header::checksum;
-use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use zerocopy::IntoBytes;
+
+use crate::hit::{percentile, process_cpu};
 
 /// Vectors of one length, one behind the other.
 #[derive(Debug)]
@@ -163,32 +164,31 @@ impl<'a> SearchBenchmark<'a> {
     /// found: `[queries, limit]`, with -1 where there is less.
     ///
     /// # Errors
-    /// What a search refuses.
+    /// What a search refuses, and no queries at all.
     pub fn measure(
         &self,
         questions: &Questions<'_>,
         effort: usize,
     ) -> op_dbus_engine::Result<(SearchRow, Vec<i32>)> {
+        if questions.queries.is_empty() {
+            return Err(Error::new(ErrorKind::Invalid, "there are no queries")
+                .with_remedy("give a file with a row for each"));
+        }
         let (cpu, wall) = (process_cpu(), Instant::now());
         let mut asked = Asked::default();
         for _ in 0..questions.passes_count {
             asked.join(self.pass(questions, effort)?);
         }
         let (cpu, wall) = (process_cpu() - cpu, wall.elapsed());
-        let Asked { mut nanoseconds, counts, ids } = asked;
-        let count = nanoseconds.len().max(1) as f64;
-        nanoseconds.sort_unstable();
-        let quantile = |part: f64| {
-            let at = ((nanoseconds.len() as f64 * part) as usize).min(nanoseconds.len() - 1);
-            nanoseconds.get(at).copied().unwrap_or(0) as f64 / 1e3
-        };
+        let Asked { mut times_us, counts, ids } = asked;
+        let count = times_us.len() as f64;
         let row = SearchRow {
             effort,
             recall: questions.truth.map(|truth| recall(&ids, truth, questions.limit)),
             qps_cpu: count / cpu.as_secs_f64(),
             qps_wall: count / wall.as_secs_f64(),
-            p50_us: quantile(0.5),
-            p99_us: quantile(0.99),
+            p50_us: percentile(&mut times_us, 50),
+            p99_us: percentile(&mut times_us, 99),
             expanded: counts[0] as f64 / count,
             compared: counts[1] as f64 / count,
             full: counts[2] as f64 / count,
@@ -207,7 +207,7 @@ impl<'a> SearchBenchmark<'a> {
             let mut asked = ask(first)?;
             for other in others {
                 let more = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-                asked.nanoseconds.extend(more.nanoseconds);
+                asked.times_us.extend(more.times_us);
                 asked.ids.extend(more.ids);
                 asked.add(more.counts);
             }
@@ -227,7 +227,7 @@ impl<'a> SearchBenchmark<'a> {
             let started = Instant::now();
             let found =
                 self.graph.search(&mut search, query, (limit, effort), &self.base.numbers)?;
-            asked.nanoseconds.push(started.elapsed().as_nanos() as u64);
+            asked.times_us.push(started.elapsed().as_secs_f64() * 1e6);
             let ids = found.iter().map(|Neighbour { id, .. }| *id as i32);
             asked.ids.extend(ids.chain(std::iter::repeat(-1)).take(limit));
         }
@@ -240,14 +240,14 @@ impl<'a> SearchBenchmark<'a> {
 /// What was asked, and how long it took.
 #[derive(Default)]
 struct Asked {
-    nanoseconds: Vec<u64>,
+    times_us: Vec<f64>,
     counts: [u64; 3],
     ids: Vec<i32>,
 }
 
 impl Asked {
     fn join(&mut self, pass: Self) {
-        self.nanoseconds.extend(pass.nanoseconds);
+        self.times_us.extend(pass.times_us);
         self.add(pass.counts);
         self.ids = pass.ids;
     }
@@ -313,11 +313,6 @@ fn recall(ids: &[i32], truth: &[i32], limit: usize) -> f64 {
     };
     let hits_count: usize = ids.chunks(limit).zip(truth.chunks(limit)).map(hits).sum();
     hits_count as f64 / truth.iter().filter(|id| **id >= 0).count().max(1) as f64
-}
-
-fn process_cpu() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 fn unreadable(path: &Path, error: io::Error) -> Error {

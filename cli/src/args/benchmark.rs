@@ -30,14 +30,15 @@ pub(crate) struct Benchmark {
     pub(crate) cache_hit: Option<usize>,
     /// Vectors in each engine, several numbers for several runs
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "100000",
-        value_parser = clap::value_parser!(u32).range(1..=100_000_000), help_heading = "Hits")]
+        value_parser = clap::value_parser!(u32).range(1..=100_000_000), requires = "cache_hit",
+        help_heading = "Hits")]
     pub(crate) keys: Vec<u32>,
     /// Threads that look up at the same time, several numbers for several rows
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1",
-        value_parser = threads_at_once, help_heading = "Hits")]
+        value_parser = threads_at_once, requires = "cache_hit", help_heading = "Hits")]
     pub(crate) threads_at_once: Vec<usize>,
     /// Where to make the engines; the system's temporary directory unless told
-    #[arg(long, value_name = "DIR", help_heading = "Hits")]
+    #[arg(long, value_name = "DIR", requires = "cache_hit", help_heading = "Hits")]
     pub(crate) directory: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) search: Search,
@@ -64,27 +65,31 @@ pub(crate) struct Search {
     #[arg(long, value_name = "exact|FILE.i32", requires = "queries")]
     pub(crate) truth: Option<Truth>,
     /// Vectors to find for each query
-    #[arg(short, value_name = "N", default_value = "10", value_parser = neighbours)]
+    #[arg(short, value_name = "N", default_value = "10", value_parser = neighbours,
+        requires = "queries")]
     pub(crate) k: usize,
     /// Vertices that a search expands, several numbers for several rows
     #[arg(long, value_name = "N,…", value_delimiter = ',',
-        default_value = "10,16,24,32,48,64,96,128,192,256", value_parser = effort)]
+        default_value = "10,16,24,32,48,64,96,128,192,256", value_parser = effort,
+        requires = "queries")]
     pub(crate) efforts: Vec<usize>,
     /// Write what was found with the last effort here: numbers of vectors as little-endian i32, a row
     /// for each query
     #[arg(long, value_name = "OUT.i32", requires = "queries")]
     pub(crate) ids: Option<PathBuf>,
     /// How near two vectors are: cosine, euclidean or dot
-    #[arg(long, value_name = "METRIC", default_value = "cosine", value_parser = metric)]
+    #[arg(long, value_name = "METRIC", default_value = "cosine", value_parser = metric,
+        requires = "search")]
     pub(crate) metric: Metric,
     /// speed, or compact for a quarter of the memory
-    #[arg(long, value_name = "PROFILE", default_value = "speed", value_parser = profile)]
+    #[arg(long, value_name = "PROFILE", default_value = "speed", value_parser = profile,
+        requires = "search")]
     pub(crate) profile: Profile,
     /// Threads that make the graph, and that share the queries
-    #[arg(long, value_name = "N", default_value = "1")]
+    #[arg(long, value_name = "N", default_value = "1", requires = "search")]
     pub(crate) threads: NonZeroUsize,
     /// How often to ask all queries
-    #[arg(long, value_name = "N", default_value = "1")]
+    #[arg(long, value_name = "N", default_value = "1", requires = "queries")]
     pub(crate) passes: NonZeroUsize,
 }
 

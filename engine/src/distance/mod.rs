@@ -1,4 +1,5 @@
-//! Distances between vectors of `f32`, by the fastest instructions of this CPU.
+//! Distances between vectors of `f32`, by the fastest instructions of this CPU; those of quantized
+//! vectors have a module of their own.
 //!
 //! Invariants: the kernels are chosen once per process, so equal inputs give
 //! equal bits for its whole life; a `_rows` kernel gives, for every row, the

@@ -8,8 +8,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::os::memory::GrowingBytes;
 
 /// Vectors of one length, one behind the other, in huge pages where there are any.
-///
-/// A vector that is read from anywhere among millions costs a tenth less than from ordinary pages.
 #[derive(Debug)]
 pub struct VectorBuffer {
     dimensions: usize,

@@ -1,4 +1,5 @@
-//! Nearest neighbours among vectors in memory.
+//! Nearest neighbours among vectors in memory: all of them, by comparing all, or most of them, by a
+//! graph, which has invariants of its own.
 //!
 //! Invariants: an order by [`Scored::nearness`], then by key, is total, so equal
 //! questions to equal contents have equal answers, in whatever order the vectors

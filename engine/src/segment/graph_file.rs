@@ -29,12 +29,10 @@ impl GraphIndex {
     pub fn save(&self, path: &Path, owner: [u8; 16]) -> Result<()> {
         let unfinished = with_suffix(path, ".new");
         remove_if_there(&unfinished)?;
-        let written = self.write(&unfinished, owner);
-        if let Err(error) = written {
-            remove_if_there(&unfinished)?;
-            return Err(error);
-        }
-        fs::rename(&unfinished, path).map_err(|error| Error::io("name", path, error))?;
+        let name = || fs::rename(&unfinished, path).map_err(|error| Error::io("name", path, error));
+        self.write(&unfinished, owner).and_then(|()| name()).inspect_err(|_| {
+            super::remove_or_warn(&unfinished);
+        })?;
         match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => sync_directory(parent),
             _ => sync_directory(Path::new(".")),

@@ -1,4 +1,5 @@
-//! Immutable files of vectors in `@vectors`, and the manifest that says which of them count.
+//! Immutable files of vectors in `@vectors`, and the manifest that says which of them count; files of
+//! graphs, wherever they are.
 //!
 //! | file | job |
 //! |---|---|

@@ -99,34 +99,30 @@ impl GraphIndex {
         }
     }
 
-    /// Chooses neighbours for one of the first vertices, among those before.
+    /// Chooses neighbours for a vertex among these.
     fn choose_among(&self, id: u32, others: &[u32]) -> Vec<u32> {
-        let vertex = self.rows.vertex(id);
-        let near =
-            |other: &u32| Near { distance: vertex.distance(&self.rows.vertex(*other)), id: *other };
-        let mut candidates: Vec<Near> = others.iter().map(near).collect();
+        let mut candidates: Vec<Near> = self.nearnesses(id, others).collect();
         candidates.sort_unstable_by(Near::order);
-        let mut chosen = Vec::new();
-        select(&self.rows, &candidates, self.rows.shape().degree, &mut chosen);
-        chosen
+        select(&self.rows, &candidates)
+    }
+
+    /// How near vertices are to one.
+    fn nearnesses(&self, id: u32, others: &[u32]) -> impl Iterator<Item = Near> {
+        let vertex = self.rows.vertex(id);
+        let distance = move |other: u32| vertex.distance(&self.rows.vertex(other));
+        others.iter().map(move |other| Near { distance: distance(*other), id: *other })
     }
 
     /// Chooses neighbours for a vertex among those that it has and those that a search finds.
     fn choose(&self, id: u32, scratch: &mut Scratch) -> Vec<u32> {
         self.prepare_vertex(id, scratch);
         scratch.search(&self.rows, &self.hub, BUILD_EFFORT);
-        let vertex = self.rows.vertex(id);
-        for &link in self.rows.links(id) {
-            let distance = vertex.distance(&self.rows.vertex(link));
-            scratch.found.push(Near { distance, id: link });
-        }
+        scratch.found.extend(self.nearnesses(id, self.rows.links(id)));
         scratch.found.retain(|near| near.id != id);
         scratch.found.sort_unstable_by(Near::order);
         scratch.found.dedup_by_key(|near| near.id);
         scratch.found.truncate(BUILD_EFFORT.kept);
-        let mut chosen = Vec::new();
-        select(&self.rows, &scratch.found, self.rows.shape().degree, &mut chosen);
-        chosen
+        select(&self.rows, &scratch.found)
     }
 
     /// Makes a query of a vertex.
@@ -153,15 +149,7 @@ impl GraphIndex {
             return Some(all);
         }
         all.iter().for_each(|id| self.rows.prefetch_vertex(*id));
-        let vertex = self.rows.vertex(from);
-        let mut candidates: Vec<Near> = all
-            .iter()
-            .map(|id| Near { distance: vertex.distance(&self.rows.vertex(*id)), id: *id })
-            .collect();
-        candidates.sort_unstable_by(Near::order);
-        let mut chosen = Vec::new();
-        select(&self.rows, &candidates, self.rows.shape().degree, &mut chosen);
-        Some(chosen)
+        Some(self.choose_among(from, &all))
     }
 }
 

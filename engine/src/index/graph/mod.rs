@@ -70,7 +70,7 @@ pub struct GraphOptions {
 
 /// Nearest neighbours among vectors, which lie elsewhere.
 pub struct GraphIndex {
-    pub(crate) options: GraphOptions,
+    options: GraphOptions,
     space: Space,
     rotation: Rotation,
     rows: Rows,

@@ -17,13 +17,13 @@ use crate::distance::quantized::{BLOCK_COUNT, kernels};
 use crate::error::{Error, ErrorKind, Result};
 use crate::os::cpu::{CACHE_LINE_BYTES, prefetch};
 
-/// Rows that are fetched while one is read. More are fetched in vain more often than they hide a
-/// wait; fewer wait: with one a search of 62,666 vectors took a sixth longer, with four as long.
+/// Rows that are fetched while one is read. With fewer a search waits for memory; more make it
+/// expand what a nearer candidate would have spared.
 const FETCHED_COUNT: usize = 3;
 /// Candidates that are compared by their bytes beyond those that are expanded.
 const COMPARED_COUNT: usize = 8;
 /// Of those that are nearest by their bytes so many more than asked for are compared in full: bytes
-/// are so exact that more have changed no answer.
+/// are nearly exact, and six more have found no more of the nearest than two.
 const FULL_COUNT: usize = 2;
 
 /// How much a search does.

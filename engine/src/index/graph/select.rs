@@ -13,20 +13,20 @@ use super::search::Near;
 /// How much nearer to a neighbour than to the vertex, in squared distances, leaves one out.
 const SLACKS: [f32; 4] = [1.0, 1.1, 1.2, 1.5];
 
-/// Chooses among candidates, which are in order, at most `limit`.
-pub(super) fn select(rows: &Rows, candidates: &[Near], limit: usize, chosen: &mut Vec<u32>) {
-    chosen.clear();
+/// Chooses among candidates, which are in order, as many as a row holds.
+pub(super) fn select(rows: &Rows, candidates: &[Near]) -> Vec<u32> {
+    let limit = rows.shape().degree;
     if candidates.len() <= limit {
-        chosen.extend(candidates.iter().map(|near| near.id));
-        return;
+        return candidates.iter().map(|near| near.id).collect();
     }
+    let mut chosen = Vec::with_capacity(limit);
     let vertices: Vec<Vertex<'_>> = candidates.iter().map(|near| rows.vertex(near.id)).collect();
     // How much farther the vertex is than the nearest chosen neighbour.
     let mut occlusions = vec![0.0_f32; candidates.len()];
     for slack in SLACKS {
         for index in 0..candidates.len() {
             if chosen.len() == limit {
-                return;
+                return chosen;
             }
             if occlusions[index] > slack {
                 continue;
@@ -46,8 +46,9 @@ pub(super) fn select(rows: &Rows, candidates: &[Near], limit: usize, chosen: &mu
     let is_left = |index: &usize| occlusions[*index] < f32::INFINITY;
     for index in (0..candidates.len()).filter(is_left) {
         if chosen.len() == limit {
-            return;
+            break;
         }
         chosen.push(candidates[index].id);
     }
+    chosen
 }
