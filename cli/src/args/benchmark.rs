@@ -30,15 +30,15 @@ pub(crate) struct Benchmark {
     pub(crate) cache_hit: Option<usize>,
     /// Vectors in each engine, several numbers for several runs
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "100000",
-        value_parser = clap::value_parser!(u32).range(1..=100_000_000), requires = "cache_hit",
+        value_parser = clap::value_parser!(u32).range(1..=100_000_000), conflicts_with = "search",
         help_heading = "Hits")]
     pub(crate) keys: Vec<u32>,
     /// Threads that look up at the same time, several numbers for several rows
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1",
-        value_parser = threads_at_once, requires = "cache_hit", help_heading = "Hits")]
+        value_parser = threads_at_once, conflicts_with = "search", help_heading = "Hits")]
     pub(crate) threads_at_once: Vec<usize>,
     /// Where to make the engines; the system's temporary directory unless told
-    #[arg(long, value_name = "DIR", requires = "cache_hit", help_heading = "Hits")]
+    #[arg(long, value_name = "DIR", conflicts_with = "search", help_heading = "Hits")]
     pub(crate) directory: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) search: Search,
