@@ -9,7 +9,10 @@ use std::num::NonZero;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use op_dbus_benches::traffic::{DIMENSIONS, fill_vector};
 use op_dbus_engine::distance::kernels;
-use op_dbus_engine::{GraphIndex, GraphOptions, GraphSearch, Metric, Profile};
+use op_dbus_engine::{
+    DenseVectors, GraphFilter, GraphIndex, GraphOptions, GraphSearch, Metric, Profile,
+    SearchOptions,
+};
 
 /// Few enough for the processor's last cache.
 const VECTORS_COUNT: u32 = 5000;
@@ -37,10 +40,12 @@ fn search(criterion: &mut Criterion) {
         let mut search = GraphSearch::default();
         for effort in [10, 50, 200] {
             let id = BenchmarkId::new(profile.name(), effort);
+            let options = SearchOptions { limit: LIMIT, effort, filter: GraphFilter::All };
+            let vectors = DenseVectors::new(&base, DIMENSIONS);
             group.bench_function(id, |bencher| {
                 bencher.iter(|| {
                     let query = queries.next().expect("they cycle");
-                    let found = graph.search(&mut search, query, (LIMIT, effort), &base);
+                    let found = graph.search(&mut search, query, &options, &vectors);
                     black_box(found.expect("a query").len())
                 });
             });

@@ -113,6 +113,7 @@ fn what_does_not_fit_is_refused_by_name() {
     place.file("base.npy", npy(&[0.25; 4 * DIMENSIONS], DIMENSIONS));
     search(&place, &[]).refused(4, &["vectors.graph", "other vectors"]);
     place.file("base.npy", npy(&[f32::NAN; DIMENSIONS], DIMENSIONS));
+    fs::remove_file(place.path().join(GRAPH)).expect("a graph");
     search(&place, &[]).refused(4, &["base.npy", "row 0"]);
     // An option that would be ignored is none.
     let commands: [&[&str]; 5] = [

@@ -42,6 +42,7 @@ mod heat;
 mod index;
 mod layout;
 mod os;
+mod pages;
 mod query;
 mod record;
 mod segment;
@@ -52,7 +53,8 @@ pub use cache::{CacheStats, CachedEmbedding, Removed};
 pub use embed::{Embedder, EmbedderConfig, Embedding, KnownModel, Provider};
 pub use error::{Error, ErrorKind, Result};
 pub use index::{
-    GraphIndex, GraphOptions, GraphSearch, Neighbour, Profile, SearchCounts, VectorBuffer,
+    DenseVectors, FullVectors, GraphFilter, GraphIndex, GraphOptions, GraphSearch, Neighbour,
+    Profile, SearchCounts, SearchOptions, SearchPlan, VectorBuffer, VertexSet,
 };
 pub use op_dbus_formats::change::Operation;
 pub use op_dbus_formats::collection::{Metric, ModelFingerprint};

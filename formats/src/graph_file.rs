@@ -1,16 +1,21 @@
 //! A graph file: the vertices of a graph index, as they were once.
 //!
-//! It is written once, never changed, and read in [pages](crate::page). Four sections follow the
-//! header page, and each begins at a page:
+//! It is written once, never changed, and read in [pages](crate::page). Sections follow the header
+//! page, and each begins at a page:
 //!
 //! | section | contents |
 //! |---|---|
 //! | center | little-endian f32, as many as a vector has: what is subtracted from every vector |
 //! | hub | u32 each: the vertices that searches begin at |
+//! | apart | u32 each: vertices that no link leads to, as they have no direction |
 //! | vertices | a row for each vertex |
+//! | key_ends | u64 for each vertex: where its key ends in the next section; nothing without keys |
+//! | keys | the key of each vertex, one behind the other |
 //! | checksums | u64 for each page before it but the first |
 //!
-//! What is left of a section's last page is zero; the checksums end where the file ends.
+//! What is left of a section's last page is zero; the checksums end where the file ends. Vertices of
+//! 64 MiB and more begin at a multiple of 2 MiB, with zeros before them, so that the kernel can map
+//! them in huge pages.
 //!
 //! Header page:
 //!
@@ -22,18 +27,23 @@
 //! | 88 | 8 | seed | of the rotation |
 //! | 96 | 4 | dimensions | of every vector, 1 to 65,536 |
 //! | 100 | 4 | vertices_count | 1 to 2³¹ |
-//! | 104 | 4 | hub_count | 1 to 65,535 and not more than there are vertices |
+//! | 104 | 4 | hub_count | 0 to 65,535 and not more than there are vertices |
 //! | 108 | 2 | degree | neighbours of a vertex at most: 32, 64, 96 or 128 |
 //! | 110 | 1 | metric | 1 cosine, 2 dot, 3 Euclidean |
 //! | 111 | 1 | profile | 1 speed, 2 compact |
 //! | 112 | 4 | unit | f32, above 0: what vectors less the center are multiplied with |
 //! | 116 | 4 | norm_max | f32, not negative: the longest vector; 0 unless the metric is dot |
-//! | 120 | 8 | hub_offset | from the file's beginning, as are the next two |
+//! | 120 | 8 | hub_offset | from the file's beginning, as are the next three |
 //! | 128 | 8 | vertices_offset | |
-//! | 136 | 8 | checksums_offset | |
-//! | 144 | 8 | file_len | bytes in the whole file |
-//! | 152 | 8 | table_checksum | of the checksums |
-//! | 160 | to the page's end | reserved | 0 |
+//! | 136 | 8 | key_ends_offset | |
+//! | 144 | 8 | checksums_offset | |
+//! | 152 | 8 | keys_len | bytes of all keys; 0 for a graph without keys |
+//! | 160 | 8 | file_len | bytes in the whole file |
+//! | 168 | 8 | table_checksum | of the checksums |
+//! | 176 | 4 | live_count | vertices that can be found |
+//! | 180 | 4 | apart_count | vertices apart |
+//! | 184 | 2 × 16 | calibration | u16 each: see [`CALIBRATED_EFFORTS`] |
+//! | 216 | to the page's end | reserved | 0 |
 //!
 //! Row of a vertex, with `padded` for the numbers of a vector, one more with the dot product, rounded
 //! up to a multiple of 64:
@@ -49,7 +59,7 @@
 //! | 4 | norm_squared | f32: of what the vector stands for |
 //! | 4 | sum | i32: of the vector's bytes |
 //! | 2 | links_count | neighbours there are; they come first |
-//! | 2 | reserved | 0 |
+//! | 2 | state | 0 a vector; 1 one that was removed, and yet leads on; 2 vacant; 3 apart |
 //! | | | zeros up to a multiple of 64 |
 //!
 //! Rows of the compact profile have none of add, multiply and signs. A page is never shorter than
@@ -82,8 +92,21 @@ pub const BLOCK_COUNT: u16 = 32;
 /// Most neighbours of a vertex.
 pub const DEGREE_MAX: u16 = 128;
 
+/// Efforts of searches whose recall a file says, in parts of 65,535: 0 where it is not known.
+pub const CALIBRATED_EFFORTS: [u16; 16] =
+    [8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536];
+
+/// Vertices that are longer than this in a file begin at a multiple of [`HUGE_PAGE_LEN_BYTES`].
+pub const HUGE_VERTICES_LEN_BYTES: u64 = 64 << 20;
+
+/// Length of a huge page of x86-64, and of AArch64 with ordinary pages of 4 KiB.
+pub const HUGE_PAGE_LEN_BYTES: u64 = 2 << 20;
+
 /// Numbers of a vector in a row are a multiple of this.
 pub const PADDED_MULTIPLE: usize = 64;
+
+/// Of the longest keys that there are, and then some.
+const KEYS_LEN_MAX_BYTES: u64 = 1 << 48;
 
 const ROW_ALIGNMENT_BYTES: u64 = 64;
 const ROW_TAIL_BYTES: u64 = 16;
@@ -140,17 +163,23 @@ struct RawGraphFile {
     norm_max: F32,
     hub_offset: U64,
     vertices_offset: U64,
+    key_ends_offset: U64,
     checksums_offset: U64,
+    keys_len: U64,
     file_len: U64,
     table_checksum: U64,
+    live_count: U32,
+    apart_count: U32,
+    calibration: [U16; CALIBRATED_EFFORTS.len()],
 }
 
 const _: () = {
-    assert!(size_of::<RawGraphFile>() == 96);
+    assert!(size_of::<RawGraphFile>() == 152);
     assert!(offset_of!(RawGraphFile, dimensions) == 32);
     assert!(offset_of!(RawGraphFile, metric) == 46);
     assert!(offset_of!(RawGraphFile, hub_offset) == 56);
-    assert!(offset_of!(RawGraphFile, table_checksum) == 88);
+    assert!(offset_of!(RawGraphFile, table_checksum) == 104);
+    assert!(offset_of!(RawGraphFile, calibration) == 120);
 };
 
 /// What the header page of a graph file says.
@@ -168,6 +197,10 @@ pub struct GraphFileHeader {
     pub vertices_count: u32,
     /// Vertices that searches begin at.
     pub hub_count: u32,
+    /// Vertices that can be found.
+    pub live_count: u32,
+    /// Vertices that no link leads to.
+    pub apart_count: u32,
     /// Neighbours of a vertex at most.
     pub degree: u16,
     /// What near means.
@@ -178,6 +211,10 @@ pub struct GraphFileHeader {
     pub unit: f32,
     /// The longest vector; 0 unless the metric is [`Metric::Dot`].
     pub norm_max: f32,
+    /// Bytes of all keys; 0 for a graph without keys.
+    pub keys_len_bytes: u64,
+    /// Recall with each of [`CALIBRATED_EFFORTS`], in parts of 65,535.
+    pub calibration: [u16; CALIBRATED_EFFORTS.len()],
     /// Length of a page.
     pub page_len_bytes: u64,
     /// [`table_checksum`](crate::page::table_checksum) of the pages' checksums.
@@ -193,8 +230,14 @@ pub struct Sections {
     pub center: Range<u64>,
     /// The vertices that searches begin at.
     pub hub: Range<u64>,
+    /// The vertices that no link leads to.
+    pub apart: Range<u64>,
     /// The rows.
     pub vertices: Range<u64>,
+    /// Where keys end.
+    pub key_ends: Range<u64>,
+    /// The keys.
+    pub keys: Range<u64>,
     /// The pages' checksums, which end the file.
     pub checksums: Range<u64>,
 }
@@ -215,10 +258,19 @@ impl GraphFileHeader {
         let center =
             from(self.page_len_bytes, u64::from(self.dimensions) * size_of::<f32>() as u64);
         let hub = from(after(&center), u64::from(self.hub_count) * size_of::<u32>() as u64);
-        let vertices = from(after(&hub), u64::from(self.vertices_count) * stride_bytes);
-        let pages_count = after(&vertices) / self.page_len_bytes - 1;
-        let checksums = from(after(&vertices), pages_count * CHECKSUM_LEN_BYTES as u64);
-        Ok(Sections { stride_bytes, center, hub, vertices, checksums })
+        let apart = from(after(&hub), u64::from(self.apart_count) * size_of::<u32>() as u64);
+        let vertices_len_bytes = u64::from(self.vertices_count) * stride_bytes;
+        let vertices_start = match vertices_len_bytes < HUGE_VERTICES_LEN_BYTES {
+            true => after(&apart),
+            false => after(&apart).next_multiple_of(HUGE_PAGE_LEN_BYTES),
+        };
+        let vertices = from(vertices_start, vertices_len_bytes);
+        let ends_count = if self.keys_len_bytes > 0 { self.vertices_count } else { 0 };
+        let key_ends = from(after(&vertices), u64::from(ends_count) * size_of::<u64>() as u64);
+        let keys = from(after(&key_ends), self.keys_len_bytes);
+        let pages_count = after(&keys) / self.page_len_bytes - 1;
+        let checksums = from(after(&keys), pages_count * CHECKSUM_LEN_BYTES as u64);
+        Ok(Sections { stride_bytes, center, hub, apart, vertices, key_ends, keys, checksums })
     }
 
     fn check_counts(&self) -> Result<(), FormatError> {
@@ -230,11 +282,18 @@ impl GraphFileHeader {
             return Err(FormatError::Empty { what: "graph file" });
         }
         check_limit("number of vertices", self.vertices_count as usize, VERTICES_MAX as usize)?;
-        if self.hub_count == 0 {
-            return Err(FormatError::Empty { what: "hub of a graph" });
-        }
         let hub_max = self.vertices_count.min(u16::MAX.into());
         check_limit("number of vertices in the hub", self.hub_count as usize, hub_max as usize)?;
+        for (what, count) in [
+            ("number of vertices that can be found", self.live_count),
+            ("number of vertices apart", self.apart_count),
+        ] {
+            check_limit(what, count as usize, self.vertices_count as usize)?;
+        }
+        if self.keys_len_bytes > KEYS_LEN_MAX_BYTES {
+            let (found, limit) = (self.keys_len_bytes, KEYS_LEN_MAX_BYTES);
+            return Err(FormatError::TooLarge { what: "length of all keys", found, limit });
+        }
         check_limit("degree", self.degree.into(), DEGREE_MAX.into())?;
         let expected = self.degree.next_multiple_of(BLOCK_COUNT).max(BLOCK_COUNT);
         if self.degree != expected {
@@ -284,6 +343,8 @@ impl GraphFileHeader {
             dimensions: self.dimensions.into(),
             vertices_count: self.vertices_count.into(),
             hub_count: self.hub_count.into(),
+            live_count: self.live_count.into(),
+            apart_count: self.apart_count.into(),
             degree: self.degree.into(),
             metric: self.metric as u8,
             profile: self.profile as u8,
@@ -291,6 +352,9 @@ impl GraphFileHeader {
             norm_max: self.norm_max.into(),
             hub_offset: sections.hub.start.into(),
             vertices_offset: sections.vertices.start.into(),
+            key_ends_offset: sections.key_ends.start.into(),
+            keys_len: self.keys_len_bytes.into(),
+            calibration: self.calibration.map(Into::into),
             checksums_offset: sections.checksums.start.into(),
             file_len: sections.checksums.end.into(),
             table_checksum: self.table_checksum.into(),
@@ -310,11 +374,15 @@ impl GraphFileHeader {
             dimensions: raw.dimensions.get(),
             vertices_count: raw.vertices_count.get(),
             hub_count: raw.hub_count.get(),
+            live_count: raw.live_count.get(),
+            apart_count: raw.apart_count.get(),
             degree: raw.degree.get(),
             metric: Metric::try_from(raw.metric)?,
             profile: Profile::try_from(raw.profile)?,
             unit: raw.unit.get(),
             norm_max: raw.norm_max.get(),
+            keys_len_bytes: raw.keys_len.get(),
+            calibration: raw.calibration.map(U16::get),
             page_len_bytes,
             table_checksum: raw.table_checksum.get(),
         };
@@ -326,6 +394,7 @@ impl GraphFileHeader {
         };
         agree("offset of the hub", expected.hub_offset, raw.hub_offset)?;
         agree("offset of the vertices", expected.vertices_offset, raw.vertices_offset)?;
+        agree("offset of the ends of keys", expected.key_ends_offset, raw.key_ends_offset)?;
         agree("offset of the checksums", expected.checksums_offset, raw.checksums_offset)?;
         agree("file length in bytes", expected.file_len, raw.file_len)?;
         Ok(header)
@@ -352,11 +421,15 @@ mod tests {
         dimensions: 100,
         vertices_count: 20,
         hub_count: 3,
+        live_count: 19,
+        apart_count: 2,
         degree: 32,
         metric: Metric::Euclidean,
         profile: Profile::Speed,
         unit: 0.5,
         norm_max: 0.0,
+        keys_len_bytes: 700,
+        calibration: [9; CALIBRATED_EFFORTS.len()],
         page_len_bytes: 512,
         table_checksum: 3,
     };
@@ -378,8 +451,15 @@ mod tests {
         assert_eq!(sections.stride_bytes, 960);
         assert_eq!(sections.center, 512..912);
         assert_eq!(sections.hub, 1024..1036);
-        assert_eq!(sections.vertices, 1536..1536 + 20 * 960);
-        assert_eq!(sections.checksums, 20_992..20_992 + 40 * 8);
+        assert_eq!(sections.apart, 1536..1544);
+        assert_eq!(sections.vertices, 2048..2048 + 20 * 960);
+        assert_eq!(sections.key_ends, 21_504..21_504 + 20 * 8);
+        assert_eq!(sections.keys, 22_016..22_016 + 700);
+        assert_eq!(sections.checksums, 23_040..23_040 + 44 * 8);
+        let without_keys = GraphFileHeader { keys_len_bytes: 0, ..HEADER }.sections().unwrap();
+        assert_eq!(without_keys.checksums, 21_504..21_504 + 41 * 8);
+        let large = GraphFileHeader { vertices_count: 70_000, ..HEADER }.sections().unwrap();
+        assert_eq!(large.vertices, 2 << 20..(2 << 20) + 70_000 * 960);
         let compact = GraphFileHeader { profile: Profile::Compact, ..HEADER };
         assert_eq!(compact.sections().unwrap().stride_bytes, 320);
         let longer = GraphFileHeader { dimensions: 128, metric: Metric::Dot, ..HEADER };
@@ -390,13 +470,14 @@ mod tests {
     fn a_wrong_field_is_named_even_when_the_checksums_are_right() {
         assert_eq!(GraphFileHeader::decode(&altered(|_| ())), Ok(HEADER));
         type Change = fn(&mut RawGraphFile);
-        let cases: [(Change, &str); 17] = [
+        let cases: [(Change, &str); 20] = [
             (|raw| raw.dimensions = 0.into(), "vector is empty"),
             (|raw| raw.dimensions = u32::MAX.into(), "number of dimensions"),
             (|raw| raw.vertices_count = 0.into(), "graph file is empty"),
             (|raw| raw.vertices_count = u32::MAX.into(), "number of vertices"),
-            (|raw| raw.hub_count = 0.into(), "hub of a graph is empty"),
             (|raw| raw.hub_count = 21.into(), "in the hub"),
+            (|raw| raw.live_count = 21.into(), "can be found"),
+            (|raw| raw.apart_count = 21.into(), "vertices apart"),
             (|raw| raw.degree = 0.into(), "degree"),
             (|raw| raw.degree = 33.into(), "degree"),
             (|raw| raw.degree = 160.into(), "degree"),
@@ -406,6 +487,8 @@ mod tests {
             (|raw| raw.norm_max = 1.0.into(), "finite"),
             (|raw| raw.hub_offset = 512.into(), "offset of the hub"),
             (|raw| raw.vertices_offset = u64::MAX.into(), "offset of the vertices"),
+            (|raw| raw.key_ends_offset = 0.into(), "offset of the ends of keys"),
+            (|raw| raw.keys_len = u64::MAX.into(), "length of all keys"),
             (|raw| raw.checksums_offset = 0.into(), "offset of the checksums"),
             (|raw| raw.file_len = 5191.into(), "file length"),
         ];

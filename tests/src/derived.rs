@@ -150,11 +150,15 @@ fn graph_file() -> Vec<u8> {
         dimensions: 3,
         vertices_count: 2,
         hub_count: 1,
+        live_count: 1,
+        apart_count: 1,
         degree: 32,
         metric: Metric::Dot,
         profile: Profile::Compact,
         unit: 0.25,
         norm_max: 5.0,
+        keys_len_bytes: 3,
+        calibration: std::array::from_fn(|step| 4000 * (step as u16 + 1)),
         page_len_bytes: 512,
         table_checksum: 0,
     };
@@ -164,6 +168,7 @@ fn graph_file() -> Vec<u8> {
         bytes[at as usize..][..4].copy_from_slice(&number.to_le_bytes());
     }
     bytes[sections.hub.start as usize] = 1;
+    bytes[sections.apart.start as usize] = 1;
     for vertex in 0..2_u8 {
         let start = (sections.vertices.start + u64::from(vertex) * sections.stride_bytes) as usize;
         let row = &mut bytes[start..][..sections.stride_bytes as usize];
@@ -175,7 +180,11 @@ fn graph_file() -> Vec<u8> {
         rest[132..][..4].copy_from_slice(&4032.25_f32.to_le_bytes());
         rest[136..][..4].copy_from_slice(&(127 - 255 * i32::from(vertex)).to_le_bytes());
         rest[140] = 1;
+        rest[142] = 3 * vertex;
     }
+    bytes[sections.key_ends.start as usize] = 2;
+    bytes[sections.key_ends.start as usize + 8] = 3;
+    bytes[sections.keys.start as usize..][..3].copy_from_slice(b"abc");
     header.table_checksum = seal_pages(graph_file::MAGIC, &mut bytes, sections.checksums.start);
     bytes[..512].copy_from_slice(&encoded(header.encode()));
     bytes
@@ -192,9 +201,14 @@ fn dump_graph_file(bytes: &[u8]) -> Result<String, String> {
     let section = |range: &std::ops::Range<u64>| &bytes[range.start as usize..range.end as usize];
     let mut dump = format!("{header:#?}\n{sections:#?}\n");
     dump.push_str(&format!("{:?}\n", elements_of(section(&sections.center), header.dimensions)));
-    dump.push_str(&format!("{:?}\n", section(&sections.hub)));
+    for part in [&sections.hub, &sections.apart] {
+        dump.push_str(&format!("{:?}\n", section(part)));
+    }
     for row in section(&sections.vertices).chunks(sections.stride_bytes as usize) {
         dump.push_str(&format!("{row:?}\n"));
+    }
+    for part in [&sections.key_ends, &sections.keys] {
+        dump.push_str(&format!("{:?}\n", section(part)));
     }
     Ok(dump)
 }

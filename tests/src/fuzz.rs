@@ -8,7 +8,7 @@
 use op_dbus_formats::arena_file::{self as arena_file_format, ArenaFileHeader, Entry};
 use op_dbus_formats::embedding::{self, EncodedEmbedding, Encoding, Packing};
 use op_dbus_formats::exchange::{fvecs, jsonl, npy, vec_file as vec_file_format};
-use op_dbus_formats::graph_file::{self as graph_file_format, GraphFileHeader};
+use op_dbus_formats::graph_file::{self as graph_file_format, GraphFileHeader, Sections};
 use op_dbus_formats::header::{FILE_HEADER_LEN_BYTES, FileHeader, Magic, value_checksum};
 use op_dbus_formats::heat::{self as heat_format, HeatChecksums};
 use op_dbus_formats::heat_block as heat_block_format;
@@ -186,10 +186,12 @@ pub fn graph_file(data: &[u8]) {
         let encoded = header.encode().expect("what decoded encodes");
         assert_eq!(encoded, bytes[..header.page_len_bytes as usize]);
         let sections = header.sections().expect("what decoded has sections");
-        let ends = [header.page_len_bytes, sections.center.end, sections.hub.end];
-        let starts = [sections.center.start, sections.hub.start, sections.vertices.start];
-        assert!(ends.iter().zip(starts).all(|(end, start)| *end <= start));
-        assert!(sections.vertices.end <= sections.checksums.start);
+        let Sections { center, hub, apart, vertices, key_ends, keys, checksums, .. } = sections;
+        let mut end = header.page_len_bytes;
+        for section in [center, hub, apart, vertices, key_ends, keys, checksums] {
+            assert!(end <= section.start && section.start <= section.end);
+            end = section.end;
+        }
     }
 }
 

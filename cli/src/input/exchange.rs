@@ -5,7 +5,7 @@ use std::path::Path;
 
 use op_dbus_benches::Matrix;
 use op_dbus_engine::{Record, VectorBuffer};
-use op_dbus_formats::exchange::npy::{NpyError, NpyHeader};
+use op_dbus_formats::exchange::npy::{NpyElement, NpyError, NpyHeader};
 use op_dbus_formats::exchange::{fvecs, jsonl};
 
 use super::lines::{Line, Lines};
@@ -100,6 +100,9 @@ fn open_npy(path: &Path) -> Result<Source> {
 pub(crate) fn read_npy(path: &Path) -> Result<Matrix> {
     let mut bytes = Bytes::open(path)?;
     let header = read_npy_header(path, &mut bytes)?;
+    if let Some(numbers) = map_npy(path, &header)? {
+        return Ok(Matrix { dimensions: header.dimensions, numbers });
+    }
     // Memory is taken as rows come, so that a header that says too much takes none.
     let rows_count = usize::try_from(header.rows).unwrap_or(usize::MAX);
     let mut numbers = VectorBuffer::with_capacity(header.dimensions, rows_count)?;
@@ -113,6 +116,23 @@ pub(crate) fn read_npy(path: &Path) -> Result<Matrix> {
         numbers.push(&vector)?;
     }
     Ok(Matrix { dimensions: header.dimensions, numbers })
+}
+
+/// Maps vectors that lie in a file as they would in memory.
+fn map_npy(path: &Path, header: &NpyHeader) -> Result<Option<VectorBuffer>> {
+    let is_file = path.metadata().is_ok_and(|metadata| metadata.is_file());
+    if !is_file || header.element != NpyElement::F32 {
+        return Ok(None);
+    }
+    let Ok(rows_count) = usize::try_from(header.rows) else { return Ok(None) };
+    let needed = header.rows.saturating_mul(header.row_len_bytes() as u64);
+    let needed = needed.saturating_add(header.data_offset_bytes);
+    if path.metadata().is_ok_and(|file| file.len() < needed) {
+        // Whoever reads the rows says where they end.
+        return Ok(None);
+    }
+    let start_bytes = header.data_offset_bytes as usize;
+    Ok(VectorBuffer::map(path, start_bytes, header.dimensions, rows_count)?)
 }
 
 /// Reads just the header, so that the rows follow; a header says itself how long it is.

@@ -14,7 +14,10 @@ mod rows;
 pub use buffer::VectorBuffer;
 pub(crate) use exact::ExactIndex;
 pub(crate) use graph::GraphParts;
-pub use graph::{GraphIndex, GraphOptions, GraphSearch, Neighbour, Profile, SearchCounts};
+pub use graph::{
+    DenseVectors, FullVectors, GraphFilter, GraphIndex, GraphOptions, GraphSearch, Neighbour,
+    Profile, SearchCounts, SearchOptions, SearchPlan, VertexSet,
+};
 
 use op_dbus_formats::collection::Metric;
 use std::cmp::Ordering;

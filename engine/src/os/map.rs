@@ -34,7 +34,18 @@ pub(crate) const EXIT_MAP_LOST: c_int = 7;
 /// Maps that can be there at one time.
 const MAPS_MAX: usize = 256;
 
+/// What a map is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MapUse {
+    /// A little here and there: what lies beside it is not read with it.
+    HereAndThere,
+    /// All of it sooner or later, in no order: in huge pages where the file system has them, so that
+    /// a random access costs no walk through tables of pages.
+    Whole,
+}
+
 /// A file mapped for reading.
+#[derive(Debug)]
 pub(crate) struct Map {
     // Before the map, so that the handler forgets the addresses before somebody else gets them.
     _registration: Registration,
@@ -44,8 +55,15 @@ pub(crate) struct Map {
 impl Map {
     /// Maps the first `len_bytes` of a file.
     ///
-    /// `path` is what the file is called in messages, and `mark` what is created when it is lost.
-    pub(crate) fn open(file: &File, path: &Path, mark: &Path, len_bytes: usize) -> Result<Self> {
+    /// `path` is what the file is called in messages, and `mark` what is created when it is lost;
+    /// none for a file that is not ours.
+    pub(crate) fn open(
+        file: &File,
+        path: &Path,
+        mark: Option<&Path>,
+        len_bytes: usize,
+        used: MapUse,
+    ) -> Result<Self> {
         install_handler().map_err(|error| Error::io("watch over the map of", path, error))?;
         let len_file = file.metadata().map_err(|error| Error::io("map", path, error))?.len();
         if len_bytes == 0 || len_file < len_bytes as u64 {
@@ -60,8 +78,12 @@ impl Map {
         // shorter does not change bytes: see the handler.
         let map = unsafe { MmapOptions::new().len(len_bytes).map(file) }
             .map_err(|error| Error::io("map", path, error))?;
-        // Places are hashes. Without this each page costs the reading of its neighbours.
-        if let Err(error) = map.advise(Advice::Random) {
+        let advice = match used {
+            MapUse::HereAndThere => Advice::Random,
+            MapUse::Whole => Advice::HugePage,
+        };
+        // Slower without, not wrong.
+        if let Err(error) = map.advise(advice) {
             tracing::debug!(path = %path.display(), %error, "cannot advise the kernel on a map");
         }
         let registration = Registration::new(&map, path, mark)?;
@@ -69,6 +91,7 @@ impl Map {
     }
 
     /// The bytes of the file. The first is aligned to a page of the system.
+    #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.map
     }
@@ -79,7 +102,7 @@ struct Watched {
     start: usize,
     end: usize,
     message: Vec<u8>,
-    mark: CString,
+    mark: Option<CString>,
 }
 
 static MAPS: [AtomicPtr<Watched>; MAPS_MAX] =
@@ -91,29 +114,31 @@ static HANDLERS_RUNNING: AtomicUsize = AtomicUsize::new(0);
 static PREVIOUS: OnceLock<libc::sigaction> = OnceLock::new();
 
 /// A place in [`MAPS`], empty again when dropped.
+#[derive(Debug)]
 struct Registration {
     place: &'static AtomicPtr<Watched>,
 }
 
 impl Registration {
-    fn new(map: &Mmap, path: &Path, mark: &Path) -> Result<Self> {
+    fn new(map: &Mmap, path: &Path, mark: Option<&Path>) -> Result<Self> {
         let shown = path.display();
+        let advice = match mark {
+            Some(_) => {
+                " It is marked to be left out and holds nothing that is not elsewhere: start again."
+            }
+            None => "",
+        };
         let message = format!(
             "op-dbus: {shown} is mapped and cannot be read: it was made shorter, or the disk \
-             failed. It is marked to be left out and holds nothing that is not elsewhere: start \
-             again.\n"
+             failed.{advice}\n"
         );
-        // The process may be in another directory when it is needed.
-        let mark = std::path::absolute(mark).map_err(|error| Error::io("find", mark, error))?;
+        let mark = mark.map(absolute).transpose()?;
         let start = map.as_ptr().addr();
         let watched = Box::into_raw(Box::new(Watched {
             start,
             end: start + map.len(),
             message: message.into_bytes(),
-            mark: CString::new(mark.as_os_str().as_bytes()).map_err(|error| {
-                Error::new(ErrorKind::Invalid, format!("{} is no path", mark.display()))
-                    .with_source(error)
-            })?,
+            mark,
         }));
         let empty = std::ptr::null_mut();
         let take = |place: &&AtomicPtr<Watched>| {
@@ -127,6 +152,14 @@ impl Registration {
         Err(Error::new(ErrorKind::Unavailable, format!("{shown} is one map too many"))
             .with_remedy(format!("open fewer stores in this process: it has {MAPS_MAX} maps")))
     }
+}
+
+/// The process may be in another directory when it is needed.
+fn absolute(mark: &Path) -> Result<CString> {
+    let mark = std::path::absolute(mark).map_err(|error| Error::io("find", mark, error))?;
+    CString::new(mark.as_os_str().as_bytes()).map_err(|error| {
+        Error::new(ErrorKind::Invalid, format!("{} is no path", mark.display())).with_source(error)
+    })
 }
 
 impl Drop for Registration {
@@ -202,10 +235,12 @@ fn end_if_watched(address: usize) {
         let (message, len) = (watched.message.as_ptr().cast(), watched.message.len());
         // SAFETY: the message lives until the end of the process, which is near.
         unsafe { libc::write(libc::STDERR_FILENO, message, len) };
-        let flags = libc::O_CREAT | libc::O_WRONLY | libc::O_CLOEXEC | libc::O_NOFOLLOW;
-        // SAFETY: the path ends with a zero. What cannot be made cannot be told either: the next
-        // start still compares lengths and checksums.
-        unsafe { libc::open(watched.mark.as_ptr(), flags, 0o600) };
+        if let Some(mark) = &watched.mark {
+            let flags = libc::O_CREAT | libc::O_WRONLY | libc::O_CLOEXEC | libc::O_NOFOLLOW;
+            // SAFETY: the path ends with a zero. What cannot be made cannot be told either: the next
+            // start still compares lengths and checksums.
+            unsafe { libc::open(mark.as_ptr(), flags, 0o600) };
+        }
         // SAFETY: it runs nothing of ours and does not return.
         unsafe { libc::_exit(EXIT_MAP_LOST) }
     }
@@ -254,7 +289,9 @@ mod tests {
 
     fn mapped(path: &Path) -> (File, Map) {
         let file = File::options().read(true).write(true).open(path).unwrap();
-        let map = Map::open(&file, path, &damaged_mark(path), LEN_BYTES).unwrap();
+        let map =
+            Map::open(&file, path, Some(&damaged_mark(path)), LEN_BYTES, MapUse::HereAndThere)
+                .unwrap();
         (file, map)
     }
 
@@ -291,7 +328,10 @@ mod tests {
         let (_directory, path) = written();
         let file = File::open(&path).unwrap();
         for len_bytes in [0, LEN_BYTES + 1] {
-            let error = Map::open(&file, &path, &damaged_mark(&path), len_bytes).err().unwrap();
+            let error =
+                Map::open(&file, &path, Some(&damaged_mark(&path)), len_bytes, MapUse::Whole)
+                    .err()
+                    .unwrap();
             assert_eq!(error.kind(), ErrorKind::Corrupt);
         }
     }
@@ -375,7 +415,9 @@ mod tests {
         if let Some(path) = child() {
             let maps: Vec<_> = (0..MAPS_MAX).map(|_| mapped(&path)).collect();
             let file = File::open(&path).unwrap();
-            let again = || Map::open(&file, &path, &damaged_mark(&path), LEN_BYTES);
+            let again = || {
+                Map::open(&file, &path, Some(&damaged_mark(&path)), LEN_BYTES, MapUse::HereAndThere)
+            };
             assert_eq!(again().err().unwrap().kind(), ErrorKind::Unavailable);
             drop(maps);
             again().unwrap();

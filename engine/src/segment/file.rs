@@ -1,30 +1,27 @@
 //! Reading an arena file: a search in its mapped index, a vector where it lies.
 //!
-//! No byte of a page is believed before the page's checksum was compared: in the map once for each
-//! page and open file, because what the kernel has mapped it does not read again while there is
-//! memory; by [`ArenaFile::read_rows`] each time. What is wrong makes the whole file useless: it is
-//! marked on disk, answers nothing from then on, and the next open leaves it out.
+//! No byte of a page is believed before the page's checksum was compared, see `pages`. A damaged
+//! file answers nothing any more.
 
 use std::fs::File;
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::path::Path;
 
 use op_dbus_formats::arena_file::{
     ArenaFileHeader, ENTRY_LEN_BYTES, Entry, MAGIC, Sections, elements_in_place,
 };
 use op_dbus_formats::header::checksum;
 use op_dbus_formats::manifest::ManifestFile;
-use op_dbus_formats::page::{
-    CHECKSUM_LEN_BYTES, PAGE_LEN_MAX_BYTES, page_checksum, table_checksum,
-};
+use op_dbus_formats::page::PAGE_LEN_MAX_BYTES;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::layout::damaged_mark;
-use crate::os::map::Map;
+use crate::os::map::MapUse;
+use crate::pages::{CheckedMap, PagedFile};
 
 const _: () = assert!(cfg!(target_endian = "little"), "vectors are read where they lie");
+
+const REMEDY: &str = "nothing need be done: its vectors are read from elsewhere";
 
 /// Bytes of vectors that [`ArenaFile::read_rows`] reads at once.
 const READ_LEN_BYTES: u64 = 1 << 20;
@@ -34,17 +31,10 @@ const GUESSES_MAX: u32 = 8;
 
 /// An open arena file.
 pub(crate) struct ArenaFile {
-    path: PathBuf,
-    file: File,
-    map: Map,
+    pages: CheckedMap,
     header: ArenaFileHeader,
     sections: Sections,
     description: ManifestFile,
-    /// Of each page but the first.
-    checksums: Vec<u64>,
-    /// A bit for each of them: whether the page in the map was found to be right.
-    verified: Vec<AtomicU64>,
-    damaged: AtomicBool,
 }
 
 /// A vector in a mapped file.
@@ -75,15 +65,17 @@ impl ArenaFile {
         let mut start = vec![0; len.min(PAGE_LEN_MAX_BYTES) as usize];
         file.read_exact_at(&mut start, 0).map_err(|error| Error::io("read", &path, error))?;
         let (header, sections) = decode_header(&path, &start, store_id, &description)?;
-        let checksums = read_checksums(&file, &path, &header, &sections)?;
-        let map_len = usize::try_from(sections.checksums.start).map_err(|error| {
-            Error::new(ErrorKind::Unsupported, format!("{} is too large to map", path.display()))
-                .with_source(error)
-        })?;
-        let map = Map::open(&file, &path, &damaged_mark(&path), map_len)?;
-        let verified = (0..checksums.len().div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
-        let damaged = AtomicBool::new(false);
-        Ok(Self { path, file, map, header, sections, description, checksums, verified, damaged })
+        let paged = PagedFile {
+            magic: MAGIC,
+            owner: header.store_id,
+            page_len_bytes: header.page_len_bytes,
+            table: sections.checksums.clone(),
+            table_checksum: header.table_checksum,
+            remedy: REMEDY,
+        };
+        // Places are hashes.
+        let pages = CheckedMap::open(file, &path, paged, MapUse::HereAndThere)?;
+        Ok(Self { pages, header, sections, description })
     }
 
     /// Elements of every vector.
@@ -106,7 +98,7 @@ impl ArenaFile {
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.path
+        self.pages.path()
     }
 
     /// What a manifest says of this file.
@@ -116,7 +108,7 @@ impl ArenaFile {
 
     /// Whether a page was found to be wrong. Such a file answers nothing.
     pub(crate) fn is_damaged(&self) -> bool {
-        self.damaged.load(Ordering::Relaxed)
+        self.pages.is_damaged()
     }
 
     /// Finds the vector of a key.
@@ -128,22 +120,26 @@ impl ArenaFile {
     /// [`ErrorKind::Corrupt`] the first time that a page is wrong; after that the file has nothing.
     /// Log it and look elsewhere: what is here lies in a database too.
     pub(crate) fn find(&self, key: u128) -> Result<Option<MappedVector<'_>>> {
-        if self.is_damaged() {
+        if self.pages.is_damaged() {
             return Ok(None);
         }
         let Some(entry) = self.search(key)? else { return Ok(None) };
         if entry.row >= self.rows_count() {
-            return Err(self.damage(self.sections.index.start, "an entry names no row", None));
+            return Err(self.pages.damage(
+                self.sections.index.start,
+                "an entry names no row",
+                None,
+            ));
         }
         let place = self.sections.vector(entry.row);
-        let bytes = self.verified_bytes(place.clone())?;
+        let bytes = self.pages.verified_bytes(place.clone())?;
         let elements = &bytes[..self.dimensions() as usize * size_of::<f32>()];
         match elements_in_place(elements) {
             Some(vector) => {
                 let expires_at_unix_ms = entry.expires_at_unix_ms;
                 Ok(Some(MappedVector { vector, expires_at_unix_ms }))
             }
-            None => Err(self.damage(place.start, "a vector is not aligned", None)),
+            None => Err(self.pages.damage(place.start, "a vector is not aligned", None)),
         }
     }
 
@@ -177,45 +173,15 @@ impl ArenaFile {
 
     fn index_entry(&self, position: u32) -> Result<Entry> {
         let start = self.sections.index.start + u64::from(position) * ENTRY_LEN_BYTES as u64;
-        let bytes = self.verified_bytes(start..start + ENTRY_LEN_BYTES as u64)?;
+        let bytes = self.pages.verified_bytes(start..start + ENTRY_LEN_BYTES as u64)?;
         self.decode_entry(start, bytes)
     }
 
     fn decode_entry(&self, offset_bytes: u64, bytes: &[u8]) -> Result<Entry> {
         let bytes = bytes.first_chunk().expect("an entry was read whole");
-        Entry::decode(bytes)
-            .map_err(|error| self.damage(offset_bytes, "an entry is wrong", Some(error.into())))
-    }
-
-    /// Returns bytes of the map, of which every page was compared with its checksum.
-    fn verified_bytes(&self, range: Range<u64>) -> Result<&[u8]> {
-        let page_len = self.header.page_len_bytes;
-        for page_index in range.start / page_len..range.end.div_ceil(page_len) {
-            let position = (page_index - 1) as usize;
-            let (word, bit) = (&self.verified[position / 64], 1 << (position % 64));
-            // Nothing else is published by this bit: the pages never change.
-            if word.load(Ordering::Relaxed) & bit != 0 {
-                continue;
-            }
-            let start = (page_index * page_len) as usize;
-            let page = &self.map.bytes()[start..start + page_len as usize];
-            self.check_page(page_index, page)?;
-            word.fetch_or(bit, Ordering::Relaxed);
-        }
-        Ok(&self.map.bytes()[range.start as usize..range.end as usize])
-    }
-
-    fn check_page(&self, page_index: u64, page: &[u8]) -> Result<()> {
-        #[cfg(test)]
-        if tests::VERIFICATION_SKIPPED.get() {
-            return Ok(());
-        }
-        let expected = self.checksums[(page_index - 1) as usize];
-        if page_checksum(MAGIC, &self.header.store_id, page_index, page) == expected {
-            return Ok(());
-        }
-        let offset_bytes = page_index * self.header.page_len_bytes;
-        Err(self.damage(offset_bytes, "a page has not its checksum", None))
+        Entry::decode(bytes).map_err(|error| {
+            self.pages.damage(offset_bytes, "an entry is wrong", Some(error.into()))
+        })
     }
 
     /// Reads rows from this one on, hottest first, through a buffer instead of the map: key, expiry
@@ -237,21 +203,25 @@ impl ArenaFile {
         let (mut entries, mut vectors) = (Vec::new(), Vec::new());
         let mut vector = Vec::with_capacity(self.dimensions() as usize);
         for first in (from_row..end).step_by(batch_rows) {
-            if self.is_damaged() {
+            if self.pages.is_damaged() {
                 break;
             }
             let last = end.min(first.saturating_add(batch_rows as u32)) - 1;
             let entry_start =
                 |row: u32| self.sections.rows.start + u64::from(row) * ENTRY_LEN_BYTES as u64;
             let entries =
-                self.read_verified(entry_start(first)..entry_start(last + 1), &mut entries)?;
+                self.pages.read(entry_start(first)..entry_start(last + 1), &mut entries)?;
             let place = self.sections.vector(first).start..self.sections.vector(last).end;
-            let vectors = self.read_verified(place, &mut vectors)?;
+            let vectors = self.pages.read(place, &mut vectors)?;
             let rows = entries.chunks(ENTRY_LEN_BYTES).zip(vectors.chunks(stride as usize));
             for (row, (entry, bytes)) in (first..).zip(rows) {
                 let entry = self.decode_entry(entry_start(row), entry)?;
                 if entry.row != row {
-                    return Err(self.damage(entry_start(row), "an entry is of another row", None));
+                    return Err(self.pages.damage(
+                        entry_start(row),
+                        "an entry is of another row",
+                        None,
+                    ));
                 }
                 let elements = bytes.as_chunks().0.iter().take(self.dimensions() as usize);
                 vector.clear();
@@ -273,60 +243,20 @@ impl ArenaFile {
     ) -> Result<ControlFlow<()>> {
         let page_len = self.header.page_len_bytes;
         let mut page = vec![0; page_len as usize];
-        for page_index in 0..=self.checksums.len() as u64 {
+        for page_index in 0..=self.pages.pages_count() {
             let start = page_index * page_len;
-            self.file
-                .read_exact_at(&mut page, start)
-                .map_err(|error| self.damage(start, "it cannot be read", Some(error.into())))?;
+            self.pages.read_file(start, &mut page)?;
             if page_index > 0 {
-                self.check_page(page_index, &page)?;
+                self.pages.check_page(page_index, &page)?;
             } else if checksum(&page) != self.description.header_checksum {
-                return Err(self.damage(start, "the header has not its checksum", None));
+                return Err(self.pages.damage(start, "the header has not its checksum", None));
             }
             if read(page_len).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }
-        read_checksums(&self.file, &self.path, &self.header, &self.sections).map_err(|error| {
-            let start = self.sections.checksums.start;
-            self.damage(start, "the list of checksums is wrong", Some(error.into()))
-        })?;
+        self.pages.verify_table()?;
         Ok(ControlFlow::Continue(()))
-    }
-
-    /// Reads bytes with all of the pages they are in, and compares those with their checksums.
-    fn read_verified<'b>(&self, range: Range<u64>, buffer: &'b mut Vec<u8>) -> Result<&'b [u8]> {
-        let page_len = self.header.page_len_bytes;
-        let first_page = range.start / page_len;
-        let start = first_page * page_len;
-        buffer.resize((range.end.next_multiple_of(page_len) - start) as usize, 0);
-        self.file
-            .read_exact_at(buffer, start)
-            .map_err(|error| self.damage(start, "it cannot be read", Some(error.into())))?;
-        for (page_index, page) in (first_page..).zip(buffer.chunks(page_len as usize)) {
-            self.check_page(page_index, page)?;
-        }
-        Ok(&buffer[(range.start - start) as usize..(range.end - start) as usize])
-    }
-
-    /// Marks the file as damaged, here and on disk, and returns what to tell.
-    fn damage(
-        &self,
-        offset_bytes: u64,
-        what: &str,
-        source: Option<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Error {
-        self.damaged.store(true, Ordering::Relaxed);
-        let mark = damaged_mark(&self.path);
-        if let Err(error) = File::create(&mark) {
-            // Whoever opens the file again finds the same.
-            tracing::warn!(mark = %mark.display(), %error, "cannot mark a damaged file");
-        }
-        let error = damaged(&self.path, format!("at byte {offset_bytes}: {what}"));
-        match source {
-            Some(source) => error.with_source(source),
-            None => error,
-        }
     }
 }
 
@@ -351,40 +281,19 @@ fn decode_header(
     Ok((header, sections))
 }
 
-fn read_checksums(
-    file: &File,
-    path: &Path,
-    header: &ArenaFileHeader,
-    sections: &Sections,
-) -> Result<Vec<u64>> {
-    let range = &sections.checksums;
-    // The file is as long as the header says, so this is no larger than what is there.
-    let mut table = vec![0; (range.end - range.start) as usize];
-    file.read_exact_at(&mut table, range.start).map_err(|error| Error::io("read", path, error))?;
-    if table_checksum(MAGIC, &header.store_id, &table) != header.table_checksum {
-        return Err(damaged(path, "its checksums are wrong"));
-    }
-    let checksums = table.as_chunks::<CHECKSUM_LEN_BYTES>().0;
-    Ok(checksums.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect())
-}
-
 fn damaged(path: &Path, what: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Corrupt, format!("{} is damaged: {what}", path.display()))
-        .with_remedy("nothing need be done: its vectors are read from elsewhere")
+        .with_remedy(REMEDY)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
     use std::fs;
 
     use super::super::write::{ArenaContent, ArenaRow, write};
     use super::*;
-
-    thread_local! {
-        /// The planted bug: pages are believed unseen.
-        pub(super) static VERIFICATION_SKIPPED: Cell<bool> = const { Cell::new(false) };
-    }
+    use crate::layout::damaged_mark;
+    use crate::pages::VERIFICATION_SKIPPED;
 
     const STORE_ID: [u8; 16] = [9; 16];
     const PAGE_LEN_BYTES: u64 = 512;

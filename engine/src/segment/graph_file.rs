@@ -1,23 +1,67 @@
-//! A file of a graph index: written whole, read whole, every page checked.
+//! A file of a graph index: written whole, then mapped, every page checked before it is believed.
 
 use std::fs::{self, File};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use op_dbus_formats::FormatError;
 use op_dbus_formats::graph_file::{GraphFileHeader, MAGIC, Sections};
-use op_dbus_formats::page::{
-    CHECKSUM_LEN_BYTES, PAGE_LEN_MAX_BYTES, page_checksum, table_checksum,
-};
+use op_dbus_formats::page::PAGE_LEN_MAX_BYTES;
 
 use super::PAGE_LEN_BYTES;
-use super::pages::PageWriter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{GraphIndex, GraphOptions, GraphParts};
 use crate::os::file::{remove_if_there, sync_directory};
+use crate::os::map::MapUse;
+use crate::pages::{CheckedMap, PageWriter, PagedFile};
 
-/// Bytes that are read and checked at once.
-const READ_LEN_BYTES: usize = 1 << 20;
+/// Bytes that are handed to the writer at once.
+const WRITTEN_LEN_BYTES: usize = 2 << 20;
+
+const REMEDY: &str = "remove it, so that it is made anew";
+
+/// What a file says beside its graph.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GraphContent {
+    /// What the vectors are of.
+    pub(crate) owner: [u8; 16],
+    /// Sequence of the last committed change that is in the graph.
+    pub(crate) sequence: u64,
+}
+
+/// The keys of the vertices of a graph, in its file.
+pub(crate) struct MappedKeys {
+    map: Arc<CheckedMap>,
+    ends: Range<u64>,
+    keys: Range<u64>,
+}
+
+impl MappedKeys {
+    /// The key of a vertex.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] if the file is damaged.
+    pub(crate) fn get(&self, id: u32) -> Result<&[u8]> {
+        let start = if id == 0 { 0 } else { self.end(id - 1)? };
+        let end = self.end(id)?;
+        if start > end || end > self.keys.end - self.keys.start {
+            let at = self.ends.start + 8 * u64::from(id);
+            return Err(self.map.damage(at, "a key ends nowhere", None));
+        }
+        self.map.verified_bytes(self.keys.start + start..self.keys.start + end)
+    }
+
+    fn end(&self, id: u32) -> Result<u64> {
+        let start = self.ends.start + 8 * u64::from(id);
+        if start >= self.ends.end {
+            return Err(self.map.damage(start, "there is no such key", None));
+        }
+        let bytes = self.map.verified_bytes(start..start + 8)?;
+        Ok(u64::from_le_bytes(bytes.try_into().expect("eight bytes were asked for")))
+    }
+}
 
 impl GraphIndex {
     /// Writes the graph to a file, durably, in place of what has that name.
@@ -27,10 +71,21 @@ impl GraphIndex {
     /// # Errors
     /// What the disk refuses: what had the name is then still there.
     pub fn save(&self, path: &Path, owner: [u8; 16]) -> Result<()> {
+        self.save_with_keys(path, GraphContent { owner, sequence: 0 }, None)
+    }
+
+    /// As [`GraphIndex::save`], with the key of each row.
+    pub(crate) fn save_with_keys(
+        &self,
+        path: &Path,
+        content: GraphContent,
+        keys: Option<&dyn Fn(u32) -> Vec<u8>>,
+    ) -> Result<()> {
         let unfinished = with_suffix(path, ".new");
         remove_if_there(&unfinished)?;
         let name = || fs::rename(&unfinished, path).map_err(|error| Error::io("name", path, error));
-        self.write(&unfinished, owner).and_then(|()| name()).inspect_err(|_| {
+        let written = self.write(&unfinished, content, keys);
+        written.and_then(|()| name()).inspect_err(|_| {
             super::remove_or_warn(&unfinished);
         })?;
         match path.parent() {
@@ -39,37 +94,46 @@ impl GraphIndex {
         }
     }
 
-    fn write(&self, path: &Path, owner: [u8; 16]) -> Result<()> {
+    fn write(
+        &self,
+        path: &Path,
+        content: GraphContent,
+        keys: Option<&dyn Fn(u32) -> Vec<u8>>,
+    ) -> Result<()> {
         let parts = self.parts();
+        let ids = 0..parts.rows_count as u32;
+        let keys_len = keys.map_or(0, |keys| ids.clone().map(|id| keys(id).len() as u64).sum());
+        let mut header = header_of(&parts, content, keys_len);
+        let sections = header.sections().map_err(|error| super::unwritable(path, error))?;
         let file = File::create_new(path).map_err(|error| Error::io("create", path, error))?;
-        let mut writer = PageWriter::new(&file, path, (MAGIC, owner), PAGE_LEN_BYTES);
+        let mut writer = PageWriter::new(&file, path, (MAGIC, content.owner), PAGE_LEN_BYTES);
         for number in &parts.center {
             writer.write(&number.to_le_bytes())?;
         }
-        writer.end_section()?;
-        for id in self.hub_ids() {
-            writer.write(&id.to_le_bytes())?;
+        for ids in [&parts.hub_ids, &parts.apart] {
+            writer.end_section()?;
+            for id in ids {
+                writer.write(&id.to_le_bytes())?;
+            }
         }
-        writer.end_section()?;
-        for rows in self.row_bytes().chunks(READ_LEN_BYTES) {
+        writer.fill_to(sections.vertices.start)?;
+        for rows in self.row_bytes().chunks(WRITTEN_LEN_BYTES) {
             writer.write(rows)?;
         }
         writer.end_section()?;
-        let header = GraphFileHeader {
-            owner,
-            sequence: 0,
-            seed: parts.options.seed,
-            dimensions: parts.dimensions as u32,
-            vertices_count: parts.vertices_count as u32,
-            hub_count: self.hub_ids().len() as u32,
-            degree: parts.degree as u16,
-            metric: parts.options.metric,
-            profile: parts.options.profile,
-            unit: parts.unit,
-            norm_max: parts.norm_max,
-            page_len_bytes: PAGE_LEN_BYTES,
-            table_checksum: writer.table_checksum(),
-        };
+        if let Some(keys) = keys {
+            let mut end = 0;
+            for id in ids.clone() {
+                end += keys(id).len() as u64;
+                writer.write(&end.to_le_bytes())?;
+            }
+            writer.end_section()?;
+            for id in ids {
+                writer.write(&keys(id))?;
+            }
+            writer.end_section()?;
+        }
+        header.table_checksum = writer.table_checksum();
         let page = header.encode().map_err(|error| super::unwritable(path, error))?;
         writer.write_table()?;
         // Last, so that a file that was cut short has none.
@@ -77,24 +141,34 @@ impl GraphIndex {
         file.sync_all().map_err(|error| Error::io("sync", path, error))
     }
 
-    /// Reads a graph from a file, all of which is checked.
+    /// Opens the graph in a file, which is mapped, and read where searches come by; every page is
+    /// checked before it is believed.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] if a byte is wrong, [`ErrorKind::Unsupported`] if a later version wrote
-    /// it, [`ErrorKind::Invalid`] if it is of another owner; what the disk refuses.
+    /// [`ErrorKind::Corrupt`] if a byte is wrong that is looked at now, [`ErrorKind::Unsupported`] if
+    /// a later version wrote it, [`ErrorKind::Invalid`] if it is of another owner; what the disk
+    /// refuses.
     pub fn open(path: &Path, owner: [u8; 16]) -> Result<Self> {
-        let reader = GraphReader::open(path)?;
-        let header = &reader.header;
+        Self::open_with_keys(path, owner).map(|(graph, ..)| graph)
+    }
+
+    /// As [`GraphIndex::open`], with the sequence and the keys that are in the file.
+    pub(crate) fn open_with_keys(
+        path: &Path,
+        owner: [u8; 16],
+    ) -> Result<(Self, u64, Option<MappedKeys>)> {
+        let (header, sections, map) = open_file(path)?;
         if header.owner != owner {
             let context = format!("{} is a graph of other vectors", path.display());
             return Err(Error::new(ErrorKind::Invalid, context)
                 .with_remedy("remove it, so that it is made anew, or name another place"));
         }
-        let center = reader.read(&reader.sections.center)?;
-        let center = center.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-        let hub = reader.read(&reader.sections.hub)?;
-        let hub: Vec<u32> =
-            hub.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect();
+        let numbers =
+            |range: &Range<u64>| Ok::<_, Error>(map.verified_bytes(range.clone())?.as_chunks().0);
+        let center = numbers(&sections.center)?.iter().map(|bytes| f32::from_le_bytes(*bytes));
+        let ids = |range: &Range<u64>| -> Result<Vec<u32>> {
+            Ok(numbers(range)?.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect())
+        };
         let parts = GraphParts {
             dimensions: header.dimensions as usize,
             options: GraphOptions {
@@ -102,98 +176,75 @@ impl GraphIndex {
                 profile: header.profile,
                 seed: header.seed,
             },
-            center,
+            center: center.collect(),
             unit: header.unit,
             norm_max: header.norm_max,
             degree: header.degree.into(),
-            vertices_count: header.vertices_count as usize,
+            rows_count: header.vertices_count as usize,
+            live_count: header.live_count as usize,
+            hub_ids: ids(&sections.hub)?,
+            apart: ids(&sections.apart)?,
+            calibration: header.calibration,
         };
-        let fill = |rows: &mut [u8]| reader.read_into(reader.sections.vertices.start, rows);
-        Self::from_parts(parts, &hub, fill).map_err(|error| match error.remedy() {
+        let keys = (header.keys_len_bytes > 0).then(|| MappedKeys {
+            map: Arc::clone(&map),
+            ends: sections.key_ends.clone(),
+            keys: sections.keys.clone(),
+        });
+        let opened = Self::from_file(parts, Arc::clone(&map), sections.vertices.start as usize);
+        let graph = opened.map_err(|error| match error.remedy() {
             // Every byte was as it had been written, and yet no graph.
-            None if error.kind() == ErrorKind::Corrupt => {
-                reader.damaged("what it says").with_source(error)
-            }
-            _ => error,
-        })
+            None => map.damage(0, "it holds no graph", Some(error.into())),
+            Some(_) => error,
+        })?;
+        Ok((graph, header.sequence, keys))
     }
 }
 
-/// An open file, and what its pages must have for checksums.
-struct GraphReader {
-    file: File,
-    path: PathBuf,
-    header: GraphFileHeader,
-    sections: Sections,
-    checksums: Vec<u8>,
+fn header_of(parts: &GraphParts, content: GraphContent, keys_len_bytes: u64) -> GraphFileHeader {
+    GraphFileHeader {
+        owner: content.owner,
+        sequence: content.sequence,
+        seed: parts.options.seed,
+        dimensions: parts.dimensions as u32,
+        vertices_count: parts.rows_count as u32,
+        hub_count: parts.hub_ids.len() as u32,
+        live_count: parts.live_count as u32,
+        apart_count: parts.apart.len() as u32,
+        degree: parts.degree as u16,
+        metric: parts.options.metric,
+        profile: parts.options.profile,
+        unit: parts.unit,
+        norm_max: parts.norm_max,
+        keys_len_bytes,
+        calibration: parts.calibration,
+        page_len_bytes: PAGE_LEN_BYTES,
+        table_checksum: 0,
+    }
 }
 
-impl GraphReader {
-    fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|error| Error::io("open", path, error))?;
-        let unreadable = |error| Error::io("read", path, error);
-        let len_bytes = file.metadata().map_err(unreadable)?.len();
-        let mut start = vec![0; len_bytes.min(PAGE_LEN_MAX_BYTES) as usize];
-        file.read_exact_at(&mut start, 0).map_err(unreadable)?;
-        let refuse = |error| undecodable(path, error);
-        let header = GraphFileHeader::decode(&start).map_err(refuse)?;
-        let sections = header.sections().map_err(refuse)?;
-        let mut reader =
-            Self { file, path: path.to_owned(), header, sections, checksums: Vec::new() };
-        if reader.sections.file_len_bytes() != len_bytes {
-            return Err(reader.damaged("its length"));
-        }
-        let range = reader.sections.checksums.clone();
-        let mut table = vec![0; (range.end - range.start) as usize];
-        reader.file.read_exact_at(&mut table, range.start).map_err(unreadable)?;
-        if table_checksum(MAGIC, &reader.header.owner, &table) != reader.header.table_checksum {
-            return Err(reader.damaged("the list of checksums"));
-        }
-        reader.checksums = table;
-        Ok(reader)
+fn open_file(path: &Path) -> Result<(GraphFileHeader, Sections, Arc<CheckedMap>)> {
+    let file = File::open(path).map_err(|error| Error::io("open", path, error))?;
+    let unreadable = |error| Error::io("read", path, error);
+    let len_bytes = file.metadata().map_err(unreadable)?.len();
+    let mut start = vec![0; len_bytes.min(PAGE_LEN_MAX_BYTES) as usize];
+    file.read_exact_at(&mut start, 0).map_err(unreadable)?;
+    let refuse = |error| undecodable(path, error);
+    let header = GraphFileHeader::decode(&start).map_err(refuse)?;
+    let sections = header.sections().map_err(refuse)?;
+    let paged = PagedFile {
+        magic: MAGIC,
+        owner: header.owner,
+        page_len_bytes: header.page_len_bytes,
+        table: sections.checksums.clone(),
+        table_checksum: header.table_checksum,
+        remedy: REMEDY,
+    };
+    if sections.file_len_bytes() != len_bytes {
+        return Err(paged.damaged(path, "its length is not what its header says"));
     }
-
-    /// Reads a section.
-    fn read(&self, range: &std::ops::Range<u64>) -> Result<Vec<u8>> {
-        let mut bytes = vec![0; (range.end - range.start) as usize];
-        self.read_into(range.start, &mut bytes)?;
-        Ok(bytes)
-    }
-
-    /// Reads from the beginning of a section, and checks all pages that are read.
-    fn read_into(&self, start: u64, bytes: &mut [u8]) -> Result<()> {
-        let page_len = self.header.page_len_bytes as usize;
-        let mut pages = vec![0; READ_LEN_BYTES];
-        for (part, bytes) in (0..).zip(bytes.chunks_mut(READ_LEN_BYTES)) {
-            let offset = start + part * READ_LEN_BYTES as u64;
-            let pages = &mut pages[..bytes.len().next_multiple_of(page_len)];
-            self.file
-                .read_exact_at(pages, offset)
-                .map_err(|error| Error::io("read", &self.path, error))?;
-            for (index, page) in (offset / page_len as u64..).zip(pages.chunks(page_len)) {
-                self.check(index, page)?;
-            }
-            bytes.copy_from_slice(&pages[..bytes.len()]);
-        }
-        Ok(())
-    }
-
-    fn check(&self, page_index: u64, page: &[u8]) -> Result<()> {
-        let (checksums, _) = self.checksums.as_chunks::<CHECKSUM_LEN_BYTES>();
-        let expected =
-            checksums.get(page_index as usize - 1).map(|bytes| u64::from_le_bytes(*bytes));
-        if Some(page_checksum(MAGIC, &self.header.owner, page_index, page)) == expected {
-            return Ok(());
-        }
-        let at = page_index * self.header.page_len_bytes;
-        Err(self.damaged(&format!("the page at byte {at}")))
-    }
-
-    fn damaged(&self, what: &str) -> Error {
-        let path = self.path.display();
-        Error::new(ErrorKind::Corrupt, format!("{path} is damaged: {what} is wrong"))
-            .with_remedy("remove it, so that it is made anew")
-    }
+    let map = CheckedMap::open(file, path, paged, MapUse::Whole)?;
+    Ok((header, sections, Arc::new(map)))
 }
 
 fn undecodable(path: &Path, error: FormatError) -> Error {
@@ -201,12 +252,12 @@ fn undecodable(path: &Path, error: FormatError) -> Error {
         FormatError::UnsupportedVersion { .. } => {
             (ErrorKind::Unsupported, "is of a later version", "use the newer op-dbus, or remove it")
         }
-        _ => (ErrorKind::Corrupt, "is no graph, or damaged", "remove it, so that it is made anew"),
+        _ => (ErrorKind::Corrupt, "is no graph, or damaged", REMEDY),
     };
     Error::new(kind, format!("{} {context}", path.display())).with_source(error).with_remedy(remedy)
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+fn with_suffix(path: &Path, suffix: &str) -> std::path::PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
@@ -220,7 +271,7 @@ mod tests {
 
     use super::*;
     use crate::distance::tests::Random;
-    use crate::index::{GraphSearch, Profile};
+    use crate::index::{DenseVectors, GraphFilter, GraphSearch, Neighbour, Profile, SearchOptions};
 
     const OWNER: [u8; 16] = [3; 16];
 
@@ -228,6 +279,13 @@ mod tests {
         let options = GraphOptions { metric: Metric::Cosine, profile, seed: 1 };
         let (dimensions, one) = (NonZero::new(16).unwrap(), NonZero::<usize>::MIN);
         GraphIndex::build(vectors, dimensions, options, one, &mut |_| Ok(())).unwrap()
+    }
+
+    fn ask(graph: &GraphIndex, vectors: &[f32]) -> Result<Vec<Neighbour>> {
+        let mut search = GraphSearch::default();
+        let options = SearchOptions { limit: 10, effort: 60, filter: GraphFilter::All };
+        let dense = DenseVectors::new(vectors, 16);
+        Ok(graph.search(&mut search, &vectors[..16], &options, &dense)?.to_vec())
     }
 
     #[test]
@@ -239,16 +297,23 @@ mod tests {
             let graph = graph(&vectors, profile);
             graph.save(&path, OWNER).unwrap();
             let read = GraphIndex::open(&path, OWNER).unwrap();
-            assert!(read.row_bytes() == graph.row_bytes() && read.hub_ids() == graph.hub_ids());
-            let ask = |graph: &GraphIndex| {
-                let mut search = GraphSearch::default();
-                graph.search(&mut search, &vectors[..16], (10, 20), &vectors).unwrap().to_vec()
-            };
+            assert!(read.row_bytes() == graph.row_bytes());
+            let ask = |graph: &GraphIndex| ask(graph, &vectors).unwrap();
             assert_eq!(ask(&read), ask(&graph));
         }
         let error = GraphIndex::open(&path, [4; 16]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        let keys = |id: u32| vec![b'k'; id as usize % 3 + 1];
+        let content = GraphContent { owner: OWNER, sequence: 77 };
+        let graph = graph(&vectors, Profile::Speed);
+        graph.save_with_keys(&path, content, Some(&keys)).unwrap();
+        let (read, sequence, found) = GraphIndex::open_with_keys(&path, OWNER).unwrap();
+        let found = found.unwrap();
+        assert_eq!(sequence, 77);
+        assert!((0..300).all(|id| found.get(id).unwrap() == keys(id)));
+        assert_eq!(found.get(300).unwrap_err().kind(), ErrorKind::Corrupt);
+        assert_eq!(ask(&read, &vectors).unwrap(), ask(&graph, &vectors).unwrap());
     }
 
     #[test]
@@ -264,7 +329,9 @@ mod tests {
             let mut damaged = bytes.clone();
             damaged[at] ^= 0x10;
             fs::write(&path, &damaged).unwrap();
-            let error = GraphIndex::open(&path, OWNER).unwrap_err();
+            let asked = GraphIndex::open(&path, OWNER)
+                .and_then(|mut graph| ask(&graph, &vectors).and_then(|_| graph.detach()));
+            let error = asked.unwrap_err();
             let is_told = matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported);
             assert!(is_told && error.remedy().is_some(), "{at}: {error:?}");
         }

@@ -5,7 +5,6 @@
 //! |---|---|
 //! | [`file`] | one arena file: search in the map, read in order, check every page |
 //! | [`write`](mod@write) | making one |
-//! | [`pages`] | writing in pages |
 //! | [`graph_file`] | one file of a graph index, which is not in the manifest |
 //! | this | which file counts for vectors of which length; replacing one; sorting out at open |
 //!
@@ -22,7 +21,6 @@
 
 mod file;
 mod graph_file;
-mod pages;
 mod write;
 
 use std::collections::BTreeMap;

@@ -11,9 +11,9 @@ use op_dbus_formats::arena_file::{ArenaFileHeader, ENTRY_LEN_BYTES, Entry, MAGIC
 use op_dbus_formats::header::checksum;
 use op_dbus_formats::manifest::ManifestFile;
 
-use super::pages::PageWriter;
 use super::unwritable;
 use crate::error::{Error, ErrorKind, Result};
+use crate::pages::PageWriter;
 
 /// What an arena file is to say of all its rows.
 #[derive(Clone, Copy, Debug)]

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use op_dbus_benches::search::{self, IndexRow, Matrix, Questions, SearchBenchmark, SearchRow};
 use op_dbus_engine::{ErrorKind, GraphOptions};
+use op_dbus_formats::embedding::check_finite;
 
 use crate::args::{Search, Truth};
 use crate::error::{Error, Result};
@@ -24,14 +25,19 @@ pub(super) fn run(output: &Output, arguments: &Search) -> Result<Exit> {
     let (Some(base), Some(directory)) = (&arguments.base, &arguments.index) else {
         unreachable!("clap asks for both")
     };
-    let base = read_npy(base)?;
+    let base_path = base;
+    let base = read_npy(base_path)?;
     let queries = arguments.queries.as_deref().map(read_npy).transpose()?;
     let truth = match &queries {
         Some(queries) => read_truth(arguments, &base, queries)?,
         None => None,
     };
     fs::create_dir_all(directory).map_err(|error| Error::io("make", directory, error))?;
-    let Some(benchmark) = prepare(arguments, &base, &directory.join(GRAPH_FILE))? else {
+    let graph_path = directory.join(GRAPH_FILE);
+    if !graph_path.exists() {
+        check_numbers(base_path, &base)?;
+    }
+    let Some(benchmark) = prepare(arguments, &base, &graph_path)? else {
         return Ok(Exit::Interrupted);
     };
     output.answer(benchmark.index_row(), |out| render_index(out, benchmark.index_row()))?;
@@ -60,6 +66,14 @@ pub(super) fn run(output: &Output, arguments: &Search) -> Result<Exit> {
         }
     }
     Ok(Exit::Success)
+}
+
+/// What is mapped was not looked at yet.
+fn check_numbers(path: &Path, base: &Matrix) -> Result<()> {
+    for (row, vector) in base.rows().enumerate() {
+        check_finite(vector).map_err(|error| Error::input(path, &format!("row {row}: {error}")))?;
+    }
+    Ok(())
 }
 
 /// `None` if the user has ended it.

@@ -1,18 +1,20 @@
-//! Insertion, many vectors at a time.
+//! Linking vertices, many at a time.
 //!
 //! All vectors of a batch look for neighbours in the graph as it was before; then they are linked
-//! from those. What a batch does depends neither on the number of threads nor on their order.
+//! from those. What a batch does depends neither on the number of threads nor on their order. What
+//! to do is found out without changing anything, so that searches go on meanwhile.
 
 use std::num::NonZero;
 
 use op_dbus_formats::graph_file::DEGREE_MAX;
 
+use super::filter::GraphFilter;
 use super::hub::Hub;
 use super::quantize::{Quantized, write_signs};
-use super::rows::{NO_LINK, Rows};
-use super::search::{Effort, Near, Scratch};
+use super::rows::{APART, LIVE, NO_LINK, Rows};
 use super::select::select;
 use super::sequence::Sequence;
+use super::traverse::{Effort, Near, Scratch};
 use super::{GraphIndex, HUB_COUNT, HUB_PARTS};
 use crate::error::Result;
 
@@ -20,7 +22,9 @@ use crate::error::Result;
 const BATCH_PARTS: usize = 50;
 const BATCH_MIN: usize = 32;
 /// What is looked at to find the neighbours of a vertex.
-const BUILD_EFFORT: Effort = Effort { width: 100, kept: 150 };
+const BUILD_EFFORT: Effort = Effort { width: 200, kept: 210, expanded_max: usize::MAX };
+/// Among so many of what was found they are chosen: more cost more than they bring.
+const CHOSEN_AMONG: usize = 120;
 
 /// A link to be made: from a vertex to a new one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,56 +33,68 @@ struct Backlink {
     to: u32,
 }
 
+/// Which links vertices are to have.
+pub(crate) struct Plan {
+    pub(super) links: Vec<(u32, Vec<u32>)>,
+}
+
 impl GraphIndex {
-    /// Writes the vectors, and links them in an order of its own.
-    pub(super) fn insert_all(
+    /// Links all vectors, which are written, in an order of its own.
+    pub(super) fn link_all(
         &mut self,
-        vectors: &[f32],
         threads: NonZero<usize>,
         progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<()> {
-        self.set_vertices(vectors);
-        let count = self.len();
-        let mut ids: Vec<u32> = (0..count as u32).collect();
+        let is_linked = |id: &u32| self.rows.header(*id).state == LIVE;
+        let mut ids: Vec<u32> = (0..self.rows.len() as u32).filter(is_linked).collect();
         // What comes together is often near, and a batch does not see itself.
         shuffle(&mut ids, self.options.seed);
-        let (mut linked_count, mut hub_of_count) = (0, 0);
-        while linked_count < count {
-            progress(linked_count)?;
-            if linked_count >= 2 * hub_of_count {
-                self.renew_hub(&ids[..linked_count])?;
-                hub_of_count = linked_count;
+        while self.linked_count < ids.len() {
+            progress(self.linked_count)?;
+            let rest = &ids[self.linked_count..];
+            let batch = &rest[..rest.len().min(self.batch_len())];
+            self.apply(&self.plan(batch, threads));
+            self.linked_count += batch.len();
+            if self.linked_count >= 2 * self.hub_of_count {
+                self.renew_hub(&ids[..self.linked_count])?;
             }
-            let batch = (linked_count / BATCH_PARTS).max(BATCH_MIN).min(count - linked_count);
-            self.link(&ids[linked_count..linked_count + batch], linked_count, threads);
-            linked_count += batch;
         }
         self.renew_hub(&ids)?;
-        progress(count)
+        progress(self.len())
     }
 
-    /// Chooses where searches begin among the vertices that are linked.
-    fn renew_hub(&mut self, linked: &[u32]) -> Result<()> {
+    /// How many may be linked at once.
+    pub(crate) fn batch_len(&self) -> usize {
+        (self.linked_count / BATCH_PARTS).max(BATCH_MIN)
+    }
+
+    /// Chooses where searches begin: the first of these, whose order means nothing.
+    pub(super) fn renew_hub(&mut self, linked: &[u32]) -> Result<()> {
         let count = HUB_COUNT.min(linked.len().div_ceil(HUB_PARTS));
-        // They are in an order that means nothing.
         self.hub = Hub::of(&self.rows, &linked[..count])?;
+        self.hub_of_count = linked.len();
         Ok(())
     }
 
-    fn set_vertices(&mut self, vectors: &[f32]) {
+    /// Writes vectors into rows. Those without direction are found apart.
+    pub(super) fn set_vertices(&mut self, ids: &[u32], vectors: &[f32]) {
         let (mut placed, mut quantized) = (Vec::new(), Quantized::default());
-        for (id, vector) in (0..).zip(vectors.chunks_exact(self.space.dimensions)) {
+        for (id, vector) in ids.iter().zip(vectors.chunks_exact(self.space.dimensions)) {
             self.space.place(vector, &mut placed);
             placed.resize(self.rows.shape().padded, 0.0);
             self.rotation.rotate(&mut placed);
             quantized.set(&placed);
-            self.rows.set_vertex(id, &quantized.bytes, quantized.header);
+            self.rows.set_vertex(*id, &quantized.bytes, quantized.header);
+            if self.space.is_nowhere(vector) {
+                self.rows.set_state(*id, APART);
+                self.apart.push(*id);
+            }
         }
     }
 
-    /// Links vertices with those `linked_count` that are linked.
-    fn link(&mut self, ids: &[u32], linked_count: usize, threads: NonZero<usize>) {
-        let chosen: Vec<Vec<u32>> = if linked_count == 0 {
+    /// Finds out how to link vertices that are not linked yet with those that are.
+    pub(crate) fn plan(&self, ids: &[u32], threads: NonZero<usize>) -> Plan {
+        let chosen: Vec<Vec<u32>> = if self.linked_count == 0 {
             (0..ids.len()).map(|index| self.choose_among(ids[index], &ids[..index])).collect()
         } else {
             let choose = |id: &u32, scratch: &mut Scratch| self.choose(*id, scratch);
@@ -87,46 +103,57 @@ impl GraphIndex {
         let mut backlinks = Vec::new();
         for (id, chosen) in ids.iter().zip(&chosen) {
             backlinks.extend(chosen.iter().map(|from| Backlink { from: *from, to: *id }));
-            write_links(&mut self.rows, *id, chosen);
         }
         backlinks.sort_unstable();
+        let mut links: Vec<(u32, Vec<u32>)> = ids.iter().copied().zip(chosen).collect();
+        // The first of a graph are linked among themselves: what they are to have counts.
+        let planned = if self.linked_count == 0 { links.clone() } else { Vec::new() };
         let groups: Vec<&[Backlink]> = backlinks.chunk_by(|a, b| a.from == b.from).collect();
-        let changed = in_parts(&groups, threads, |group, _| self.relink(group));
-        for (group, links) in groups.iter().zip(changed) {
-            if let Some(links) = links {
-                write_links(&mut self.rows, group[0].from, &links);
+        let changed = in_parts(&groups, threads, |group, _| {
+            let before = planned.iter().find(|(id, _)| *id == group[0].from);
+            let before = before.map_or(self.rows.links(group[0].from), |(_, links)| links);
+            self.relink(before, group)
+        });
+        for (group, changed) in groups.iter().zip(changed) {
+            if let Some(changed) = changed {
+                links.push((group[0].from, changed));
             }
+        }
+        Plan { links }
+    }
+
+    /// Does what was found out.
+    pub(crate) fn apply(&mut self, plan: &Plan) {
+        for (id, links) in &plan.links {
+            write_links(&mut self.rows, *id, links);
         }
     }
 
     /// Chooses neighbours for a vertex among these.
-    fn choose_among(&self, id: u32, others: &[u32]) -> Vec<u32> {
+    pub(super) fn choose_among(&self, id: u32, others: &[u32]) -> Vec<u32> {
         let mut candidates: Vec<Near> = self.nearnesses(id, others).collect();
         candidates.sort_unstable_by(Near::order);
         select(&self.rows, &candidates)
     }
 
     /// How near vertices are to one.
-    fn nearnesses(&self, id: u32, others: &[u32]) -> impl Iterator<Item = Near> {
+    pub(super) fn nearnesses(&self, id: u32, others: &[u32]) -> impl Iterator<Item = Near> {
         let vertex = self.rows.vertex(id);
         let distance = move |other: u32| vertex.distance(&self.rows.vertex(other));
         others.iter().map(move |other| Near { distance: distance(*other), id: *other })
     }
 
-    /// Chooses neighbours for a vertex among those that it has and those that a search finds.
+    /// Chooses neighbours for a vertex among those that a search finds.
     fn choose(&self, id: u32, scratch: &mut Scratch) -> Vec<u32> {
         self.prepare_vertex(id, scratch);
-        scratch.search(&self.rows, &self.hub, BUILD_EFFORT);
-        scratch.found.extend(self.nearnesses(id, self.rows.links(id)));
-        scratch.found.retain(|near| near.id != id);
+        scratch.search(&self.rows, &self.hub, BUILD_EFFORT, &GraphFilter::All);
         scratch.found.sort_unstable_by(Near::order);
-        scratch.found.dedup_by_key(|near| near.id);
-        scratch.found.truncate(BUILD_EFFORT.kept);
+        scratch.found.truncate(CHOSEN_AMONG);
         select(&self.rows, &scratch.found)
     }
 
     /// Makes a query of a vertex.
-    fn prepare_vertex(&self, id: u32, scratch: &mut Scratch) {
+    pub(super) fn prepare_vertex(&self, id: u32, scratch: &mut Scratch) {
         let vertex = self.rows.vertex(id);
         let scale = vertex.header.scale;
         scratch.query.rotated.clear();
@@ -134,10 +161,39 @@ impl GraphIndex {
         scratch.query.prepare_rotated();
     }
 
+    /// Which of a vertex's links it can best do without, now that the last has come: one that the new
+    /// one stands before, or the new one; else the farthest. To choose among all again would find
+    /// hardly better ones, and cost ten times as much.
+    fn least_needed(&self, from: u32, links: &[u32]) -> usize {
+        let last = links.len() - 1;
+        let (vertex, new) = (self.rows.vertex(from), self.rows.vertex(links[last]));
+        let to_new = vertex.distance(&new);
+        // How much farther the vertex is than what stands before.
+        let mut occlusion_of_new = 0.0_f32;
+        let mut most_occluded = (0.0_f32, last);
+        let mut farthest = (to_new, last);
+        for (slot, link) in links[..last].iter().enumerate() {
+            let other = self.rows.vertex(*link);
+            let distance = vertex.distance(&other);
+            let between = new.distance(&other).max(f32::MIN_POSITIVE);
+            if distance > farthest.0 {
+                farthest = (distance, slot);
+            }
+            if distance < to_new {
+                occlusion_of_new = occlusion_of_new.max(to_new / between);
+            } else if distance / between > most_occluded.0 {
+                most_occluded = (distance / between, slot);
+            }
+        }
+        if occlusion_of_new >= most_occluded.0 {
+            most_occluded = (occlusion_of_new, last);
+        }
+        if most_occluded.0 > 1.0 { most_occluded.1 } else { farthest.1 }
+    }
+
     /// The links of a vertex with new ones among them; `None` if they stay as they are.
-    fn relink(&self, backlinks: &[Backlink]) -> Option<Vec<u32>> {
+    fn relink(&self, links: &[u32], backlinks: &[Backlink]) -> Option<Vec<u32>> {
         let from = backlinks[0].from;
-        let links = self.rows.links(from);
         let new: Vec<u32> =
             backlinks.iter().map(|link| link.to).filter(|to| !links.contains(to)).collect();
         if new.is_empty() {
@@ -145,10 +201,20 @@ impl GraphIndex {
         }
         let mut all = links.to_vec();
         all.extend(new);
-        if all.len() <= self.rows.shape().degree {
+        all.iter().for_each(|id| self.rows.prefetch_vertex(*id));
+        all.retain(|id| self.rows.header(*id).state == LIVE);
+        let limit = self.rows.shape().degree;
+        if all.len() <= limit {
             return Some(all);
         }
-        all.iter().for_each(|id| self.rows.prefetch_vertex(*id));
+        if all.len() == limit + 1 {
+            let out = self.least_needed(from, &all);
+            if out == limit {
+                return None;
+            }
+            all.swap_remove(out);
+            return Some(all);
+        }
         Some(self.choose_among(from, &all))
     }
 }
@@ -181,7 +247,7 @@ fn write_links(rows: &mut Rows, id: u32, links: &[u32]) {
     neighbourhood.header.links_count = links.len() as u16;
 }
 
-fn shuffle(ids: &mut [u32], seed: u64) {
+pub(super) fn shuffle(ids: &mut [u32], seed: u64) {
     let mut random = Sequence::new(seed);
     for end in (1..ids.len()).rev() {
         ids.swap(end, (random.next() % (end as u64 + 1)) as usize);
@@ -189,7 +255,7 @@ fn shuffle(ids: &mut [u32], seed: u64) {
 }
 
 /// Does work on items on several threads, and returns what came out in their order.
-fn in_parts<I: Sync, T: Send>(
+pub(super) fn in_parts<I: Sync, T: Send>(
     items: &[I],
     threads: NonZero<usize>,
     work: impl Fn(&I, &mut Scratch) -> T + Sync,

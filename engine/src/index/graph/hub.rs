@@ -6,7 +6,7 @@
 use super::quantize::{Quantized, write_signs};
 use super::query::PreparedQuery;
 use super::rows::{NO_LINK, Rows, Shape};
-use super::search::Near;
+use super::traverse::Near;
 use crate::distance::quantized::{BLOCK_COUNT, kernels};
 use crate::error::Result;
 
@@ -22,6 +22,9 @@ impl Hub {
         let center = Quantized::zero(padded);
         hub.set_vertex(0, &center.bytes, center.header);
         for (slot, id) in ids.iter().enumerate() {
+            if !rows.is_ready(*id) {
+                rows.failure()?;
+            }
             let other = Quantized::of(rows.vertex(*id));
             let mut neighbourhood = hub.neighbourhood(0);
             neighbourhood.links[slot] = *id;
@@ -44,7 +47,9 @@ impl Hub {
     pub(super) fn nearest(&self, query: &PreparedQuery) -> Option<Near> {
         let base = query.quantized.header.norm_squared;
         let mut distances = [0.0; BLOCK_COUNT];
-        let mut nearest: Option<Near> = None;
+        // One that is too far for the numbers of estimates is better than none.
+        let first = self.ids().first();
+        let mut nearest = first.map(|id| Near { distance: f32::MAX, id: *id });
         for block in 0..self.ids().len().div_ceil(BLOCK_COUNT) {
             let block = self.rows.block(0, block);
             let line = query.line(base, block.add, block.multiply);

@@ -9,46 +9,61 @@
 //! |---|---|
 //! | `space` | all metrics as one |
 //! | `rotation`, `quantize` | vectors to bytes and signs |
-//! | `rows` | vertices in memory |
-//! | `query`, `pool`, `hub`, `search` | a search |
-//! | `select`, `build` | which vertices become neighbours |
+//! | `rows`, `storage` | vertices in memory or in the map of a file |
+//! | `query`, `pool`, `hub`, `traverse` | going from vertex to vertex |
+//! | `scan` | comparing all, and proving which are nearest |
+//! | `search`, `filter`, `full` | what is asked, and how it is answered |
+//! | `select`, `build`, `update` | which vertices become neighbours, at first and later |
+//! | `calibrate` | which effort finds how much |
 //!
 //! Invariants: a graph and its answers depend on the vectors, their order, the options and the
 //! query, and on the processor's instructions, which round in their own ways; not on threads. Links
-//! lead to vertices that there are.
+//! lead to rows that there are, and never to vacant ones.
 //!
 //! Deliberately lacking: keys, full vectors, files (see `segment::graph_file`).
 //!
 //! Source: Gou et al., "SymphonyQG", SIGMOD 2025, whose vertices hold full vectors.
 
 mod build;
+mod calibrate;
+mod filter;
+mod full;
 mod hub;
 mod pool;
 mod quantize;
 mod query;
 mod rotation;
 mod rows;
+mod scan;
 mod search;
 mod select;
 mod sequence;
 mod space;
+mod storage;
 #[cfg(test)]
 mod tests;
+mod traverse;
+mod update;
 
 use std::num::NonZero;
+use std::sync::Arc;
 
 use op_dbus_formats::collection::Metric;
 use op_dbus_formats::embedding::check_finite;
 pub use op_dbus_formats::graph_file::Profile;
-use op_dbus_formats::graph_file::VERTICES_MAX;
+use op_dbus_formats::graph_file::{CALIBRATED_EFFORTS, VERTICES_MAX};
 
+pub use filter::{GraphFilter, VertexSet};
+pub use full::{DenseVectors, FullVectors};
 use hub::Hub;
 use rotation::Rotation;
 use rows::{Rows, Shape};
-pub use search::{GraphSearch, Neighbour, SearchCounts};
+pub use search::{GraphSearch, Neighbour, SearchCounts, SearchOptions, SearchPlan};
 use space::Space;
+use storage::MappedRows;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::pages::CheckedMap;
 
 /// Neighbours of a vertex at most: one block of signs.
 const DEGREE: usize = 32;
@@ -75,7 +90,22 @@ pub struct GraphIndex {
     rotation: Rotation,
     rows: Rows,
     hub: Hub,
+    /// Vertices there were when the hub was chosen.
+    hub_of_count: usize,
+    /// Vectors that can be found.
+    live_count: usize,
+    /// Vertices that are linked, removed ones among them.
+    linked_count: usize,
+    removed_count: usize,
+    /// Rows to be used again.
+    vacant: Vec<u32>,
+    /// Vectors that no link leads to, as they have no direction.
+    apart: Vec<u32>,
+    calibration: Calibration,
 }
+
+/// Recall with each of [`CALIBRATED_EFFORTS`], in parts of 65,535; 0 where it is not known.
+type Calibration = [u16; CALIBRATED_EFFORTS.len()];
 
 /// What a file of a graph holds beside its rows.
 pub(crate) struct GraphParts {
@@ -85,7 +115,11 @@ pub(crate) struct GraphParts {
     pub(crate) unit: f32,
     pub(crate) norm_max: f32,
     pub(crate) degree: usize,
-    pub(crate) vertices_count: usize,
+    pub(crate) rows_count: usize,
+    pub(crate) live_count: usize,
+    pub(crate) hub_ids: Vec<u32>,
+    pub(crate) apart: Vec<u32>,
+    pub(crate) calibration: Calibration,
 }
 
 impl GraphIndex {
@@ -108,21 +142,59 @@ impl GraphIndex {
         progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<Self> {
         check_vectors(vectors, dimensions.get())?;
+        let count = vectors.len() / dimensions;
         let space = Space::of(vectors, dimensions.get(), options.metric);
         let has_signs = options.profile == Profile::Speed;
         let shape = Shape::new(space.inner_dimensions(), DEGREE, has_signs);
         let rotation = Rotation::new(shape.padded, options.seed);
-        let rows = Rows::new(shape, vectors.len() / dimensions)?;
+        let rows = Rows::new(shape, count)?;
         let hub = Hub::of(&rows, &[])?;
-        let mut index = Self { options, space, rotation, rows, hub };
-        index.insert_all(vectors, threads, progress)?;
+        let mut index = Self::of(options, space, rotation, (rows, hub));
+        index.live_count = count;
+        let ids: Vec<u32> = (0..count as u32).collect();
+        index.set_vertices(&ids, vectors);
+        index.link_all(threads, progress)?;
+        index.calibrate(threads);
         Ok(index)
     }
 
-    /// Number of vectors.
+    fn of(
+        options: GraphOptions,
+        space: Space,
+        rotation: Rotation,
+        (rows, hub): (Rows, Hub),
+    ) -> Self {
+        Self {
+            options,
+            space,
+            rotation,
+            rows,
+            hub,
+            hub_of_count: 0,
+            live_count: 0,
+            linked_count: 0,
+            removed_count: 0,
+            vacant: Vec::new(),
+            apart: Vec::new(),
+            calibration: Calibration::default(),
+        }
+    }
+
+    /// Number of vectors that can be found.
     #[must_use]
-    #[expect(clippy::len_without_is_empty, reason = "there is no empty one")]
     pub fn len(&self) -> usize {
+        self.live_count
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.live_count == 0
+    }
+
+    /// One more than the greatest number that a vector has or had.
+    #[must_use]
+    pub fn rows_count(&self) -> usize {
         self.rows.len()
     }
 
@@ -153,13 +225,12 @@ impl GraphIndex {
             unit: self.space.unit,
             norm_max: self.space.norm_max,
             degree: self.rows.shape().degree,
-            vertices_count: self.rows.len(),
+            rows_count: self.rows.len(),
+            live_count: self.live_count,
+            hub_ids: self.hub.ids().to_vec(),
+            apart: self.apart.clone(),
+            calibration: self.calibration,
         }
-    }
-
-    /// The vertices that searches begin at.
-    pub(crate) fn hub_ids(&self) -> &[u32] {
-        self.hub.ids()
     }
 
     /// All rows, one behind the other.
@@ -167,28 +238,35 @@ impl GraphIndex {
         self.rows.as_bytes()
     }
 
-    /// Puts a graph together again; `fill` writes the rows.
+    /// Puts a graph together again whose rows lie at this place in a file. They stay there until
+    /// they are changed.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] if rows or hub do not belong to such a graph; what `fill` returns.
-    pub(crate) fn from_parts(
+    /// [`ErrorKind::Corrupt`] if what is looked at does not belong to such a graph.
+    pub(crate) fn from_file(
         parts: GraphParts,
-        hub_ids: &[u32],
-        fill: impl FnOnce(&mut [u8]) -> Result<()>,
+        map: Arc<CheckedMap>,
+        rows_start: usize,
     ) -> Result<Self> {
         let GraphParts { dimensions, options, center, unit, norm_max, .. } = parts;
         let space = Space { metric: options.metric, dimensions, center, unit, norm_max };
         let has_signs = options.profile == Profile::Speed;
         let shape = Shape::new(space.inner_dimensions(), parts.degree, has_signs);
-        let mut rows = Rows::new(shape, parts.vertices_count)?;
-        fill(rows.as_bytes_mut())?;
-        rows.check()?;
-        if hub_ids.iter().any(|id| *id as usize >= rows.len()) {
-            return Err(Error::new(ErrorKind::Corrupt, "the hub leads to no vertex"));
+        let rows_end = rows_start + parts.rows_count * shape.stride_bytes();
+        let mapped = MappedRows::new(map, rows_start..rows_end, shape.stride_bytes());
+        let rows = Rows::mapped(shape, parts.rows_count, mapped);
+        if parts.hub_ids.iter().chain(&parts.apart).any(|id| *id as usize >= rows.len()) {
+            return Err(Error::new(ErrorKind::Corrupt, "a list of vertices leads to none"));
         }
         let rotation = Rotation::new(shape.padded, options.seed);
-        let hub = Hub::of(&rows, hub_ids)?;
-        Ok(Self { options, space, rotation, rows, hub })
+        let hub = Hub::of(&rows, &parts.hub_ids)?;
+        let mut index = Self::of(options, space, rotation, (rows, hub));
+        index.live_count = parts.live_count;
+        index.hub_of_count = parts.live_count;
+        index.linked_count = parts.rows_count;
+        index.apart = parts.apart;
+        index.calibration = parts.calibration;
+        Ok(index)
     }
 }
 

@@ -1,85 +1,148 @@
 //! The candidates of one search, nearest first, and the vertices it has seen.
 
-/// A number of a vertex has no more than 31 bits, so that one is left to mark it.
-const EXPANDED: u64 = 1 << 31;
+/// Whether its neighbours were looked at.
+const EXPANDED: u64 = 1;
+/// Whether it may be in the answer.
+const PASSING: u64 = 1 << 1;
+const ID_SHIFT: u32 = 2;
+const DISTANCE_SHIFT: u32 = 33;
+
+/// A candidate.
+///
+/// It is one number, by which candidates are in order: the bits of the distance, which order like
+/// the distance as it is not negative, the vertex, whose number has no more than 31 bits, and what
+/// is known of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Entry(u64);
+
+impl Entry {
+    #[inline]
+    pub(super) fn new(distance: f32, id: u32, is_passing: bool) -> Self {
+        let distance = u64::from(distance.max(0.0).to_bits()) << DISTANCE_SHIFT;
+        Self(distance | u64::from(id) << ID_SHIFT | if is_passing { PASSING } else { 0 })
+    }
+
+    #[inline]
+    pub(super) fn id(self) -> u32 {
+        (self.0 >> ID_SHIFT & 0x7FFF_FFFF) as u32
+    }
+
+    #[inline]
+    fn distance(self) -> f32 {
+        f32::from_bits((self.0 >> DISTANCE_SHIFT) as u32)
+    }
+
+    #[inline]
+    pub(super) fn is_expanded(self) -> bool {
+        self.0 & EXPANDED != 0
+    }
+
+    #[inline]
+    pub(super) fn is_passing(self) -> bool {
+        self.0 & PASSING != 0
+    }
+}
 
 /// The nearest candidates so far, at most a fixed number of them.
-///
-/// A candidate is one number, by which they are in order: the bits of its distance, which order like
-/// the distance as it is not negative, and then the vertex and whether it was expanded.
 #[derive(Default)]
 pub(super) struct Pool {
-    entries: Vec<u64>,
+    entries: Vec<Entry>,
     limit: usize,
     /// All before were expanded.
     cursor: usize,
+    /// So many of those pass. Counted only where not all do.
+    passing_count: usize,
 }
 
 impl Pool {
     pub(super) fn reset(&mut self, limit: usize) {
         self.entries.clear();
         self.entries.reserve(limit);
-        (self.limit, self.cursor) = (limit, 0);
+        (self.limit, self.cursor, self.passing_count) = (limit, 0, 0);
     }
 
     /// What is as far or farther does not get in.
     #[inline]
     pub(super) fn bound(&self) -> f32 {
         match self.entries.last() {
-            Some(last) if self.entries.len() == self.limit => distance_of(*last),
+            Some(last) if self.entries.len() == self.limit => last.distance(),
             _ => f32::INFINITY,
         }
     }
 
-    /// Takes a candidate that is not in it; returns one that had no room any more, if it was not
+    /// Takes candidates that are not in it; tells of those that have no room, if they were not
     /// expanded.
     #[inline]
-    pub(super) fn insert(&mut self, distance: f32, id: u32) -> Option<u32> {
-        let entry = u64::from(distance.max(0.0).to_bits()) << 32 | u64::from(id);
-        let place = self.entries.partition_point(|other| *other < entry);
-        let mut last = None;
-        if self.entries.len() == self.limit {
-            if place == self.limit {
-                return Some(id);
+    pub(super) fn insert<const ALL_PASS: bool>(
+        &mut self,
+        new: &mut [Entry],
+        mut leave: impl FnMut(u32),
+    ) {
+        new.sort_unstable();
+        let mut new_len = new.len();
+        for _ in self.limit..self.entries.len() + new_len {
+            let last = match (self.entries.last(), new[..new_len].last()) {
+                (Some(old), Some(new)) if old < new => None,
+                (None, _) => None,
+                _ => self.entries.pop(),
+            };
+            if last.is_none() {
+                new_len -= 1;
+            } else if self.entries.len() < self.cursor {
+                self.cursor = self.entries.len();
+                self.passing_count -= usize::from(!ALL_PASS && last.is_some_and(Entry::is_passing));
             }
-            last = self.entries.pop();
+            let last = last.unwrap_or_else(|| new[new_len]);
+            if !last.is_expanded() {
+                leave(last.id());
+            }
         }
-        self.entries.insert(place, entry);
-        self.cursor = self.cursor.min(place);
-        last.filter(|last| last & EXPANDED == 0).map(id_of)
+        let mut end = self.entries.len();
+        let new = &new[..new_len];
+        let Some(first) = new.first() else { return };
+        self.entries.resize(end + new_len, *first);
+        // From the last: each run between two new ones is moved once.
+        for (before_count, entry) in new.iter().enumerate().rev() {
+            let place = self.entries[..end].partition_point(|other| other < entry);
+            self.entries.copy_within(place..end, place + before_count + 1);
+            self.entries[place + before_count] = *entry;
+            end = place;
+        }
+        if end < self.cursor {
+            if !ALL_PASS {
+                self.passing_count = 0;
+                let before = &self.entries[..end];
+                self.passing_count += before.iter().filter(|entry| entry.is_passing()).count();
+            }
+            self.cursor = end;
+        }
     }
 
-    /// Takes the nearest candidate to expand, of the first `width`.
+    /// Takes the nearest candidate to expand, unless `width` of those that pass are expanded and
+    /// nearer.
     #[inline]
-    pub(super) fn expand_next(&mut self, width: usize) -> Option<u32> {
-        let place = self.next_place(width)?;
-        let entry = self.entries[place];
-        self.entries[place] |= EXPANDED;
-        self.cursor = place + 1;
-        Some(id_of(entry))
+    pub(super) fn expand_next<const ALL_PASS: bool>(&mut self, width: usize) -> Option<u32> {
+        while let Some(entry) = self.entries.get_mut(self.cursor) {
+            let passed_count = if ALL_PASS { self.cursor } else { self.passing_count };
+            let is_expanded = entry.is_expanded();
+            if passed_count >= width {
+                return None;
+            }
+            entry.0 |= EXPANDED;
+            self.cursor += 1;
+            self.passing_count += usize::from(!ALL_PASS && entry.is_passing());
+            if !is_expanded {
+                return Some(entry.id());
+            }
+        }
+        None
     }
 
-    #[inline]
-    fn next_place(&self, width: usize) -> Option<usize> {
-        let end = width.min(self.entries.len());
-        let unexpanded = |place: &usize| self.entries[*place] & EXPANDED == 0;
-        (self.cursor..end).find(unexpanded)
-    }
-
-    /// Those that were not expanded, nearest first.
+    /// Those that pass and were not expanded, nearest first.
     pub(super) fn unexpanded(&self) -> impl Iterator<Item = u32> {
-        self.entries.iter().filter(|entry| **entry & EXPANDED == 0).map(|entry| id_of(*entry))
+        let wanted = |entry: &&Entry| entry.is_passing() && !entry.is_expanded();
+        self.entries.iter().filter(wanted).map(|entry| entry.id())
     }
-}
-
-#[inline]
-fn distance_of(entry: u64) -> f32 {
-    f32::from_bits((entry >> 32) as u32)
-}
-
-#[inline]
-fn id_of(entry: u64) -> u32 {
-    (entry & (EXPANDED - 1)) as u32
 }
 
 /// Vertices that a search has seen: a bit each.
@@ -119,5 +182,48 @@ impl Seen {
         }
         *seen |= bit;
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::distance::tests::Random;
+
+    /// Whatever comes in whatever batches, what is kept is the nearest, in order, and what leaves is
+    /// the rest.
+    #[test]
+    fn the_nearest_stay() {
+        let mut random = Random(3);
+        let mut pool = Pool::default();
+        for limit in [1, 2, 7, 40] {
+            pool.reset(limit);
+            let (mut all, mut left, mut expanded) = (Vec::new(), Vec::new(), Vec::new());
+            for batch in 0..60_u32 {
+                let count = random.below(9) as u32;
+                let entry = |slot: u32| {
+                    let id = batch * 10 + slot;
+                    (random.below(1000) as f32 / 8.0, id, id.is_multiple_of(3))
+                };
+                let new: Vec<(f32, u32, bool)> = (0..count).map(entry).collect();
+                all.extend(new.iter().map(|new| Entry::new(new.0, new.1, new.2)));
+                let mut new: Vec<Entry> =
+                    new.into_iter().map(|new| Entry::new(new.0, new.1, new.2)).collect();
+                pool.insert::<false>(&mut new, |id| left.push(id));
+                expanded.extend(pool.expand_next::<false>(5));
+                let passing = pool.entries[..pool.cursor].iter().filter(|e| e.is_passing()).count();
+                assert_eq!(pool.passing_count, passing);
+                assert!(pool.entries[..pool.cursor].iter().all(|entry| entry.is_expanded()));
+            }
+            all.sort_unstable();
+            let kept: Vec<u32> = pool.entries.iter().map(|entry| entry.id()).collect();
+            let nearest: Vec<u32> = all.iter().take(limit).map(|entry| entry.id()).collect();
+            assert_eq!(kept, nearest, "of {limit}");
+            let mut rest: Vec<u32> = all.iter().skip(limit).map(|entry| entry.id()).collect();
+            rest.retain(|id| !expanded.contains(id));
+            rest.sort_unstable();
+            left.sort_unstable();
+            assert_eq!(left, rest);
+        }
     }
 }

@@ -15,10 +15,10 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::storage::{MappedRows, Storage};
 use crate::distance::quantized::{BLOCK_COUNT, DIMENSIONS_MULTIPLE};
 use crate::error::{Error, ErrorKind, Result};
 use crate::os::cpu::{CACHE_LINE_BYTES, prefetch};
-use crate::os::memory::GrowingBytes;
 
 /// Where a vertex has fewer neighbours than it may have.
 pub(super) const NO_LINK: u32 = u32::MAX;
@@ -84,8 +84,19 @@ pub(super) struct Header {
     /// The sum of the bytes.
     pub(super) sum: i32,
     pub(super) links_count: u16,
-    pub(super) reserved: u16,
+    /// One of [`LIVE`], [`REMOVED`], [`VACANT`] and [`APART`].
+    pub(super) state: u16,
 }
+
+/// A vector that can be found.
+pub(super) const LIVE: u16 = 0;
+/// One that was removed, whose row still leads on.
+pub(super) const REMOVED: u16 = 1;
+/// None: no link leads here, and the row can be used.
+pub(super) const VACANT: u16 = 2;
+/// A vector without direction, where directions are compared: as near to one query as to another, it
+/// is nowhere.
+pub(super) const APART: u16 = 3;
 
 /// The vector of a vertex, as bytes.
 #[derive(Clone, Copy)]
@@ -117,17 +128,46 @@ pub(super) struct Rows {
     // Of the shape, not to be reckoned again for each row.
     stride_bytes: usize,
     header_at: usize,
-    bytes: GrowingBytes,
+    bytes: Storage,
     len: usize,
 }
 
 impl Rows {
     /// Rows of zeros.
     pub(super) fn new(shape: Shape, len: usize) -> Result<Self> {
+        let stride_bytes = shape.stride_bytes();
+        let bytes = Storage::zeros(len * stride_bytes)?;
+        Ok(Self { shape, stride_bytes, header_at: shape.header_at(), bytes, len })
+    }
+
+    /// Rows of a file.
+    pub(super) fn mapped(shape: Shape, len: usize, rows: MappedRows) -> Self {
         let (stride_bytes, header_at) = (shape.stride_bytes(), shape.header_at());
-        let mut bytes = GrowingBytes::new(len * stride_bytes)?;
-        bytes.grow_to(len * stride_bytes)?;
-        Ok(Self { shape, stride_bytes, header_at, bytes, len })
+        Self { shape, stride_bytes, header_at, bytes: Storage::Mapped(rows), len }
+    }
+
+    /// Whether they can be changed.
+    pub(super) fn is_in_memory(&self) -> bool {
+        matches!(self.bytes, Storage::Memory(_))
+    }
+
+    /// Copies the rows of a file, so that they can be changed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] if the file is damaged.
+    pub(super) fn to_memory(&self) -> Result<Self> {
+        self.check_all()?;
+        let mut copy = Self::new(self.shape, self.len)?;
+        let len_bytes = self.memory_bytes();
+        copy.bytes.bytes_mut()[..len_bytes].copy_from_slice(&self.bytes[..len_bytes]);
+        Ok(copy)
+    }
+
+    /// Adds rows of zeros.
+    pub(super) fn grow_to(&mut self, len: usize) -> Result<()> {
+        self.bytes.grow_to(len * self.stride_bytes)?;
+        self.len = self.len.max(len);
+        Ok(())
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
@@ -139,20 +179,46 @@ impl Rows {
         &self.bytes[..self.len * self.stride_bytes]
     }
 
-    pub(super) fn as_bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[..self.len * self.stride_bytes]
+    /// Whether a row may be read. One in memory always may.
+    #[inline]
+    pub(super) fn is_ready(&self, id: u32) -> bool {
+        match &self.bytes {
+            Storage::Memory(_) => true,
+            Storage::Mapped(rows) => {
+                rows.is_checked(id) || rows.check(id, |part| self.check_rows(part))
+            }
+        }
+    }
+
+    /// What made rows unfit to be read.
+    pub(super) fn failure(&self) -> Result<()> {
+        match &self.bytes {
+            Storage::Mapped(rows) => rows.failure().map_or(Ok(()), Err),
+            Storage::Memory(_) => Ok(()),
+        }
+    }
+
+    /// Sees to it that all rows may be read.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] if one is damaged.
+    pub(super) fn check_all(&self) -> Result<()> {
+        if let Storage::Mapped(rows) = &self.bytes {
+            let mut id = 0;
+            while (id as usize) < self.len && self.is_ready(id) {
+                id = rows.part_of(id).end;
+            }
+        }
+        self.failure()
     }
 
     /// Refuses rows that were not made by a graph.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Corrupt`] names the first.
-    pub(super) fn check(&self) -> Result<()> {
-        for id in 0..self.len as u32 {
+    fn check_rows(&self, ids: std::ops::Range<u32>) -> Result<()> {
+        for id in ids {
             let header = self.header(id);
             let is_vertex = header.scale.is_finite()
                 && header.norm_squared.is_finite()
-                && header.reserved == 0
+                && header.state <= APART
                 && usize::from(header.links_count) <= self.shape.degree;
             if !is_vertex || !self.links(id).iter().all(|link| (*link as usize) < self.len) {
                 return Err(Error::new(ErrorKind::Corrupt, format!("row {id} is no vertex")));
@@ -177,7 +243,7 @@ impl Rows {
 
     fn row_mut(&mut self, id: u32) -> &mut [u8] {
         let stride = self.stride_bytes;
-        &mut self.bytes[id as usize * stride..][..stride]
+        &mut self.bytes.bytes_mut()[id as usize * stride..][..stride]
     }
 
     #[inline]
@@ -221,6 +287,10 @@ impl Rows {
         row[..shape.padded].copy_from_slice(bytes.as_bytes());
         row[shape.header_at()..][..size_of::<Header>()].copy_from_slice(header.as_bytes());
         row[shape.links_at()..shape.add_at()].fill(0xFF);
+    }
+
+    pub(super) fn set_state(&mut self, id: u32, state: u16) {
+        self.neighbourhood(id).header.state = state;
     }
 
     /// The neighbours of a vertex, to be written.

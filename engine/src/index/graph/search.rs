@@ -1,53 +1,28 @@
-//! Traversal: from the hub to ever nearer vertices, by what vertices know of their neighbours.
+//! What is asked of a graph, and how it is answered: by traversal, or by a scan of what may be found.
 
-use std::cmp::Ordering;
-use std::collections::VecDeque;
-
-use op_dbus_formats::collection::Metric;
 use op_dbus_formats::embedding::check_finite;
 
 use super::GraphIndex;
-use super::hub::Hub;
-use super::pool::{Pool, Seen};
-use super::query::PreparedQuery;
-use super::rows::{NO_LINK, Rows};
-use super::space::{Space, norm};
-use crate::distance::kernels as exact_kernels;
-use crate::distance::quantized::{BLOCK_COUNT, kernels};
+use super::filter::GraphFilter;
+use super::full::FullVectors;
+use super::rows::{APART, LIVE};
+use super::space::norm;
+use super::traverse::{Effort, Scratch};
 use crate::error::{Error, ErrorKind, Result};
-use crate::os::cpu::{CACHE_LINE_BYTES, prefetch};
 
-/// Rows that are fetched while one is read. With fewer a search waits for memory; more make it
-/// expand what a nearer candidate would have spared.
-const FETCHED_COUNT: usize = 3;
 /// Candidates that are compared by their bytes beyond those that are expanded.
 const COMPARED_COUNT: usize = 8;
 /// Of those that are nearest by their bytes so many more than asked for are compared in full: bytes
 /// are nearly exact, and six more have found no more of the nearest than two.
 const FULL_COUNT: usize = 2;
-
-/// How much a search does.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Effort {
-    /// Of the nearest candidates so many are expanded.
-    pub(super) width: usize,
-    /// Candidates that are kept, and compared by their bytes in the end.
-    pub(super) kept: usize,
-}
-
-/// A vertex and its squared distance from the query, by its bytes.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Near {
-    pub(super) distance: f32,
-    pub(super) id: u32,
-}
-
-impl Near {
-    /// The nearest first.
-    pub(super) fn order(&self, other: &Self) -> Ordering {
-        self.distance.total_cmp(&other.distance).then(self.id.cmp(&other.id))
-    }
-}
+/// Vectors that are compared by their bytes in the time of an expansion.
+const SCANNED_PER_EXPANDED: usize = 16;
+/// Vectors that a filter is asked about in the time that one is compared.
+const ASKED_PER_SCANNED: usize = 4;
+/// Vectors that a filter is asked about to learn how many pass.
+const SAMPLE_COUNT: usize = 256;
+/// The longest list of candidates of a filtered traversal, beyond which it costs more than it finds.
+const KEPT_MAX: usize = 16 << 10;
 
 /// One vector of an answer.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -64,17 +39,44 @@ pub struct Neighbour {
 pub struct SearchCounts {
     /// Vertices whose neighbours were looked at.
     pub expanded: u64,
-    /// Vectors that were compared by their bytes.
+    /// Vectors that were compared by their bytes on the way.
     pub compared: u64,
+    /// Vectors that were compared by their bytes in scans.
+    pub scanned: u64,
     /// Vectors that were compared in full.
     pub full: u64,
+}
+
+/// What to find.
+#[derive(Clone, Copy, Debug)]
+pub struct SearchOptions<'a> {
+    /// So many at most.
+    pub limit: usize,
+    /// About so many vertices are expanded: the more, the more of the nearest are found.
+    pub effort: usize,
+    /// Among which.
+    pub filter: GraphFilter<'a>,
+}
+
+/// How a search was answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SearchPlan {
+    /// By links.
+    #[default]
+    Traversal,
+    /// By links, on which only some were wanted.
+    FilteredTraversal,
+    /// By comparing all that were wanted, which is exact.
+    Scan,
 }
 
 /// Memory of searches, one after the other, and what they did.
 #[derive(Default)]
 pub struct GraphSearch {
-    scratch: Scratch,
+    pub(super) scratch: Scratch,
+    ids: Vec<u32>,
     nearest: Vec<Neighbour>,
+    plan: SearchPlan,
 }
 
 impl GraphSearch {
@@ -82,6 +84,12 @@ impl GraphSearch {
     #[must_use]
     pub fn counts(&self) -> SearchCounts {
         self.scratch.counts
+    }
+
+    /// How the last search was answered.
+    #[must_use]
+    pub fn plan(&self) -> SearchPlan {
+        self.plan
     }
 }
 
@@ -92,193 +100,197 @@ impl std::fmt::Debug for GraphSearch {
 }
 
 impl GraphIndex {
-    /// Returns vectors near a query, nearest first: the more effort, the more of the nearest.
+    /// Returns vectors near a query, nearest first: the more effort, the more of the nearest. There
+    /// are as many as asked for if so many pass the filter.
     ///
-    /// `vectors` are those that the graph was made of, of which a few more than `limit` are read.
-    /// Among vectors as near as each other, the first comes first.
+    /// `vectors` are those that the graph is of; a few more than the limit are read. Among vectors
+    /// as near as each other, the first comes first.
     ///
-    /// Shapes: `query` is `[dimensions]`, `vectors` is `[len, dimensions]`; the answer holds at most
-    /// `limit`.
-    /// Cost: about `effort` vertices are expanded.
+    /// Shape: `query` is `[dimensions]`.
+    /// Cost: about `effort` vertices are expanded, more where a filter lets few pass; where it lets
+    /// very few pass, those are compared instead.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] if the query or the vectors have another shape, or a number of the
-    /// query is not finite.
+    /// [`ErrorKind::Invalid`] if the query has another shape, or a number of it is not finite;
+    /// [`ErrorKind::Corrupt`] if the graph's file is damaged; what reading full vectors refuses.
     pub fn search<'s>(
         &self,
         search: &'s mut GraphSearch,
         query: &[f32],
-        (limit, effort): (usize, usize),
-        vectors: &[f32],
+        options: &SearchOptions<'_>,
+        vectors: &dyn FullVectors,
     ) -> Result<&'s [Neighbour]> {
-        self.check(query, vectors)?;
-        let scratch = &mut search.scratch;
-        self.space.place_query(query, &mut scratch.query.rotated);
-        scratch.query.rotated.resize(self.rows.shape().padded, 0.0);
-        scratch.query.prepare(&self.rotation);
-        let width = effort.max(1);
-        let kept = width.max(limit).saturating_add(COMPARED_COUNT).min(self.len());
-        scratch.search(&self.rows, &self.hub, Effort { width, kept });
-        scratch.keep_nearest(limit + FULL_COUNT);
-        self.compare_in_full(search, query, vectors);
-        search.nearest.truncate(limit);
-        Ok(&search.nearest)
+        self.prepare(search, query)?;
+        if self.space.is_nowhere(query) {
+            return Ok(self.answer_nowhere(search, options.limit, &options.filter));
+        }
+        let wanted_count = self.wanted_count(&options.filter);
+        search.plan = self.traverse(search, options, wanted_count);
+        if search.plan != SearchPlan::Scan {
+            search.scratch.keep_nearest(options.limit + FULL_COUNT);
+        }
+        self.answer(search, query, (options.limit, options.filter), vectors)
     }
 
-    fn check(&self, query: &[f32], vectors: &[f32]) -> Result<()> {
-        let dimensions = self.dimensions();
-        if query.len() != dimensions || vectors.len() != self.len() * dimensions {
-            let (query, numbers, count) = (query.len(), vectors.len(), self.len());
-            let context = format!(
-                "a query of {query} numbers among {numbers}; the graph is of {count} vectors of \
-                 {dimensions}"
-            );
-            return Err(Error::new(ErrorKind::Invalid, context)
-                .with_remedy("search with vectors of as many numbers, among those of the graph"));
+    /// Returns the vectors nearest to a query, nearest first, of those that pass.
+    ///
+    /// Shapes and order are those of [`GraphIndex::search`].
+    /// Cost: all vectors that pass are compared by their bytes, and in full those for which that
+    /// does not prove that they are too far.
+    ///
+    /// # Errors
+    /// Those of [`GraphIndex::search`].
+    pub fn search_exact<'s>(
+        &self,
+        search: &'s mut GraphSearch,
+        query: &[f32],
+        (limit, filter): (usize, GraphFilter<'_>),
+        vectors: &dyn FullVectors,
+    ) -> Result<&'s [Neighbour]> {
+        self.prepare(search, query)?;
+        if self.space.is_nowhere(query) {
+            return Ok(self.answer_nowhere(search, limit, &filter));
         }
+        search.plan = SearchPlan::Scan;
+        search.scratch.scan(&self.rows, limit, &filter);
+        self.answer(search, query, (limit, filter), vectors)
+    }
+
+    fn prepare(&self, search: &mut GraphSearch, query: &[f32]) -> Result<()> {
+        self.check_dimensions(query)?;
         check_finite(query).map_err(|error| {
             Error::new(ErrorKind::Invalid, "the query is no vector").with_source(error)
-        })
+        })?;
+        let prepared = &mut search.scratch.query;
+        self.space.place_query(query, &mut prepared.rotated);
+        prepared.rotated.resize(self.rows.shape().padded, 0.0);
+        prepared.prepare(&self.rotation);
+        Ok(())
     }
 
-    fn compare_in_full(&self, search: &mut GraphSearch, query: &[f32], vectors: &[f32]) {
+    /// Finds candidates; a scan finds them all.
+    fn traverse(
+        &self,
+        search: &mut GraphSearch,
+        options: &SearchOptions<'_>,
+        wanted_count: usize,
+    ) -> SearchPlan {
+        let SearchOptions { limit, effort, filter } = options;
+        let width = (*effort).max(1);
+        let scan_cost = match filter {
+            GraphFilter::Where(_) => wanted_count + self.len() / ASKED_PER_SCANNED,
+            _ => wanted_count,
+        };
+        // Each expansion finds one that passes only so often.
+        let part = (self.len().max(1) as f64 / wanted_count.max(1) as f64).max(1.0);
+        let expanded = (width as f64 * part) as usize;
+        let plan = if filter.is_all() {
+            SearchPlan::Traversal
+        } else if scan_cost / SCANNED_PER_EXPANDED <= expanded {
+            SearchPlan::Scan
+        } else {
+            SearchPlan::FilteredTraversal
+        };
+        let scratch = &mut search.scratch;
+        if plan != SearchPlan::Scan {
+            let kept = width.max(*limit).saturating_add(COMPARED_COUNT);
+            let kept = if filter.is_all() { kept } else { (kept as f64 * part * 2.0) as usize };
+            let effort = Effort {
+                width,
+                kept: kept.min(self.rows.len()).min(KEPT_MAX.max(width + limit)),
+                expanded_max: match filter.is_all() {
+                    true => usize::MAX,
+                    // By then a scan costs no more than what was spent.
+                    false => expanded.max(scan_cost / SCANNED_PER_EXPANDED),
+                },
+            };
+            let is_done = scratch.search(&self.rows, &self.hub, effort, filter);
+            // Those apart are known without being found.
+            let linked_count = wanted_count.saturating_sub(self.apart.len());
+            if is_done && scratch.found.len() >= linked_count.min(*limit) {
+                return plan;
+            }
+        }
+        scratch.scan(&self.rows, *limit, filter);
+        SearchPlan::Scan
+    }
+
+    /// How many vectors pass, exactly or about.
+    fn wanted_count(&self, filter: &GraphFilter<'_>) -> usize {
+        match filter {
+            GraphFilter::All => self.len(),
+            GraphFilter::Among(set) => set.len().min(self.len()),
+            GraphFilter::Where(passes) => {
+                let step = (self.rows.len() / SAMPLE_COUNT).max(1);
+                let sample = (0..self.rows.len() as u32).step_by(step);
+                let (asked_count, passing_count) = sample.fold((0, 0), |(asked, passing), id| {
+                    (asked + 1, passing + usize::from(passes(id)))
+                });
+                // One at least, which keeps a filter that lets nobody of the sample pass possible.
+                self.len() * passing_count.max(1) / asked_count.max(1)
+            }
+        }
+    }
+
+    pub(super) fn check_dimensions(&self, vector: &[f32]) -> Result<()> {
         let dimensions = self.dimensions();
-        let vector = |id: u32| &vectors[id as usize * dimensions..][..dimensions];
-        for near in &search.scratch.found {
-            let line_floats = CACHE_LINE_BYTES / size_of::<f32>();
-            vector(near.id).chunks(line_floats).for_each(|line| prefetch(line.as_ptr().cast()));
+        if vector.len() == dimensions {
+            return Ok(());
         }
+        let context =
+            format!("a vector of {} numbers; those of the graph have {dimensions}", vector.len());
+        Err(Error::new(ErrorKind::Invalid, context)
+            .with_remedy("use vectors of as many numbers as those of the graph"))
+    }
+
+    /// Compares candidates in full.
+    fn answer<'s>(
+        &self,
+        search: &'s mut GraphSearch,
+        query: &[f32],
+        (limit, filter): (usize, GraphFilter<'_>),
+        vectors: &dyn FullVectors,
+    ) -> Result<&'s [Neighbour]> {
+        // What could not be read was passed over.
+        self.rows.failure()?;
+        let GraphSearch { scratch, ids, nearest, .. } = search;
+        ids.clear();
+        ids.extend(scratch.found.iter().map(|near| near.id));
+        nearest.clear();
         let query_norm = norm(query);
-        search.nearest.clear();
-        for near in &search.scratch.found {
-            let nearness = self.space.nearness(query, query_norm, vector(near.id));
-            search.nearest.push(Neighbour { id: near.id, nearness });
-        }
-        search.scratch.counts.full += search.nearest.len() as u64;
+        vectors.read(ids, &mut |place, vector| {
+            let nearness = self.space.nearness(query, query_norm, vector);
+            nearest.push(Neighbour { id: ids[place], nearness });
+        })?;
+        scratch.counts.full += nearest.len() as u64;
+        let apart = self.apart.iter().filter(|id| filter.passes(**id));
+        nearest.extend(apart.map(|id| Neighbour { id: *id, nearness: 0.0 }));
         let order =
             |a: &Neighbour, b: &Neighbour| b.nearness.total_cmp(&a.nearness).then(a.id.cmp(&b.id));
-        search.nearest.sort_unstable_by(order);
-    }
-}
-
-/// Memory of a search, to be used again.
-#[derive(Default)]
-pub(super) struct Scratch {
-    pub(super) query: PreparedQuery,
-    pool: Pool,
-    seen: Seen,
-    fetched: VecDeque<u32>,
-    /// What was found, in no order.
-    pub(super) found: Vec<Near>,
-    counts: SearchCounts,
-}
-
-impl Scratch {
-    /// Finds vertices near the prepared query.
-    pub(super) fn search(&mut self, rows: &Rows, hub: &Hub, effort: Effort) {
-        self.pool.reset(effort.kept);
-        self.seen.reset(rows.len());
-        self.found.clear();
-        if let Some(entry) = hub.nearest(&self.query) {
-            self.seen.insert(entry.id);
-            self.pool.insert(entry.distance, entry.id);
-        }
-        // What is fetched is expanded first, even if a nearer one has come meanwhile: sooner or
-        // later it would be.
-        loop {
-            while self.fetched.len() < FETCHED_COUNT
-                && let Some(next) = self.pool.expand_next(effort.width)
-            {
-                rows.prefetch(next);
-                self.fetched.push_back(next);
-            }
-            let Some(id) = self.fetched.pop_front() else { break };
-            match rows.shape().has_signs {
-                true => self.expand_by_signs(rows, id),
-                false => self.expand_by_bytes(rows, id),
-            }
-        }
-        self.counts.expanded += self.found.len() as u64;
-        self.compare_rest(rows);
+        nearest.sort_unstable_by(order);
+        nearest.truncate(limit);
+        Ok(nearest)
     }
 
-    #[inline]
-    fn expand_by_signs(&mut self, rows: &Rows, id: u32) {
-        let vertex = rows.vertex(id);
-        let base = vertex.distance(&self.query.quantized.vertex());
-        self.found.push(Near { distance: base, id });
-        let mut distances = [0.0; BLOCK_COUNT];
-        for block in 0..usize::from(vertex.header.links_count).div_ceil(BLOCK_COUNT) {
-            let block = rows.block(id, block);
-            let line = self.query.line(base, block.add, block.multiply);
-            let (tables, bound) = (&self.query.tables, self.pool.bound());
-            let mut below = (kernels().estimate)(block.signs, tables, &line, bound, &mut distances);
-            while below != 0 {
-                let slot = below.trailing_zeros() as usize;
-                below &= below - 1;
-                let link = block.links[slot];
-                if link != NO_LINK
-                    && self.seen.insert(link)
-                    && let Some(out) = self.pool.insert(distances[slot], link)
-                {
-                    // It may look nearer from elsewhere.
-                    self.seen.remove(out);
-                }
-            }
-        }
+    /// To a query without direction all are as near.
+    fn answer_nowhere<'s>(
+        &self,
+        search: &'s mut GraphSearch,
+        limit: usize,
+        filter: &GraphFilter<'_>,
+    ) -> &'s [Neighbour] {
+        search.plan = SearchPlan::Scan;
+        let ids = (0..self.rows.len() as u32).filter(|id| filter.passes(*id) && self.contains(*id));
+        let near = ids.take(limit).map(|id| Neighbour { id, nearness: 0.0 });
+        search.nearest.clear();
+        search.nearest.extend(near);
+        &search.nearest
     }
 
-    fn expand_by_bytes(&mut self, rows: &Rows, id: u32) {
-        let query = self.query.quantized.vertex();
-        let links = rows.links(id);
-        for &link in links {
-            rows.prefetch_vertex(link);
-        }
-        for &link in links {
-            if self.seen.insert(link) {
-                self.counts.compared += 1;
-                let distance = rows.vertex(link).distance(&query);
-                if distance < self.pool.bound() {
-                    self.pool.insert(distance, link);
-                }
-            }
-        }
-        self.found.push(Near { distance: rows.vertex(id).distance(&query), id });
-    }
-
-    /// Compares by their bytes what was kept and not expanded.
-    fn compare_rest(&mut self, rows: &Rows) {
-        let query = self.query.quantized.vertex();
-        for id in self.pool.unexpanded() {
-            rows.prefetch_vertex(id);
-        }
-        for id in self.pool.unexpanded() {
-            self.counts.compared += 1;
-            self.found.push(Near { distance: rows.vertex(id).distance(&query), id });
-        }
-    }
-
-    /// Leaves the nearest of what was found.
-    fn keep_nearest(&mut self, limit: usize) {
-        if limit < self.found.len() {
-            self.found.select_nth_unstable_by(limit, Near::order);
-            self.found.truncate(limit);
-        }
-    }
-}
-
-impl Space {
-    /// What an answer is ordered by, from full vectors.
-    fn nearness(&self, query: &[f32], query_norm: f64, vector: &[f32]) -> f32 {
-        let kernels = exact_kernels();
-        match self.metric {
-            Metric::Dot => (kernels.dot)(query, vector),
-            Metric::Euclidean => -(kernels.squared_euclidean)(query, vector),
-            Metric::Cosine => {
-                let norms = query_norm * norm(vector);
-                let dot = f64::from((kernels.dot)(query, vector));
-                if norms > 0.0 { (dot / norms) as f32 } else { 0.0 }
-            }
-        }
+    /// Whether a number is that of a vector that can be found.
+    #[must_use]
+    pub fn contains(&self, id: u32) -> bool {
+        let can_be_found = |id| matches!(self.rows.header(id).state, LIVE | APART);
+        (id as usize) < self.rows.len() && self.rows.is_ready(id) && can_be_found(id)
     }
 }

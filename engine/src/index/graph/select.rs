@@ -8,7 +8,7 @@
 //! Source: Jayaram Subramanya et al., "DiskANN", NeurIPS 2019.
 
 use super::rows::{Rows, Vertex};
-use super::search::Near;
+use super::traverse::Near;
 
 /// How much nearer to a neighbour than to the vertex, in squared distances, leaves one out.
 const SLACKS: [f32; 4] = [1.0, 1.1, 1.2, 1.5];

@@ -66,6 +66,18 @@ impl Space {
         (f64::from(self.norm_max).powi(2) - norm(vector).powi(2)).max(0.0)
     }
 
+    /// Whether a vector has no place: of length zero where only directions are compared.
+    pub(super) fn is_nowhere(&self, vector: &[f32]) -> bool {
+        self.metric == Metric::Cosine && norm(vector) == 0.0
+    }
+
+    /// Whether a vector is too long to be compared with the others by their dot products: what makes
+    /// all as long as the longest would have to be imaginary.
+    pub(super) fn is_too_long(&self, vector: &[f32]) -> bool {
+        let longest = f64::from(self.norm_max) * (1.0 + NORM_TOLERANCE);
+        self.metric == Metric::Dot && norm(vector) > longest
+    }
+
     /// Numbers that a vector has in this space.
     pub(super) fn inner_dimensions(&self) -> usize {
         self.dimensions + usize::from(self.metric == Metric::Dot)
@@ -106,6 +118,9 @@ impl Space {
         }));
     }
 }
+
+/// What rounding makes of equal lengths.
+const NORM_TOLERANCE: f64 = 1e-5;
 
 /// Far beyond all norms of about one, and yet no square of it overflows.
 const PLACED_MAX: f32 = 1e12;

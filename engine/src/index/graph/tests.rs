@@ -68,13 +68,24 @@ fn nearest(metric: Metric, vectors: &[f32], query: &[f32], limit: usize) -> Hash
     all.into_iter().take(limit).map(|(_, id)| id).collect()
 }
 
+fn ask<'s>(
+    index: &GraphIndex,
+    search: &'s mut GraphSearch,
+    query: &[f32],
+    (limit, effort): (usize, usize),
+    vectors: &[f32],
+) -> Result<&'s [Neighbour]> {
+    let options = SearchOptions { limit, effort, filter: GraphFilter::All };
+    index.search(search, query, &options, &DenseVectors::new(vectors, index.dimensions()))
+}
+
 /// The part of the ten nearest that is found.
 fn recall(index: &GraphIndex, vectors: &[f32], queries: &[f32], effort: usize) -> f64 {
     let dimensions = index.dimensions();
     let mut search = GraphSearch::default();
     let mut hits_count = 0;
     for query in queries.chunks(dimensions) {
-        let found = index.search(&mut search, query, (10, effort), vectors).unwrap();
+        let found = ask(index, &mut search, query, (10, effort), vectors).unwrap();
         assert!(found.is_sorted_by(|a, b| a.nearness >= b.nearness));
         let expected = nearest(index.options.metric, vectors, query, 10);
         hits_count += found.iter().filter(|found| expected.contains(&found.id)).count();
@@ -123,7 +134,7 @@ fn neither_threads_nor_time_change_a_graph() {
         let index = built(&vectors, 40, options, 1);
         for threads in [2, 3] {
             let other = built(&vectors, 40, options, threads);
-            assert!(other.row_bytes() == index.row_bytes() && other.hub_ids() == index.hub_ids());
+            assert!(other.row_bytes() == index.row_bytes() && other.hub.ids() == index.hub.ids());
         }
         let seeded = GraphOptions { seed: 8, ..options };
         assert!(built(&vectors, 40, seeded, 1).row_bytes() != index.row_bytes());
@@ -145,7 +156,7 @@ fn few_equal_and_zero_vectors_are_found() {
                 let mut search = GraphSearch::default();
                 let limit = vectors_count + 1;
                 let found =
-                    index.search(&mut search, &[1.0, 0.5, 0.0], (limit, limit), &vectors).unwrap();
+                    ask(&index, &mut search, &[1.0, 0.5, 0.0], (limit, limit), &vectors).unwrap();
                 let ids: HashSet<u32> = found.iter().map(|found| found.id).collect();
                 assert_eq!(ids.len(), limit, "{metric:?} {profile:?}");
                 assert!(found.iter().all(|found| found.nearness.is_finite()));
@@ -153,7 +164,7 @@ fn few_equal_and_zero_vectors_are_found() {
             let equal = [0.25_f32; 3 * 200];
             let index = built(&equal, 3, options, 1);
             let mut search = GraphSearch::default();
-            let found = index.search(&mut search, &[1.0, 0.5, 0.0], (10, 10), &equal).unwrap();
+            let found = ask(&index, &mut search, &[1.0, 0.5, 0.0], (10, 10), &equal).unwrap();
             assert_eq!(found.len(), 10);
         }
     }
@@ -191,7 +202,7 @@ fn what_is_no_vector_is_refused() {
     for (query, vectors) in
         [(&[1.0][..], &vectors[..]), (&[1.0, f32::INFINITY], &vectors), (&[1.0, 2.0], &[1.0; 2])]
     {
-        let error = index.search(&mut search, query, (1, 1), vectors).unwrap_err();
+        let error = ask(&index, &mut search, query, (2, 1), vectors).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
     }
 }
@@ -212,4 +223,244 @@ fn a_build_can_be_ended() {
     );
     assert_eq!(result.unwrap_err().kind(), ErrorKind::Busy);
     assert!(heard.is_sorted() && heard.last().is_some_and(|last| (500..1000).contains(last)));
+}
+
+fn exact(index: &GraphIndex, query: &[f32], limit: usize, vectors: &[f32]) -> Vec<Neighbour> {
+    let mut search = GraphSearch::default();
+    let vectors = DenseVectors::new(vectors, index.dimensions());
+    index.search_exact(&mut search, query, (limit, GraphFilter::All), &vectors).unwrap().to_vec()
+}
+
+#[test]
+fn a_scan_finds_exactly_the_nearest_and_compares_few_in_full() {
+    let mut random = Random(6);
+    for dimensions in [8, 60, 384] {
+        let subject = Subject::new(&mut random, dimensions);
+        let mut vectors = subject.vectors(&mut random, 2000);
+        vectors[5 * dimensions..7 * dimensions].fill(0.0);
+        let queries = subject.vectors(&mut random, 20);
+        for metric in METRICS {
+            let index = built(&vectors, dimensions, options(metric, Profile::Compact), 1);
+            let mut search = GraphSearch::default();
+            let dense = DenseVectors::new(&vectors, dimensions);
+            for query in queries.chunks(dimensions) {
+                let all = (10, GraphFilter::All);
+                let found = index.search_exact(&mut search, query, all, &dense).unwrap();
+                let found: HashSet<u32> = found.iter().map(|found| found.id).collect();
+                assert_eq!(found, nearest(metric, &vectors, query, 10), "{metric:?}");
+            }
+            let full = search.counts().full / 20;
+            assert!((10..400).contains(&full), "{dimensions} {metric:?}: {full}");
+        }
+    }
+}
+
+#[test]
+fn as_many_are_found_as_pass_and_nearly_the_nearest() {
+    let mut random = Random(7);
+    let subject = Subject::new(&mut random, 48);
+    let (vectors, queries) = (subject.vectors(&mut random, 6000), subject.vectors(&mut random, 20));
+    for profile in Profile::ALL {
+        let index = built(&vectors, 48, options(Metric::Euclidean, profile), 2);
+        let dense = DenseVectors::new(&vectors, 48);
+        for parts in [2, 10, 100, 1000, 5999] {
+            let is_wanted = |id: u32| id % parts == 1;
+            let set: VertexSet = (0..6000).filter(|id| is_wanted(*id)).collect();
+            let mut others = vectors.clone();
+            for (vector, id) in others.chunks_mut(48).zip(0..) {
+                if !is_wanted(id) {
+                    vector.fill(1e9);
+                }
+            }
+            for filter in [GraphFilter::Among(&set), GraphFilter::Where(&is_wanted)] {
+                let (mut hits_count, mut all_count) = (0, 0);
+                for query in queries.chunks(48) {
+                    let mut search = GraphSearch::default();
+                    let options = SearchOptions { limit: 10, effort: 60, filter };
+                    let found = index.search(&mut search, query, &options, &dense).unwrap();
+                    assert_eq!(found.len(), set.len().min(10));
+                    assert!(found.iter().all(|found| is_wanted(found.id)));
+                    let mut expected = nearest(Metric::Euclidean, &others, query, 10);
+                    expected.retain(|id| is_wanted(*id));
+                    all_count += expected.len();
+                    hits_count += found.iter().filter(|f| expected.contains(&f.id)).count();
+                }
+                let recall = hits_count as f64 / all_count as f64;
+                assert!(recall >= 0.95, "{profile:?} 1/{parts} {filter:?}: {recall}");
+            }
+        }
+        let none = GraphFilter::Among(&VertexSet::new());
+        let options = SearchOptions { limit: 10, effort: 60, filter: none };
+        let mut search = GraphSearch::default();
+        assert!(index.search(&mut search, &queries[..48], &options, &dense).unwrap().is_empty());
+    }
+}
+
+/// Filters that let pass only what is far from the query.
+#[test]
+fn what_is_wanted_may_be_far_away() {
+    let mut random = Random(8);
+    let subject = Subject::new(&mut random, 32);
+    let (vectors, query) = (subject.vectors(&mut random, 4000), subject.vectors(&mut random, 1));
+    let index = built(&vectors, 32, options(Metric::Euclidean, Profile::Speed), 1);
+    let dense = DenseVectors::new(&vectors, 32);
+    let mut search = GraphSearch::default();
+    let all = index.search_exact(&mut search, &query, (4000, GraphFilter::All), &dense).unwrap();
+    let far: VertexSet = all[2500..].iter().map(|far| far.id).collect();
+    let expected: HashSet<u32> = all[2500..2510].iter().map(|far| far.id).collect();
+    let filter = GraphFilter::Among(&far);
+    let options = SearchOptions { limit: 10, effort: 40, filter };
+    let found = index.search(&mut search, &query, &options, &dense).unwrap();
+    let hits_count = found.iter().filter(|found| expected.contains(&found.id)).count();
+    assert!(found.len() == 10 && hits_count >= 9, "{hits_count}");
+}
+
+/// What a graph that changes must be like: vectors by their numbers.
+struct Changing {
+    index: GraphIndex,
+    dense: Vec<f32>,
+    live: Vec<u32>,
+}
+
+impl Changing {
+    fn insert(&mut self, vectors: &[f32]) {
+        let dimensions = self.index.dimensions();
+        let ids = self.index.insert(vectors, count(2)).unwrap();
+        self.dense.resize(self.index.rows_count() * dimensions, 0.0);
+        for (id, vector) in ids.iter().zip(vectors.chunks(dimensions)) {
+            self.dense[*id as usize * dimensions..][..dimensions].copy_from_slice(vector);
+        }
+        self.live.extend(ids);
+        assert_eq!(self.live.iter().collect::<HashSet<_>>().len(), self.live.len());
+    }
+
+    fn remove(&mut self, random: &mut Random, removed_count: usize) {
+        for _ in 0..removed_count {
+            let id = self.live.swap_remove(random.below(self.live.len()));
+            assert!(self.index.remove(id).unwrap() && !self.index.remove(id).unwrap());
+        }
+    }
+
+    fn recall(&self, queries: &[f32], effort: usize) -> f64 {
+        let dimensions = self.index.dimensions();
+        let mut search = GraphSearch::default();
+        let (mut hits_count, mut all_count) = (0, 0);
+        for query in queries.chunks(dimensions) {
+            let found = ask(&self.index, &mut search, query, (10, effort), &self.dense).unwrap();
+            assert!(found.iter().all(|found| self.live.contains(&found.id)));
+            let expected = exact(&self.index, query, 10, &self.dense);
+            all_count += expected.len();
+            let is_found = |expected: &&Neighbour| found.iter().any(|f| f.id == expected.id);
+            hits_count += expected.iter().filter(is_found).count();
+        }
+        hits_count as f64 / all_count as f64
+    }
+}
+
+#[test]
+fn what_comes_is_found_and_what_goes_is_not_and_recall_stays() {
+    let mut random = Random(9);
+    let subject = Subject::new(&mut random, 48);
+    let (vectors, queries) = (subject.vectors(&mut random, 3000), subject.vectors(&mut random, 40));
+    for profile in Profile::ALL {
+        let index = built(&vectors, 48, options(Metric::Cosine, profile), 2);
+        let mut changing = Changing { index, dense: vectors.clone(), live: (0..3000).collect() };
+        let before = changing.recall(&queries, 30);
+        for _ in 0..10 {
+            changing.remove(&mut random, 300);
+            for part in subject.vectors(&mut random, 300).chunks(48 * 50) {
+                changing.insert(part);
+            }
+        }
+        let after = changing.recall(&queries, 30);
+        assert!(after >= before - 0.02, "{profile:?}: {before} {after}");
+        // Rows are used again.
+        assert!(changing.index.rows_count() < 3000 * 12 / 10, "{}", changing.index.rows_count());
+        assert_eq!(changing.index.len(), 3000);
+        changing.remove(&mut random, 3000);
+        assert!(changing.index.is_empty());
+        let mut search = GraphSearch::default();
+        let found = ask(&changing.index, &mut search, &queries[..48], (10, 10), &changing.dense);
+        assert!(found.unwrap().is_empty());
+        for vector in subject.vectors(&mut random, 60).chunks(48) {
+            changing.insert(vector);
+        }
+        assert!(changing.recall(&queries, 60) > 0.95);
+        assert!(changing.index.rows_count() < 3000 * 12 / 10);
+    }
+}
+
+/// How much is found when most vectors went, with or without others in the place of links to them.
+fn recall_after_removals(is_repaired: bool) -> f64 {
+    let mut random = Random(10);
+    let subject = Subject::new(&mut random, 48);
+    let vectors = subject.vectors(&mut random, 6000);
+    let queries = subject.vectors(&mut random, 100);
+    let index = built(&vectors, 48, options(Metric::Cosine, Profile::Speed), 2);
+    let mut changing = Changing { index, dense: vectors, live: (0..6000).collect() };
+    for _ in 0..9 {
+        changing.remove(&mut random, 600);
+        if is_repaired {
+            changing.index.repair(count(2)).unwrap();
+            continue;
+        }
+        let index = &mut changing.index;
+        for id in 0..6000 {
+            let mut links = index.rows.links(id).to_vec();
+            links.retain(|link| index.rows.header(*link).state != rows::REMOVED);
+            index.apply(&build::Plan { links: vec![(id, links)] });
+        }
+        index.end_repair().unwrap();
+    }
+    changing.recall(&queries, 10)
+}
+
+#[test]
+fn links_that_are_not_repaired_are_found_out() {
+    let (repaired, cut) = (recall_after_removals(true), recall_after_removals(false));
+    assert!(repaired > 0.95 && cut < 0.85, "{repaired} {cut}");
+}
+
+#[test]
+fn vectors_without_direction_come_last_but_come() {
+    let vectors = [1.0, 0.0, 0.0, 0.0, 0.5, 0.5, -1.0, 0.0, 0.0, 0.0];
+    let mut index = built(&vectors, 2, options(Metric::Cosine, Profile::Speed), 1);
+    let ids = |index: &GraphIndex, query: &[f32], limit| -> Vec<u32> {
+        let mut search = GraphSearch::default();
+        let found = ask(index, &mut search, query, (limit, 10), &vectors).unwrap();
+        let ids: Vec<u32> = found.iter().map(|found| found.id).collect();
+        assert_eq!(exact(index, query, limit, &vectors), found);
+        ids
+    };
+    assert_eq!(ids(&index, &[1.0, 0.1], 5), [0, 2, 1, 4, 3]);
+    assert_eq!(ids(&index, &[1.0, 0.1], 3), [0, 2, 1]);
+    assert_eq!(ids(&index, &[0.0, 0.0], 2), [0, 1]);
+    assert!(index.remove(1).unwrap());
+    assert_eq!(ids(&index, &[1.0, 0.1], 5), [0, 2, 4, 3]);
+    assert_eq!(index.insert(&[0.0, 0.0], count(1)).unwrap(), [1]);
+    assert_eq!(ids(&index, &[1.0, 0.1], 5), [0, 2, 1, 4, 3]);
+}
+
+#[test]
+fn what_does_not_fit_a_graph_is_not_inserted() {
+    let vectors = [1.0, 0.0, 0.0, 2.0];
+    let mut index = built(&vectors, 2, options(Metric::Dot, Profile::Speed), 1);
+    for wrong in [&[1.0][..], &[f32::NAN, 0.0], &[0.0, 0.0, 2.0, 2.0]] {
+        assert_eq!(index.insert(wrong, count(1)).unwrap_err().kind(), ErrorKind::Invalid);
+    }
+    assert_eq!((index.len(), index.rows_count()), (2, 2));
+    assert!(!index.remove(7).unwrap());
+}
+
+#[test]
+fn effort_for_a_recall_is_known() {
+    let mut random = Random(11);
+    let subject = Subject::new(&mut random, 48);
+    let (vectors, queries) =
+        (subject.vectors(&mut random, 5000), subject.vectors(&mut random, 100));
+    let index = built(&vectors, 48, options(Metric::Cosine, Profile::Speed), 2);
+    let efforts = [0.8, 0.9, 0.99].map(|recall| index.effort_for(recall));
+    assert!(efforts.is_sorted() && efforts[0] > 0, "{efforts:?}");
+    let found = recall(&index, &vectors, &queries, efforts[1]);
+    assert!(found >= 0.87, "{efforts:?} {found}");
 }

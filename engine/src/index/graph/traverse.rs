@@ -1,0 +1,215 @@
+//! Traversal: from the hub to ever nearer vertices, by what vertices know of their neighbours.
+
+use std::cmp::Ordering;
+use std::collections::VecDeque;
+
+use super::filter::GraphFilter;
+use super::hub::Hub;
+use super::pool::{Entry, Pool, Seen};
+use super::query::PreparedQuery;
+use super::rows::{LIVE, NO_LINK, Rows};
+use super::search::SearchCounts;
+use crate::distance::quantized::{BLOCK_COUNT, kernels};
+
+/// Rows that are fetched while one is read. With fewer a search waits for memory; more make it
+/// expand what a nearer candidate would have spared.
+const FETCHED_COUNT: usize = 3;
+
+/// How much a search does.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Effort {
+    /// Of the nearest candidates that may be found so many are expanded.
+    pub(super) width: usize,
+    /// Candidates that are kept, and compared by their bytes in the end.
+    pub(super) kept: usize,
+    /// After so many expansions it gives up.
+    pub(super) expanded_max: usize,
+}
+
+/// A vertex and its squared distance from the query, by its bytes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Near {
+    pub(super) distance: f32,
+    pub(super) id: u32,
+}
+
+impl Near {
+    /// The nearest first.
+    pub(super) fn order(&self, other: &Self) -> Ordering {
+        self.distance.total_cmp(&other.distance).then(self.id.cmp(&other.id))
+    }
+}
+
+/// Memory of a search, to be used again.
+#[derive(Default)]
+pub(super) struct Scratch {
+    pub(super) query: PreparedQuery,
+    pool: Pool,
+    seen: Seen,
+    fetched: VecDeque<u32>,
+    new: Vec<Entry>,
+    /// What was found, in no order.
+    pub(super) found: Vec<Near>,
+    pub(super) counts: SearchCounts,
+}
+
+impl Scratch {
+    /// Finds vertices near the prepared query; says whether it came to an end.
+    pub(super) fn search(
+        &mut self,
+        rows: &Rows,
+        hub: &Hub,
+        effort: Effort,
+        filter: &GraphFilter<'_>,
+    ) -> bool {
+        self.pool.reset(effort.kept);
+        self.seen.reset(rows.len());
+        self.found.clear();
+        self.fetched.clear();
+        match (rows.shape().has_signs, filter.is_all()) {
+            (true, true) => self.traverse::<true, true>(rows, hub, effort, filter),
+            (true, false) => self.traverse::<true, false>(rows, hub, effort, filter),
+            (false, true) => self.traverse::<false, true>(rows, hub, effort, filter),
+            (false, false) => self.traverse::<false, false>(rows, hub, effort, filter),
+        }
+    }
+
+    fn traverse<const SIGNS: bool, const ALL_PASS: bool>(
+        &mut self,
+        rows: &Rows,
+        hub: &Hub,
+        effort: Effort,
+        filter: &GraphFilter<'_>,
+    ) -> bool {
+        if let Some(entry) = hub.nearest(&self.query) {
+            self.note::<ALL_PASS>(entry, filter);
+            self.keep_new::<ALL_PASS>();
+        }
+        let mut expanded_count = 0;
+        // What is fetched is expanded first, even if a nearer one has come meanwhile: sooner or
+        // later it would be.
+        loop {
+            while self.fetched.len() < FETCHED_COUNT
+                && let Some(next) = self.pool.expand_next::<ALL_PASS>(effort.width)
+            {
+                if rows.is_ready(next) {
+                    rows.prefetch(next);
+                    self.fetched.push_back(next);
+                }
+            }
+            let Some(id) = self.fetched.pop_front() else { break };
+            match SIGNS {
+                true => self.expand_by_signs::<ALL_PASS>(rows, id, filter),
+                false => self.expand_by_bytes::<ALL_PASS>(rows, id, filter),
+            }
+            expanded_count += 1;
+            if expanded_count > effort.expanded_max {
+                self.counts.expanded += expanded_count as u64;
+                return false;
+            }
+        }
+        self.counts.expanded += expanded_count as u64;
+        self.compare_rest(rows);
+        true
+    }
+
+    /// Makes a candidate of a vertex that was not seen before.
+    #[inline]
+    fn note<const ALL_PASS: bool>(&mut self, near: Near, filter: &GraphFilter<'_>) {
+        if self.seen.insert(near.id) {
+            let is_passing = ALL_PASS || filter.passes(near.id);
+            self.new.push(Entry::new(near.distance, near.id, is_passing));
+        }
+    }
+
+    #[inline]
+    fn keep_new<const ALL_PASS: bool>(&mut self) {
+        // What has no room now may look nearer from elsewhere.
+        self.pool.insert::<ALL_PASS>(&mut self.new, |id| self.seen.remove(id));
+        self.new.clear();
+    }
+
+    #[inline]
+    fn expand_by_signs<const ALL_PASS: bool>(
+        &mut self,
+        rows: &Rows,
+        id: u32,
+        filter: &GraphFilter<'_>,
+    ) {
+        let vertex = rows.vertex(id);
+        let base = vertex.distance(&self.query.quantized.vertex());
+        if vertex.header.state == LIVE && (ALL_PASS || filter.passes(id)) {
+            self.found.push(Near { distance: base, id });
+        }
+        let mut distances = [0.0; BLOCK_COUNT];
+        for block in 0..usize::from(vertex.header.links_count).div_ceil(BLOCK_COUNT) {
+            let block = rows.block(id, block);
+            let line = self.query.line(base, block.add, block.multiply);
+            let (tables, bound) = (&self.query.tables, self.pool.bound());
+            let mut below = (kernels().estimate)(block.signs, tables, &line, bound, &mut distances);
+            while below != 0 {
+                let slot = below.trailing_zeros() as usize;
+                below &= below - 1;
+                let link = block.links[slot];
+                if link != NO_LINK {
+                    self.note::<ALL_PASS>(Near { distance: distances[slot], id: link }, filter);
+                }
+            }
+            self.keep_new::<ALL_PASS>();
+        }
+    }
+
+    #[inline]
+    fn expand_by_bytes<const ALL_PASS: bool>(
+        &mut self,
+        rows: &Rows,
+        id: u32,
+        filter: &GraphFilter<'_>,
+    ) {
+        let query = self.query.quantized.vertex();
+        let links = rows.links(id);
+        for &link in links {
+            rows.prefetch_vertex(link);
+        }
+        let bound = self.pool.bound();
+        for &link in links {
+            if self.seen.insert(link) && rows.is_ready(link) {
+                self.counts.compared += 1;
+                let distance = rows.vertex(link).distance(&query);
+                if distance < bound {
+                    let is_passing = ALL_PASS || filter.passes(link);
+                    self.new.push(Entry::new(distance, link, is_passing));
+                }
+            }
+        }
+        self.pool.insert::<ALL_PASS>(&mut self.new, |_| {});
+        self.new.clear();
+        let vertex = rows.vertex(id);
+        if vertex.header.state == LIVE && (ALL_PASS || filter.passes(id)) {
+            self.found.push(Near { distance: vertex.distance(&query), id });
+        }
+    }
+
+    /// Compares by their bytes what was kept and not expanded.
+    fn compare_rest(&mut self, rows: &Rows) {
+        let query = self.query.quantized.vertex();
+        for id in self.pool.unexpanded() {
+            rows.prefetch_vertex(id);
+        }
+        for id in self.pool.unexpanded().filter(|id| rows.is_ready(*id)) {
+            self.counts.compared += 1;
+            let vertex = rows.vertex(id);
+            if vertex.header.state == LIVE {
+                self.found.push(Near { distance: vertex.distance(&query), id });
+            }
+        }
+    }
+
+    /// Leaves the nearest of what was found.
+    pub(super) fn keep_nearest(&mut self, limit: usize) {
+        if limit < self.found.len() {
+            self.found.select_nth_unstable_by(limit, Near::order);
+            self.found.truncate(limit);
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Changing a graph: vectors that come are linked at once, those that go are passed over at once,
+//! and their rows are used again when no link leads to them any more.
+//!
+//! A vertex that was removed leads on until so many are that those which have links to them look for
+//! others, among the neighbours of the removed. Then no link leads to their rows.
+//!
+//! Source: Singh et al., "FreshDiskANN", 2021 (arXiv 2105.09613).
+
+use std::num::NonZero;
+
+use op_dbus_formats::embedding::check_finite;
+use op_dbus_formats::graph_file::VERTICES_MAX;
+
+use super::GraphIndex;
+use super::build::{Plan, in_parts, shuffle};
+use super::rows::{APART, LIVE, REMOVED, VACANT};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Links are repaired when more than one vertex of so many was removed.
+const REMOVED_PARTS: usize = 8;
+/// Vertices whose links are repaired together.
+const REPAIRED_COUNT: usize = 4096;
+/// Others that a vertex may be linked with instead of a removed one, from the removed one.
+const INSTEAD_COUNT: usize = 12;
+
+impl GraphIndex {
+    /// Adds vectors, which can be found from then on; returns their numbers, which may be those of
+    /// removed ones.
+    ///
+    /// Shapes: `vectors` is `[count, dimensions]`.
+    /// Cost of each: that of a search with an effort of some hundreds. Now and then links are
+    /// repaired first, as by [`GraphIndex::repair`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if the length is not a multiple, a number is not finite, or a vector is
+    /// longer than all before where the metric is the dot product; [`ErrorKind::Full`] if memory is
+    /// short; [`ErrorKind::Corrupt`] if the graph's file is damaged. None is added then.
+    pub fn insert(&mut self, vectors: &[f32], threads: NonZero<usize>) -> Result<Vec<u32>> {
+        self.check_new(vectors)?;
+        self.detach()?;
+        let count = vectors.len() / self.dimensions();
+        if self.vacant.len() < count && self.needs_repair() {
+            self.repair(threads)?;
+        }
+        let ids = self.place(vectors)?;
+        let mut rest = self.linkable(&ids);
+        while !rest.is_empty() {
+            let batch: Vec<u32> = rest.drain(..rest.len().min(self.batch_len())).collect();
+            let plan = self.plan(&batch, threads);
+            self.link(&plan, batch.len())?;
+        }
+        Ok(ids)
+    }
+
+    /// Removes a vector, which is not found from then on; says whether there was one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] if the graph's file is damaged; [`ErrorKind::Full`] if memory is short.
+    pub fn remove(&mut self, id: u32) -> Result<bool> {
+        if !self.contains(id) {
+            return Ok(false);
+        }
+        self.detach()?;
+        self.live_count -= 1;
+        if self.rows.header(id).state == APART {
+            self.apart.retain(|apart| *apart != id);
+            self.vacate(id);
+        } else {
+            self.rows.set_state(id, REMOVED);
+            self.removed_count += 1;
+        }
+        Ok(true)
+    }
+
+    /// Whether enough were removed for it to be worth repairing links.
+    #[must_use]
+    pub fn needs_repair(&self) -> bool {
+        let live_count = self.linked_count - self.removed_count;
+        self.removed_count * REMOVED_PARTS > live_count
+    }
+
+    /// Links vertices with others where those they were linked with were removed, so that the rows
+    /// of those can be used again. [`GraphIndex::insert`] does it by itself when it is worth it.
+    ///
+    /// Cost: all rows are read, and most are changed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] if the graph's file is damaged; [`ErrorKind::Full`] if memory is short.
+    pub fn repair(&mut self, threads: NonZero<usize>) -> Result<()> {
+        self.detach()?;
+        let mut next = 0;
+        while let Some(plan) = self.plan_repair(&mut next, threads) {
+            self.apply(&plan);
+        }
+        self.end_repair()
+    }
+
+    /// Copies rows of a file into memory, so that they can be changed.
+    pub(crate) fn detach(&mut self) -> Result<()> {
+        if !self.rows.is_in_memory() {
+            self.rows = self.rows.to_memory()?;
+            let states = (0..self.rows.len() as u32).map(|id| (id, self.rows.header(id).state));
+            let of = |wanted| move |state: &(u32, u16)| state.1 == wanted;
+            self.vacant = states.clone().filter(of(VACANT)).map(|(id, _)| id).collect();
+            self.removed_count = states.clone().filter(of(REMOVED)).count();
+            self.linked_count = self.removed_count + states.filter(of(LIVE)).count();
+        }
+        Ok(())
+    }
+
+    pub(crate) fn check_new(&self, vectors: &[f32]) -> Result<()> {
+        let dimensions = self.dimensions();
+        if !vectors.len().is_multiple_of(dimensions) {
+            let context = format!("{} numbers are no vectors of {dimensions}", vectors.len());
+            return Err(Error::new(ErrorKind::Invalid, context));
+        }
+        for vector in vectors.chunks_exact(dimensions) {
+            check_finite(vector).map_err(|error| {
+                Error::new(ErrorKind::Invalid, "a vector is none").with_source(error)
+            })?;
+            if self.space.is_too_long(vector) {
+                let longest = self.space.norm_max;
+                let context =
+                    format!("a vector is longer than {longest}, the longest of the graph");
+                return Err(Error::new(ErrorKind::Invalid, context)
+                    .with_remedy("make the graph anew, of all vectors"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes vectors into rows that nobody is linked with yet.
+    pub(crate) fn place(&mut self, vectors: &[f32]) -> Result<Vec<u32>> {
+        let count = vectors.len() / self.dimensions();
+        let new_count = count.saturating_sub(self.vacant.len());
+        let rows_count = self.rows.len() + new_count;
+        if rows_count > VERTICES_MAX as usize {
+            let context = format!("a graph holds at most {VERTICES_MAX} vectors");
+            return Err(Error::new(ErrorKind::Full, context));
+        }
+        let first_new = self.rows.len() as u32;
+        self.rows.grow_to(rows_count)?;
+        let reused = self.vacant.drain(self.vacant.len() - (count - new_count)..);
+        let ids: Vec<u32> = reused.chain(first_new..rows_count as u32).collect();
+        self.set_vertices(&ids, vectors);
+        self.live_count += count;
+        Ok(ids)
+    }
+
+    /// Those of some vertices that links can lead to.
+    pub(crate) fn linkable(&self, ids: &[u32]) -> Vec<u32> {
+        ids.iter().copied().filter(|id| self.rows.header(*id).state == LIVE).collect()
+    }
+
+    /// Links as planned, which makes so many vertices found.
+    pub(crate) fn link(&mut self, plan: &Plan, count: usize) -> Result<()> {
+        self.apply(plan);
+        self.linked_count += count;
+        if self.linked_count >= 2 * self.hub_of_count { self.choose_hub() } else { Ok(()) }
+    }
+
+    fn choose_hub(&mut self) -> Result<()> {
+        let ids: Vec<u32> = (0..self.rows.len() as u32).collect();
+        let mut linked = self.linkable(&ids);
+        shuffle(&mut linked, self.options.seed ^ self.rows.len() as u64);
+        self.renew_hub(&linked)
+    }
+
+    /// Finds out how to repair the links of some vertices; none if all were seen.
+    pub(crate) fn plan_repair(&self, next: &mut u32, threads: NonZero<usize>) -> Option<Plan> {
+        let end = self.rows.len().min(*next as usize + REPAIRED_COUNT) as u32;
+        let ids: Vec<u32> = (*next..end).collect();
+        *next = end;
+        if ids.is_empty() || self.removed_count == 0 {
+            return None;
+        }
+        let repaired = in_parts(&ids, threads, |id, _| Some((*id, self.repaired_links(*id)?)));
+        Some(Plan { links: repaired.into_iter().flatten().collect() })
+    }
+
+    /// The links that a vertex is to have without removed ones; none if it has no such.
+    fn repaired_links(&self, id: u32) -> Option<Vec<u32>> {
+        let is_live = |id: &u32| self.rows.header(*id).state == LIVE;
+        let links = self.rows.links(id);
+        if self.rows.header(id).state != LIVE || links.iter().all(is_live) {
+            return None;
+        }
+        let mut others: Vec<u32> = links.iter().copied().filter(is_live).collect();
+        for removed in links.iter().filter(|link| !is_live(link)) {
+            let instead = self.rows.links(*removed).iter().copied();
+            let instead: Vec<u32> =
+                instead.filter(|other| *other != id && is_live(other)).collect();
+            let mut nearest: Vec<_> = self.nearnesses(id, &instead).collect();
+            nearest.sort_unstable_by(super::traverse::Near::order);
+            others.extend(nearest.iter().take(INSTEAD_COUNT).map(|near| near.id));
+        }
+        others.sort_unstable();
+        others.dedup();
+        Some(self.choose_among(id, &others))
+    }
+
+    /// Makes the rows of removed vertices vacant, to which no links lead any more.
+    pub(crate) fn end_repair(&mut self) -> Result<()> {
+        self.linked_count -= self.removed_count;
+        self.removed_count = 0;
+        self.choose_hub()?;
+        for id in 0..self.rows.len() as u32 {
+            if self.rows.header(id).state == REMOVED {
+                self.vacate(id);
+            }
+        }
+        Ok(())
+    }
+
+    fn vacate(&mut self, id: u32) {
+        let neighbourhood = self.rows.neighbourhood(id);
+        neighbourhood.header.state = VACANT;
+        neighbourhood.header.links_count = 0;
+        self.vacant.push(id);
+    }
+}
