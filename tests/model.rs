@@ -333,7 +333,8 @@ fn assert_answer(search: &Search, searched: &[(&'static str, &Collection)], answ
         })
         .filter_map(|(name, record)| candidate(name, metric, &search.vector, record))
         .collect();
-    assert_eq!(answer.explain.compared_count, candidates.len());
+    let compared = answer.explain.collections.iter().map(|done| done.full_hot);
+    assert_eq!(compared.sum::<u64>(), candidates.len() as u64);
     assert_eq!(answer.explain.embedding_hit, None);
     candidates.sort_by(|a, b| {
         b.nearness

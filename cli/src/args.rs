@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use op_dbus_engine::{Encoding, LIMIT_MAX, PolicyKind, Provider};
+use op_dbus_engine::{Encoding, LIMIT_MAX, PolicyKind, Profile, Provider};
 
 use crate::exit;
 
@@ -194,6 +194,13 @@ fn rate(text: &str) -> Result<NonZeroU64, String> {
     bytes.and_then(NonZeroU64::new).ok_or_else(|| "it must be like 500K, 50M or 1G".to_owned())
 }
 
+fn recall(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(recall) if recall > 0.0 && recall <= 1.0 => Ok(recall),
+        _ => Err("it must be a number above 0 and at most 1".to_owned()),
+    }
+}
+
 fn score(text: &str) -> Result<f32, String> {
     match text.parse() {
         Ok(score) if f32::is_finite(score) => Ok(score),
@@ -205,6 +212,7 @@ fn score(text: &str) -> Result<f32, String> {
 pub(crate) enum Command {
     Index(Index),
     Query(Query),
+    Link(Link),
     Put(Put),
     Get(Get),
     History(History),
@@ -281,9 +289,42 @@ pub(crate) struct Query {
     /// Leave out records that score less (-1 to 1)
     #[arg(long, value_name = "SCORE", allow_negative_numbers = true, value_parser = score)]
     pub(crate) min_score: Option<f32>,
-    /// Compare with every vector (which this version always does)
-    #[arg(long)]
+    /// Find exactly the nearest, also in collections that have a graph
+    #[arg(long, conflicts_with = "recall")]
     pub(crate) exact: bool,
+    /// The part of the nearest to find in collections that have a graph, as far as their calibration
+    /// tells
+    #[arg(long, value_name = "PART", default_value_t = 0.95, value_parser = recall)]
+    pub(crate) recall: f64,
+    /// Say how it was found: plan, vectors compared and read, time of each stage
+    #[arg(long)]
+    pub(crate) explain: bool,
+}
+
+/// Make the graphs that find the nearest fast
+///
+/// Without a graph all vectors of a collection are compared. With one a search looks at some dozens
+/// of them, and finds nearly all of the nearest. A graph is made once, kept with the store, and
+/// brought up to date with every change. It can be made again or removed at any time.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  op-dbus link packages
+  op-dbus link packages --profile compact --threads 1
+  op-dbus link packages --remove")]
+pub(crate) struct Link {
+    /// Collections
+    #[arg(required = true, value_name = "COLLECTION")]
+    pub(crate) collections: Vec<String>,
+    /// speed knows of each vector how its neighbours differ, compact takes a quarter of the memory
+    #[arg(long, value_name = "PROFILE", default_value = "speed", value_parser = benchmark::profile)]
+    pub(crate) profile: Profile,
+    /// Threads that work on it [default: as many as there are processors]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+    /// Remove the graphs instead
+    #[arg(long, conflicts_with_all = ["profile", "threads"])]
+    pub(crate) remove: bool,
 }
 
 /// The embedding cache, and records in exchange formats

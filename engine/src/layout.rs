@@ -111,6 +111,11 @@ pub(crate) fn parse_arena_file_name(name: &str) -> Option<(u64, u32)> {
     (arena_file_name(parsed.0, parsed.1) == name).then_some(parsed)
 }
 
+/// The file of the graph of a collection.
+pub(crate) fn graph_file(vectors: &Path, collection: u32) -> PathBuf {
+    vectors.join(format!("{collection}.graph"))
+}
+
 /// What the name of a file that must not be used again ends with.
 pub(crate) const DAMAGED_SUFFIX: &str = ".damaged";
 

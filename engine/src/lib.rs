@@ -61,12 +61,12 @@ pub use op_dbus_formats::collection::{Metric, ModelFingerprint};
 pub use op_dbus_formats::embedding::Encoding;
 pub use op_dbus_formats::record::Payload;
 pub use op_dbus_formats::trace::TracedAccess;
-pub use query::{Answer, Explain, Hit, LIMIT_MAX, Query};
+pub use query::{Answer, CollectionExplain, Explain, Hit, LIMIT_MAX, Plan, Query};
 pub use record::Record;
 pub use store::{
-    Change, CollectionInfo, CollectionOptions, CollectionStats, Fault, MemoryCap, PutReport,
-    STATE_COLLECTION, STATE_VERSIONS_KEPT, Scan, ScrubOptions, ScrubProgress, ScrubReport, Stats,
-    Store, StoreConfig, Vector, Vectors, Version, Watch,
+    Change, CollectionInfo, CollectionOptions, CollectionStats, Fault, GraphStats, LinkOptions,
+    MemoryCap, PutReport, STATE_COLLECTION, STATE_VERSIONS_KEPT, Scan, ScrubOptions, ScrubProgress,
+    ScrubReport, Stats, Store, StoreConfig, Vector, Vectors, Version, Watch,
 };
 pub use tier::{
     Evictions, PolicyKind, SimulationReport, TierStats, TraceReport, read_trace, simulate,

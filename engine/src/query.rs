@@ -21,6 +21,8 @@ pub struct Query {
     pub(crate) collections: Vec<String>,
     pub(crate) limit: usize,
     pub(crate) min_score: Option<f32>,
+    pub(crate) exact: bool,
+    pub(crate) recall: f64,
 }
 
 /// What a query is near to.
@@ -32,6 +34,7 @@ pub(crate) enum Target {
 
 impl Query {
     const LIMIT_DEFAULT: usize = 10;
+    const RECALL_DEFAULT: f64 = 0.95;
 
     /// Searches by meaning: the text is embedded by the store's model.
     #[must_use]
@@ -48,7 +51,14 @@ impl Query {
     }
 
     fn new(target: Target) -> Self {
-        Self { target, collections: Vec::new(), limit: Self::LIMIT_DEFAULT, min_score: None }
+        Self {
+            target,
+            collections: Vec::new(),
+            limit: Self::LIMIT_DEFAULT,
+            min_score: None,
+            exact: false,
+            recall: Self::RECALL_DEFAULT,
+        }
     }
 
     /// Adds a collection to search; without any, all that the target fits are searched.
@@ -72,6 +82,21 @@ impl Query {
         self
     }
 
+    /// Finds exactly the nearest, which takes longer in collections that have a graph.
+    #[must_use]
+    pub fn exact(mut self) -> Self {
+        self.exact = true;
+        self
+    }
+
+    /// Sets which part of the nearest is to be found in collections that have a graph, as far as
+    /// their calibration tells; 0.95 unless told.
+    #[must_use]
+    pub fn recall(mut self, recall: f64) -> Self {
+        self.recall = recall;
+        self
+    }
+
     pub(crate) fn validate(&self) -> Result<()> {
         let invalid = |text: String| {
             Err(Error::new(ErrorKind::Invalid, text).with_remedy("correct the query"))
@@ -81,6 +106,9 @@ impl Query {
         }
         if self.min_score.is_some_and(|score| !score.is_finite()) {
             return invalid("the least score is not a finite number".to_owned());
+        }
+        if !(self.recall > 0.0 && self.recall <= 1.0) {
+            return invalid(format!("the recall {} is not above 0 and at most 1", self.recall));
         }
         match &self.target {
             Target::Text(text) if text.trim().is_empty() => {
@@ -122,8 +150,8 @@ pub struct Hit {
 /// How a search was done and what it cost.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Explain {
-    /// Vectors compared with the query.
-    pub compared_count: usize,
+    /// What was done in each collection.
+    pub collections: Vec<CollectionExplain>,
     /// Whether the query text's embedding came from the cache; `None` for a vector.
     pub embedding_hit: Option<bool>,
     /// Time to get the query's embedding.
@@ -134,4 +162,33 @@ pub struct Explain {
     pub search: Duration,
     /// Time to read the records found.
     pub fetch: Duration,
+}
+
+/// How one collection was searched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CollectionExplain {
+    /// Its name.
+    pub name: String,
+    /// Which way was chosen.
+    pub plan: Plan,
+    /// Vertices of the graph whose neighbours were looked at.
+    pub expanded: u64,
+    /// Vectors compared by their bytes.
+    pub compared: u64,
+    /// Vectors compared in full that were hot.
+    pub full_hot: u64,
+    /// Vectors compared in full that had to be read.
+    pub full_cold: u64,
+}
+
+/// A way to find the nearest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// All vectors are in memory and were compared in full.
+    Exact,
+    /// All vectors that may be found were compared by their bytes, and in full those for which that
+    /// does not prove that they are too far.
+    Scan,
+    /// From vertex to vertex of the graph.
+    Graph,
 }

@@ -140,7 +140,7 @@ fn metric(text: &str) -> Result<Metric, String> {
     all.into_iter().find(|known| known.name() == text).ok_or(format!("it must be one of {names}"))
 }
 
-fn profile(text: &str) -> Result<Profile, String> {
+pub(super) fn profile(text: &str) -> Result<Profile, String> {
     let all = Profile::ALL;
     let names = all.map(Profile::name).join(", ");
     all.into_iter().find(|known| known.name() == text).ok_or(format!("it must be one of {names}"))

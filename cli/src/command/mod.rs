@@ -5,6 +5,7 @@ mod cache;
 mod documents;
 mod index;
 mod ingest;
+mod link;
 mod query;
 mod scrub;
 mod simulate;
@@ -24,6 +25,7 @@ pub(crate) fn run(config: &Config, output: &Output, command: Command) -> Result<
         Command::Get(arguments) => documents::get(config, output, &arguments),
         Command::History(arguments) => documents::history(config, output, &arguments),
         Command::Remove(arguments) => documents::remove(config, output, &arguments),
+        Command::Link(arguments) => link::run(config, output, &arguments),
         Command::Query(arguments) => query::run(config, output, arguments),
         Command::Cache { command } => cache::run(config, output, command),
         Command::Benchmark(arguments) => benchmark::run(output, &arguments),

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::Instant;
 
-use op_dbus_engine::{Answer, Explain, Hit, Payload, Query};
+use op_dbus_engine::{Answer, CollectionExplain, Explain, Hit, Payload, Plan, Query};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -17,6 +17,28 @@ use crate::output::{Output, columns, duration, grouped, one_line};
 struct AnswerJson {
     hits: Vec<HitJson>,
     took_us: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    explain: Option<ExplainJson>,
+}
+
+#[derive(Serialize)]
+struct ExplainJson {
+    embedding_hit: Option<bool>,
+    embed_us: u64,
+    load_us: u64,
+    search_us: u64,
+    fetch_us: u64,
+    collections: Vec<CollectionJson>,
+}
+
+#[derive(Serialize)]
+struct CollectionJson {
+    name: String,
+    plan: &'static str,
+    expanded: u64,
+    compared: u64,
+    full_hot: u64,
+    full_cold: u64,
 }
 
 #[derive(Serialize)]
@@ -29,7 +51,10 @@ struct HitJson {
 }
 
 pub(super) fn run(config: &Config, output: &Output, arguments: args::Query) -> Result<Exit> {
-    let mut query = Query::text(&arguments.text).limit(arguments.limit);
+    let mut query = Query::text(&arguments.text).limit(arguments.limit).recall(arguments.recall);
+    if arguments.exact {
+        query = query.exact();
+    }
     for collection in arguments.collection {
         query = query.collection(collection);
     }
@@ -44,9 +69,13 @@ pub(super) fn run(config: &Config, output: &Output, arguments: args::Query) -> R
     let Answer { hits, explain } = answer;
     if output.is_json() {
         let hits = hits.into_iter().map(hit_json).collect::<Result<_>>()?;
-        output.json(&AnswerJson { hits, took_us: took.as_micros() as u64 })?;
+        let explain = arguments.explain.then(|| explain_json(&explain));
+        output.json(&AnswerJson { hits, took_us: took.as_micros() as u64, explain })?;
     } else {
         output.text(|out| render(out, &hits))?;
+        if arguments.explain {
+            output.text(|out| render_explain(out, &explain))?;
+        }
         output.note(&summary(&explain, took));
     }
     store.close();
@@ -82,13 +111,68 @@ fn summary(explain: &Explain, took: std::time::Duration) -> String {
         Some(false) => format!("embedding {}", duration(explain.embed)),
         None => "vector given".to_owned(),
     };
+    let compared = explain.collections.iter().map(|done| match done.plan {
+        Plan::Exact => done.full_hot,
+        Plan::Scan | Plan::Graph => done.compared.max(done.expanded),
+    });
     format!(
-        "{}: {} vectors loaded in {}, compared in {}; {embedding}",
+        "{}: {} vectors compared in {}, brought in in {}; {embedding}",
         duration(took),
-        grouped(explain.compared_count as u64),
-        duration(explain.load),
+        grouped(compared.sum()),
         duration(explain.search),
+        duration(explain.load),
     )
+}
+
+fn plan_name(plan: Plan) -> &'static str {
+    match plan {
+        Plan::Exact => "exact",
+        Plan::Scan => "scan",
+        Plan::Graph => "graph",
+    }
+}
+
+fn explain_json(explain: &Explain) -> ExplainJson {
+    let collection = |done: &CollectionExplain| CollectionJson {
+        name: done.name.clone(),
+        plan: plan_name(done.plan),
+        expanded: done.expanded,
+        compared: done.compared,
+        full_hot: done.full_hot,
+        full_cold: done.full_cold,
+    };
+    let us = |time: std::time::Duration| time.as_micros() as u64;
+    ExplainJson {
+        embedding_hit: explain.embedding_hit,
+        embed_us: us(explain.embed),
+        load_us: us(explain.load),
+        search_us: us(explain.search),
+        fetch_us: us(explain.fetch),
+        collections: explain.collections.iter().map(collection).collect(),
+    }
+}
+
+fn render_explain(out: &mut dyn Write, explain: &Explain) -> std::io::Result<()> {
+    writeln!(out)?;
+    for (what, took) in [
+        ("embed the text", explain.embed),
+        ("bring vectors in", explain.load),
+        ("find the nearest", explain.search),
+        ("read the records", explain.fetch),
+    ] {
+        writeln!(out, "{what:<18}{:>10}", duration(took))?;
+    }
+    for done in &explain.collections {
+        let (name, plan) = (&done.name, plan_name(done.plan));
+        let [expanded, compared, hot, cold] =
+            [done.expanded, done.compared, done.full_hot, done.full_cold].map(grouped);
+        writeln!(
+            out,
+            "{name}: {plan}; {expanded} vertices expanded, {compared} vectors compared by"
+        )?;
+        writeln!(out, "  their bytes, in full {hot} hot and {cold} cold ones")?;
+    }
+    Ok(())
 }
 
 fn hit_json(hit: Hit) -> Result<HitJson> {

@@ -48,6 +48,10 @@ fn render(out: &mut dyn Write, path: &str, stats: &Stats) -> std::io::Result<()>
             collection.name,
             grouped(collection.records),
         )?;
+        if let Some(graph) = collection.graph {
+            let (count, bytes) = (grouped(graph.vectors), bytes(graph.bytes));
+            writeln!(out, "  {:width$}  {count:>11} linked   {bytes}", "")?;
+        }
     }
     writeln!(out, "\nembedding cache")?;
     render_stats(out, "  ", &stats.cache)

@@ -241,6 +241,16 @@ impl StateDatabase {
         self.db.get(VECTORS, RecordKey::new(id, key).as_ref())
     }
 
+    /// Looks up given vectors of keys, which must ascend.
+    pub(crate) fn vectors<'k>(
+        &self,
+        id: CollectionId,
+        keys: impl Iterator<Item = &'k [u8]>,
+    ) -> impl Iterator<Item = Result<Option<Pinned<'_>>>> {
+        let keys: Vec<RecordKey> = keys.map(|key| RecordKey::new(id, key)).collect();
+        self.db.get_ascending(VECTORS, &keys).collect::<Vec<_>>().into_iter()
+    }
+
     /// Reads a record and the vector that was given with it, as they are at one moment.
     pub(crate) fn record_and_vector(
         &self,

@@ -13,11 +13,11 @@ mod rows;
 
 pub use buffer::VectorBuffer;
 pub(crate) use exact::ExactIndex;
-pub(crate) use graph::GraphParts;
 pub use graph::{
     DenseVectors, FullVectors, GraphFilter, GraphIndex, GraphOptions, GraphSearch, Neighbour,
     Profile, SearchCounts, SearchOptions, SearchPlan, VertexSet,
 };
+pub(crate) use graph::{GraphParts, GraphPlan};
 
 use op_dbus_formats::collection::Metric;
 use std::cmp::Ordering;

@@ -1,7 +1,7 @@
 //! A file of a graph index: written whole, then mapped, every page checked before it is believed.
 
 use std::fs::{self, File};
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -121,7 +121,7 @@ impl GraphIndex {
             writer.write(rows)?;
         }
         writer.end_section()?;
-        if let Some(keys) = keys {
+        if let Some(keys) = keys.filter(|_| keys_len > 0) {
             let mut end = 0;
             for id in ids.clone() {
                 end += keys(id).len() as u64;
@@ -199,6 +199,27 @@ impl GraphIndex {
         })?;
         Ok((graph, header.sequence, keys))
     }
+}
+
+/// Reads a whole file again, and compares everything in it with its checksums; `read` hears of the
+/// bytes and may end it.
+///
+/// # Errors
+/// [`ErrorKind::Corrupt`] if a byte is wrong: the file is then marked.
+pub(crate) fn verify(
+    path: &Path,
+    mut read: impl FnMut(u64) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>> {
+    let (header, sections, map) = open_file(path)?;
+    let mut page = Vec::new();
+    let pages = header.page_len_bytes..sections.checksums.start;
+    for start in pages.step_by(header.page_len_bytes as usize) {
+        map.read(start..start + header.page_len_bytes, &mut page)?;
+        if read(header.page_len_bytes).is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    Ok(ControlFlow::Continue(()))
 }
 
 fn header_of(parts: &GraphParts, content: GraphContent, keys_len_bytes: u64) -> GraphFileHeader {

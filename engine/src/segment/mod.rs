@@ -20,7 +20,7 @@
 //! Deliberately lacking: which vectors are worth a file, and when to write one.
 
 mod file;
-mod graph_file;
+pub(crate) mod graph_file;
 mod write;
 
 use std::collections::BTreeMap;
@@ -185,7 +185,16 @@ impl SegmentDirectory {
             table_checksum: 0,
         };
         let sections = largest.sections().map_err(|error| unwritable(&self.directory, error))?;
-        let (needed, room) = (sections.file_len_bytes(), room(&self.directory)?);
+        self.require_room(sections.file_len_bytes())
+    }
+
+    /// Refuses a file that would leave less free space than files which can be made again may.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Full`]; what the kernel refuses.
+    pub(crate) fn require_room(&self, needed: u64) -> Result<()> {
+        create_directories(&self.directory)?;
+        let room = room(&self.directory)?;
         let kept_free = room.total_bytes / SPACE_FREE_PART;
         if room.available_bytes >= needed.saturating_add(kept_free) {
             return Ok(());

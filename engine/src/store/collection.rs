@@ -11,6 +11,7 @@ use op_dbus_formats::embedding::Encoding;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::Store;
+use super::graph::GraphSlot;
 use crate::embed::Embedder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::ExactIndex;
@@ -32,6 +33,8 @@ pub(super) struct Collection {
     index: RwLock<Option<ExactIndex>>,
     /// Held while they are brought into memory, so that two searches do not do it twice.
     pub(super) loading: Mutex<()>,
+    /// Finds the nearest of them faster, if there is one.
+    pub(super) graph: GraphSlot,
 }
 
 /// The embedding space of a new collection.
@@ -76,7 +79,8 @@ impl Collection {
     /// `hash_seed` is the store's own, so that nobody can prepare keys that collide.
     pub(super) fn new(name: CollectionName, spec: CollectionSpec, hash_seed: u64) -> Self {
         let tier_seed = xxh3_64_with_seed(&spec.id.0.to_le_bytes(), hash_seed);
-        Self { name, spec, tier_seed, index: RwLock::new(None), loading: Mutex::new(()) }
+        let (index, loading) = (RwLock::new(None), Mutex::new(()));
+        Self { name, spec, tier_seed, index, loading, graph: GraphSlot::default() }
     }
 
     pub(super) fn index(&self) -> RwLockReadGuard<'_, Option<ExactIndex>> {

@@ -6,6 +6,7 @@
 
 mod collection;
 mod expiry;
+mod graph;
 mod history;
 mod memory;
 mod open;
@@ -41,11 +42,12 @@ use crate::tier::{PolicyKind, Recorder, Tier};
 
 use collection::Collection;
 pub use collection::{CollectionInfo, CollectionOptions, STATE_COLLECTION, STATE_VERSIONS_KEPT};
+pub use graph::LinkOptions;
 pub use history::Version;
 pub use memory::MemoryCap;
 pub use scrub::{Fault, ScrubOptions, ScrubProgress, ScrubReport};
 use space::{Admitted, Space};
-pub use stats::{CollectionStats, Stats};
+pub use stats::{CollectionStats, GraphStats, Stats};
 pub use vectors::{Vector, Vectors};
 use warmth::WarmUp;
 use watch::Followers;
@@ -309,6 +311,7 @@ impl Store {
     /// warmth, and is opened more slowly next time.
     pub fn close(mut self) {
         self.save_warmth();
+        self.save_graphs();
         self.cache.save_counters();
         // On a full disk the room is for the next opening, which knows how to get more.
         if self.space.is_relaxed() {

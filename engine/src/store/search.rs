@@ -1,6 +1,6 @@
 //! Searching: embed the query, compare, merge, fetch the records found.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,9 +11,9 @@ use op_dbus_formats::record::{self as format, EmbeddingSource};
 use super::collection::Collection;
 use super::{Store, lock};
 use crate::error::{Error, ErrorKind, Result};
-use crate::index::{ExactIndex, Filter, Scored};
+use crate::index::{Filter, Scored};
 use crate::os::clock::unix_ms;
-use crate::query::{Answer, Explain, Hit, Query, Target};
+use crate::query::{Answer, CollectionExplain, Explain, Hit, Plan, Query, Target};
 use crate::record::is_past;
 
 /// Records whose vectors are brought into memory together.
@@ -39,10 +39,14 @@ struct Lost {
     text: String,
 }
 
+/// Takes the key and the vector of a record.
+pub(super) type VectorTaker<'a> = dyn FnMut(&[u8], &[f32]) -> Result<()> + 'a;
+
 impl Store {
-    /// Finds the records nearest to a text or a vector by comparing all of them.
+    /// Finds the records nearest to a text or a vector: by the graph of a collection if it was
+    /// [linked](Store::link), else by comparing all of them.
     ///
-    /// The first search of a collection reads its vectors into memory. Embeddings that are no
+    /// The first search of a collection without a graph reads its vectors into memory. Embeddings that are no
     /// longer in the cache are computed again then, which takes a while and is logged.
     ///
     /// # Errors
@@ -62,35 +66,25 @@ impl Store {
         };
         let embed = started.elapsed();
         let mut explain = Explain {
-            compared_count: 0,
+            collections: Vec::new(),
             embedding_hit,
             embed,
             load: Duration::ZERO,
             search: Duration::ZERO,
             fetch: Duration::ZERO,
         };
-        let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let mut found: Vec<Found> = Vec::new();
         let now_unix_ms = unix_ms();
         let expired = self.state.expired_keys(now_unix_ms)?;
         for collection in collections {
-            let started = Instant::now();
-            self.load_index(&collection)?;
-            explain.load += started.elapsed();
-            let started = Instant::now();
-            let expired = expired.of(collection.spec.id);
-            let is_visible = |key: &[u8]| expired.is_none_or(|expired| !expired.contains(key));
-            let filter = expired.map(|_| &is_visible as Filter<'_>);
-            if let Some(index) = &*collection.index() {
-                explain.compared_count += index.len();
-                let scored = index.search(&vector, query.limit, filter, threads)?;
-                found.extend(
-                    scored
-                        .into_iter()
-                        .map(|scored| Found { collection: Arc::clone(&collection), scored }),
-                );
-            }
-            explain.search += started.elapsed();
+            let scored = self.search_collection(
+                &collection,
+                &vector,
+                (query, expired.of(collection.spec.id)),
+                &mut explain,
+            )?;
+            let found_there = |scored| Found { collection: Arc::clone(&collection), scored };
+            found.extend(scored.into_iter().map(found_there));
         }
         keep_best(&mut found, query);
         let started = Instant::now();
@@ -100,6 +94,43 @@ impl Store {
             .collect::<Result<_>>()?;
         explain.fetch = started.elapsed();
         Ok(Answer { hits, explain })
+    }
+
+    fn search_collection(
+        &self,
+        collection: &Arc<Collection>,
+        vector: &[f32],
+        (query, expired): (&Query, Option<&HashSet<Vec<u8>>>),
+        explain: &mut Explain,
+    ) -> Result<Vec<Scored>> {
+        let started = Instant::now();
+        let is_visible = |key: &[u8]| expired.is_none_or(|expired| !expired.contains(key));
+        let filter = expired.map(|_| &is_visible as Filter<'_>);
+        self.open_graph(collection);
+        explain.load += started.elapsed();
+        let started = Instant::now();
+        if let Some((scored, done)) = self.search_graph(collection, vector, query, filter)? {
+            explain.search += started.elapsed();
+            explain.collections.push(done);
+            return Ok(scored);
+        }
+        self.load_index(collection)?;
+        explain.load += started.elapsed();
+        let started = Instant::now();
+        let index = collection.index();
+        let Some(index) = &*index else { return Ok(Vec::new()) };
+        explain.collections.push(CollectionExplain {
+            name: collection.name.to_string(),
+            plan: Plan::Exact,
+            expanded: 0,
+            compared: 0,
+            full_hot: index.len() as u64,
+            full_cold: 0,
+        });
+        let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let scored = index.search(vector, query.limit, filter, threads)?;
+        explain.search += started.elapsed();
+        Ok(scored)
     }
 
     /// The collections that a query names, or all whose space its target lies in.
@@ -159,15 +190,13 @@ impl Store {
         let since = self.commits.last_sequence();
         let _held = self.hold_changes(since);
         let mut index = collection.new_index()?;
-        self.walk_places(collection, |places| self.insert_places(collection, places, &mut index))?;
+        self.walk_vectors(collection, &mut |key, vector| index.insert(key, vector).map(drop))?;
         let mut loaded = collection.index_mut();
         // A commit that waits for this lock will show its changes again, which changes nothing.
         for key in self.state.changed_keys(collection.spec.id, since)? {
             index.remove(&key);
-            if let Some(stored) = self.state.record_and_vector(collection.spec.id, &key)? {
-                let vector = stored.vector.as_deref();
-                let place = self.place(collection, &key, &stored.record, vector)?;
-                self.insert_places(collection, vec![(key, place)], &mut index)?;
+            if let Some(vector) = self.vector_of_record(collection, &key)? {
+                index.insert(&key, &vector)?;
             }
         }
         *loaded = Some(index);
@@ -211,12 +240,38 @@ impl Store {
         })
     }
 
-    /// Inserts the vectors of records; embeddings that are no longer in the cache are computed.
-    fn insert_places(
+    /// Hands on the key and the vector of every record that has one.
+    pub(super) fn walk_vectors(
+        &self,
+        collection: &Collection,
+        take: &mut VectorTaker<'_>,
+    ) -> Result<()> {
+        self.walk_places(collection, |places| self.take_places(collection, places, take))
+    }
+
+    /// Reads the vector of a record; none if there is no such record, or it has no vector.
+    pub(super) fn vector_of_record(
+        &self,
+        collection: &Collection,
+        key: &[u8],
+    ) -> Result<Option<Vec<f32>>> {
+        let stored = self.state.record_and_vector(collection.spec.id, key)?;
+        let Some(stored) = stored else { return Ok(None) };
+        let place = self.place(collection, key, &stored.record, stored.vector.as_deref())?;
+        let mut found = None;
+        self.take_places(collection, vec![(key.to_vec(), place)], &mut |_, vector| {
+            found = Some(vector.to_vec());
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// Hands on the vectors of records; embeddings that are no longer in the cache are computed.
+    fn take_places(
         &self,
         collection: &Collection,
         places: Vec<(Vec<u8>, Place)>,
-        index: &mut ExactIndex,
+        take: &mut VectorTaker<'_>,
     ) -> Result<()> {
         let keys: Vec<EmbeddingKey> = places
             .iter()
@@ -232,18 +287,18 @@ impl Store {
             match place {
                 Place::Nowhere => {}
                 Place::Given(vector) => {
-                    index.insert(&key, &vector)?;
+                    take(&key, &vector)?;
                 }
                 Place::Cached(embedding, text) => match cached.get(&embedding) {
                     Some(vector) if vector.len() == dimensions => {
-                        index.insert(&key, vector)?;
+                        take(&key, vector)?;
                     }
                     _ => lost.push(Lost { key, text }),
                 },
             }
         }
         for (lost, vector) in lost.iter().zip(self.recompute(collection, &lost)?) {
-            index.insert(&lost.key, &vector)?;
+            take(&lost.key, &vector)?;
         }
         Ok(())
     }

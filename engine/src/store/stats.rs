@@ -41,6 +41,17 @@ pub struct CollectionStats {
     pub encoding: &'static str,
     /// Fingerprint of the model its texts are embedded by; `None` if callers give the vectors.
     pub model: Option<String>,
+    /// The graph that finds the nearest, if it is open.
+    pub graph: Option<GraphStats>,
+}
+
+/// Figures of the graph of a collection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct GraphStats {
+    /// Vectors in it.
+    pub vectors: u64,
+    /// Memory, or address space of its map.
+    pub bytes: u64,
 }
 
 impl Store {
@@ -61,6 +72,12 @@ impl Store {
             while let Some(is_visible) = walk.next_with(|key, _, _| is_visible(key))? {
                 records += u64::from(is_visible);
             }
+            self.open_graph(&collection);
+            let graph = collection.graph.measured().map(|(bytes, vectors)| GraphStats {
+                vectors: vectors as u64,
+                bytes: bytes as u64,
+            });
+            vectors_bytes += graph.map_or(0, |graph| graph.bytes as usize);
             vectors_bytes += collection.index().as_ref().map_or(0, |index| index.memory_bytes());
             collections.push(CollectionStats {
                 name: collection.name.to_string(),
@@ -69,6 +86,7 @@ impl Store {
                 metric: collection.spec.metric.name(),
                 encoding: collection.spec.encoding.name(),
                 model: collection.spec.model.map(|model| model.to_string()),
+                graph,
             });
         }
         let cache = self.cache.stats()?;

@@ -78,7 +78,10 @@ impl Store {
     /// # Errors
     /// [`ErrorKind::NotFound`] if there is no such collection.
     pub fn vectors(&self, collection: &str) -> Result<Vectors<'_>> {
-        let collection = self.collection(collection)?;
+        self.vectors_of(self.collection(collection)?)
+    }
+
+    pub(super) fn vectors_of(&self, collection: Arc<Collection>) -> Result<Vectors<'_>> {
         let pool = self.tier.pool(collection.spec.dimensions as usize)?;
         Ok(Vectors { store: self, collection, pool })
     }
@@ -122,6 +125,46 @@ impl Vectors<'_> {
                 found.map_or(Ok(false), |found| copy(key, &found, vector))
             }
         }
+    }
+
+    /// Finds a hot vector, expired or not.
+    pub(super) fn get_hot(&self, key: &[u8]) -> Option<HotVector<'_>> {
+        self.pool.get(self.collection.tier_key(key), Wanted::Whole)
+    }
+
+    /// Reads cold vectors of keys, which ascend, and hands each on with what stands beside its key.
+    /// Records that are gone, or have no vector, are left out.
+    pub(super) fn read_cold(
+        &self,
+        keys: &[(&[u8], usize)],
+        take: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<()> {
+        let (store, collection) = (self.store, &*self.collection);
+        let id = collection.spec.id;
+        let is_simple = collection.spec.model.is_none() && !store.state.has_expiries();
+        let mut rest = Vec::new();
+        if is_simple {
+            let fence = |key: &[u8]| self.pool.fence(collection.tier_key(key));
+            let fences: Vec<Fence> = keys.iter().map(|(key, _)| fence(key)).collect();
+            let given = store.state.vectors(id, keys.iter().map(|(key, _)| *key));
+            for (((key, place), fence), given) in keys.iter().zip(fences).zip(given) {
+                let Some(bytes) = given? else {
+                    rest.push((*key, *place));
+                    continue;
+                };
+                let vector = store.decode_given(collection, key, Some(&bytes))?;
+                take(*place, &vector);
+                self.promoted(key, collection.tier_key(key), fence, vector, NEVER);
+            }
+        } else {
+            rest.extend_from_slice(keys);
+        }
+        for (key, place) in rest {
+            if let Some(vector) = self.get_cold(key, collection.tier_key(key))? {
+                take(place, &vector);
+            }
+        }
+        Ok(())
     }
 
     #[cold]

@@ -287,11 +287,12 @@ impl Store {
     /// Shows committed mutations to searches, in collections whose vectors are in memory.
     fn index_mutations(&self, mutations: &[Mutation<'_>]) {
         for collection in self.all_collections() {
+            let is_own = |own: &&Mutation<'_>| own.record.collection() == collection.spec.id;
+            let own: Vec<&Mutation<'_>> = mutations.iter().filter(is_own).collect();
+            self.graph_mutations(&collection, &own);
             let mut loaded = collection.index_mut();
             let Some(index) = &mut *loaded else { continue };
-            let mut own =
-                mutations.iter().filter(|own| own.record.collection() == collection.spec.id);
-            if let Err(error) = own.try_for_each(|mutation| apply(index, mutation)) {
+            if let Err(error) = own.iter().try_for_each(|mutation| apply(index, mutation)) {
                 // The records are safe; what is in memory is made anew by the next search.
                 tracing::warn!(collection = %collection.name, %error, "reading the vectors again");
                 *loaded = None;

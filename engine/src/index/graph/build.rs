@@ -23,6 +23,8 @@ const BATCH_PARTS: usize = 50;
 const BATCH_MIN: usize = 32;
 /// What is looked at to find the neighbours of a vertex.
 const BUILD_EFFORT: Effort = Effort { width: 200, kept: 210, expanded_max: usize::MAX };
+/// Where a search finds fewer, all are compared.
+const FOUND_MIN: usize = 16;
 /// Among so many of what was found they are chosen: more cost more than they bring.
 const CHOSEN_AMONG: usize = 120;
 
@@ -94,11 +96,11 @@ impl GraphIndex {
 
     /// Finds out how to link vertices that are not linked yet with those that are.
     pub(crate) fn plan(&self, ids: &[u32], threads: NonZero<usize>) -> Plan {
-        let chosen: Vec<Vec<u32>> = if self.linked_count == 0 {
+        let is_first = self.findable_count() == 0;
+        let chosen: Vec<Vec<u32>> = if is_first {
             (0..ids.len()).map(|index| self.choose_among(ids[index], &ids[..index])).collect()
         } else {
-            let choose = |id: &u32, scratch: &mut Scratch| self.choose(*id, scratch);
-            in_parts(ids, threads, choose)
+            in_parts(ids, threads, |id, scratch| self.choose(*id, ids, scratch))
         };
         let mut backlinks = Vec::new();
         for (id, chosen) in ids.iter().zip(&chosen) {
@@ -107,7 +109,7 @@ impl GraphIndex {
         backlinks.sort_unstable();
         let mut links: Vec<(u32, Vec<u32>)> = ids.iter().copied().zip(chosen).collect();
         // The first of a graph are linked among themselves: what they are to have counts.
-        let planned = if self.linked_count == 0 { links.clone() } else { Vec::new() };
+        let planned = if is_first { links.clone() } else { Vec::new() };
         let groups: Vec<&[Backlink]> = backlinks.chunk_by(|a, b| a.from == b.from).collect();
         let changed = in_parts(&groups, threads, |group, _| {
             let before = planned.iter().find(|(id, _)| *id == group[0].from);
@@ -143,10 +145,21 @@ impl GraphIndex {
         others.iter().map(move |other| Near { distance: distance(*other), id: *other })
     }
 
-    /// Chooses neighbours for a vertex among those that a search finds.
-    fn choose(&self, id: u32, scratch: &mut Scratch) -> Vec<u32> {
+    /// Vertices that are linked and can be found.
+    pub(super) fn findable_count(&self) -> usize {
+        self.linked_count - self.removed_count
+    }
+
+    /// Chooses neighbours for a vertex among those that a search finds; those `with` it are not
+    /// linked yet.
+    fn choose(&self, id: u32, with: &[u32], scratch: &mut Scratch) -> Vec<u32> {
         self.prepare_vertex(id, scratch);
         scratch.search(&self.rows, &self.hub, BUILD_EFFORT, &GraphFilter::All);
+        if scratch.found.len() < FOUND_MIN.min(self.findable_count()) {
+            // Nearly all that is near was removed.
+            scratch.scan(&self.rows, FOUND_MIN + with.len(), &GraphFilter::All);
+            scratch.found.retain(|near| !with.contains(&near.id));
+        }
         scratch.found.sort_unstable_by(Near::order);
         scratch.found.truncate(CHOSEN_AMONG);
         select(&self.rows, &scratch.found)

@@ -50,12 +50,13 @@ impl GraphIndex {
             nearest(scratch)
         });
         let mut recall = 0.0;
-        for step in 0..CALIBRATED_EFFORTS.len() {
+        let measured = CALIBRATED_EFFORTS.map(|effort| {
             if recall < RECALL_MAX {
-                recall = self.recall(&questions, &truths, CALIBRATED_EFFORTS[step].into(), threads);
+                recall = self.recall(&questions, &truths, effort.into(), threads);
             }
-            self.calibration[step] = (recall * WHOLE) as u16;
-        }
+            (recall * WHOLE) as u16
+        });
+        self.calibration = measured;
     }
 
     fn recall(

@@ -59,14 +59,16 @@ impl Space {
     /// What an answer is ordered by, from full vectors.
     pub(super) fn nearness(&self, query: &[f32], query_norm: f64, vector: &[f32]) -> f32 {
         let kernels = kernels();
-        match self.metric {
+        let nearness = match self.metric {
             Metric::Dot => (kernels.dot)(query, vector),
             Metric::Euclidean => -(kernels.squared_euclidean)(query, vector),
             Metric::Cosine => {
                 let norms = query_norm * norm(vector);
                 let dot = f64::from((kernels.dot)(query, vector));
-                if norms > 0.0 { (dot / norms) as f32 } else { 0.0 }
+                if norms > 0.0 { ((dot / norms) as f32).clamp(-1.0, 1.0) } else { 0.0 }
             }
-        }
+        };
+        // Never the negative zero, which would order before its equal.
+        nearness + 0.0
     }
 }

@@ -53,6 +53,7 @@ use op_dbus_formats::embedding::check_finite;
 pub use op_dbus_formats::graph_file::Profile;
 use op_dbus_formats::graph_file::{CALIBRATED_EFFORTS, VERTICES_MAX};
 
+pub(crate) use build::Plan as GraphPlan;
 pub use filter::{GraphFilter, VertexSet};
 pub use full::{DenseVectors, FullVectors};
 use hub::Hub;

@@ -17,7 +17,7 @@ const FETCHED_COUNT: usize = 16;
 const ROUNDED_PART: f32 = 1e-5;
 
 /// A distance that is never NaN.
-#[derive(Clone, Copy, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, PartialEq)]
 struct Bound(f32);
 
 impl Eq for Bound {}
@@ -25,6 +25,12 @@ impl Eq for Bound {}
 impl Ord for Bound {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.0.total_cmp(&other.0)
+    }
+}
+
+impl PartialOrd for Bound {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
     }
 }
 

@@ -86,6 +86,15 @@ impl GraphSearch {
         self.scratch.counts
     }
 
+    /// Puts what was found in order.
+    fn nearest_first(&mut self, limit: usize) -> &[Neighbour] {
+        let order =
+            |a: &Neighbour, b: &Neighbour| b.nearness.total_cmp(&a.nearness).then(a.id.cmp(&b.id));
+        self.nearest.sort_unstable_by(order);
+        self.nearest.truncate(limit);
+        &self.nearest
+    }
+
     /// How the last search was answered.
     #[must_use]
     pub fn plan(&self) -> SearchPlan {
@@ -120,16 +129,8 @@ impl GraphIndex {
         options: &SearchOptions<'_>,
         vectors: &dyn FullVectors,
     ) -> Result<&'s [Neighbour]> {
-        self.prepare(search, query)?;
-        if self.space.is_nowhere(query) {
-            return Ok(self.answer_nowhere(search, options.limit, &options.filter));
-        }
-        let wanted_count = self.wanted_count(&options.filter);
-        search.plan = self.traverse(search, options, wanted_count);
-        if search.plan != SearchPlan::Scan {
-            search.scratch.keep_nearest(options.limit + FULL_COUNT);
-        }
-        self.answer(search, query, (options.limit, options.filter), vectors)
+        self.find(search, query, options, vectors)?;
+        Ok(search.nearest_first(options.limit))
     }
 
     /// Returns the vectors nearest to a query, nearest first, of those that pass.
@@ -147,13 +148,45 @@ impl GraphIndex {
         (limit, filter): (usize, GraphFilter<'_>),
         vectors: &dyn FullVectors,
     ) -> Result<&'s [Neighbour]> {
+        self.find_exactly(search, query, (limit, filter), vectors)?;
+        Ok(search.nearest_first(limit))
+    }
+
+    /// As [`GraphIndex::search`], in no order, and with some more that are farther.
+    pub(crate) fn find<'s>(
+        &self,
+        search: &'s mut GraphSearch,
+        query: &[f32],
+        options: &SearchOptions<'_>,
+        vectors: &dyn FullVectors,
+    ) -> Result<&'s [Neighbour]> {
         self.prepare(search, query)?;
         if self.space.is_nowhere(query) {
-            return Ok(self.answer_nowhere(search, limit, &filter));
+            return Ok(self.answer_nowhere(search, &options.filter));
+        }
+        let wanted_count = self.wanted_count(&options.filter);
+        search.plan = self.traverse(search, options, wanted_count);
+        if search.plan != SearchPlan::Scan {
+            search.scratch.keep_nearest(options.limit + FULL_COUNT);
+        }
+        self.answer(search, query, &options.filter, vectors)
+    }
+
+    /// As [`GraphIndex::search_exact`], in no order, and with some more that are as far or farther.
+    pub(crate) fn find_exactly<'s>(
+        &self,
+        search: &'s mut GraphSearch,
+        query: &[f32],
+        (limit, filter): (usize, GraphFilter<'_>),
+        vectors: &dyn FullVectors,
+    ) -> Result<&'s [Neighbour]> {
+        self.prepare(search, query)?;
+        if self.space.is_nowhere(query) {
+            return Ok(self.answer_nowhere(search, &filter));
         }
         search.plan = SearchPlan::Scan;
         search.scratch.scan(&self.rows, limit, &filter);
-        self.answer(search, query, (limit, filter), vectors)
+        self.answer(search, query, &filter, vectors)
     }
 
     fn prepare(&self, search: &mut GraphSearch, query: &[f32]) -> Result<()> {
@@ -248,7 +281,7 @@ impl GraphIndex {
         &self,
         search: &'s mut GraphSearch,
         query: &[f32],
-        (limit, filter): (usize, GraphFilter<'_>),
+        filter: &GraphFilter<'_>,
         vectors: &dyn FullVectors,
     ) -> Result<&'s [Neighbour]> {
         // What could not be read was passed over.
@@ -265,10 +298,6 @@ impl GraphIndex {
         scratch.counts.full += nearest.len() as u64;
         let apart = self.apart.iter().filter(|id| filter.passes(**id));
         nearest.extend(apart.map(|id| Neighbour { id: *id, nearness: 0.0 }));
-        let order =
-            |a: &Neighbour, b: &Neighbour| b.nearness.total_cmp(&a.nearness).then(a.id.cmp(&b.id));
-        nearest.sort_unstable_by(order);
-        nearest.truncate(limit);
         Ok(nearest)
     }
 
@@ -276,12 +305,11 @@ impl GraphIndex {
     fn answer_nowhere<'s>(
         &self,
         search: &'s mut GraphSearch,
-        limit: usize,
         filter: &GraphFilter<'_>,
     ) -> &'s [Neighbour] {
         search.plan = SearchPlan::Scan;
         let ids = (0..self.rows.len() as u32).filter(|id| filter.passes(*id) && self.contains(*id));
-        let near = ids.take(limit).map(|id| Neighbour { id, nearness: 0.0 });
+        let near = ids.map(|id| Neighbour { id, nearness: 0.0 });
         search.nearest.clear();
         search.nearest.extend(near);
         &search.nearest

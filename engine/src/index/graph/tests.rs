@@ -405,12 +405,13 @@ fn recall_after_removals(is_repaired: bool) -> f64 {
             continue;
         }
         let index = &mut changing.index;
+        let removed = index.removed();
         for id in 0..6000 {
             let mut links = index.rows.links(id).to_vec();
             links.retain(|link| index.rows.header(*link).state != rows::REMOVED);
             index.apply(&build::Plan { links: vec![(id, links)] });
         }
-        index.end_repair().unwrap();
+        index.end_repair(&removed).unwrap();
     }
     changing.recall(&queries, 10)
 }

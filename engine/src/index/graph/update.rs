@@ -75,8 +75,7 @@ impl GraphIndex {
     /// Whether enough were removed for it to be worth repairing links.
     #[must_use]
     pub fn needs_repair(&self) -> bool {
-        let live_count = self.linked_count - self.removed_count;
-        self.removed_count * REMOVED_PARTS > live_count
+        self.removed_count * REMOVED_PARTS > self.findable_count()
     }
 
     /// Links vertices with others where those they were linked with were removed, so that the rows
@@ -88,11 +87,18 @@ impl GraphIndex {
     /// [`ErrorKind::Corrupt`] if the graph's file is damaged; [`ErrorKind::Full`] if memory is short.
     pub fn repair(&mut self, threads: NonZero<usize>) -> Result<()> {
         self.detach()?;
+        let removed = self.removed();
         let mut next = 0;
         while let Some(plan) = self.plan_repair(&mut next, threads) {
             self.apply(&plan);
         }
-        self.end_repair()
+        self.end_repair(&removed)
+    }
+
+    /// The vertices that were removed and still lead on.
+    pub(crate) fn removed(&self) -> Vec<u32> {
+        let is_removed = |id: &u32| self.rows.header(*id).state == REMOVED;
+        (0..self.rows.len() as u32).filter(is_removed).collect()
     }
 
     /// Copies rows of a file into memory, so that they can be changed.
@@ -156,7 +162,8 @@ impl GraphIndex {
     pub(crate) fn link(&mut self, plan: &Plan, count: usize) -> Result<()> {
         self.apply(plan);
         self.linked_count += count;
-        if self.linked_count >= 2 * self.hub_of_count { self.choose_hub() } else { Ok(()) }
+        let (now, then) = (self.findable_count(), self.hub_of_count);
+        if now >= 2 * then || now <= then / 4 { self.choose_hub() } else { Ok(()) }
     }
 
     fn choose_hub(&mut self) -> Result<()> {
@@ -199,16 +206,13 @@ impl GraphIndex {
         Some(self.choose_among(id, &others))
     }
 
-    /// Makes the rows of removed vertices vacant, to which no links lead any more.
-    pub(crate) fn end_repair(&mut self) -> Result<()> {
-        self.linked_count -= self.removed_count;
-        self.removed_count = 0;
+    /// Makes the rows of these vertices vacant, which were removed before links were repaired: no
+    /// link leads to them any more.
+    pub(crate) fn end_repair(&mut self, removed: &[u32]) -> Result<()> {
+        self.linked_count -= removed.len();
+        self.removed_count -= removed.len();
         self.choose_hub()?;
-        for id in 0..self.rows.len() as u32 {
-            if self.rows.header(id).state == REMOVED {
-                self.vacate(id);
-            }
-        }
+        removed.iter().for_each(|id| self.vacate(*id));
         Ok(())
     }
 

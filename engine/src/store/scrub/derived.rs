@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use super::{Fault, RECOMPUTED, Scrub, described};
 use crate::error::Result;
 use crate::heat;
+use crate::layout;
+use crate::segment::graph_file;
 
 impl Scrub<'_> {
     /// The files of vectors that are in use. A damaged one is not used from then on.
@@ -15,6 +17,22 @@ impl Scrub<'_> {
                 Ok(ControlFlow::Continue(())) => {}
                 Ok(broken_off) => return Ok(broken_off),
                 Err(error) => self.derived_fault(described(&error), file.path().to_owned()),
+            }
+        }
+        self.graph_files()
+    }
+
+    /// The files of graphs. A damaged one is not used by the next open.
+    fn graph_files(&mut self) -> Result<ControlFlow<()>> {
+        for collection in self.store.all_collections() {
+            let path = layout::graph_file(&self.store.layout.vectors(), collection.spec.id.0);
+            if !path.exists() {
+                continue;
+            }
+            match graph_file::verify(&path, |bytes| self.read(bytes)) {
+                Ok(ControlFlow::Continue(())) => {}
+                Ok(broken_off) => return Ok(broken_off),
+                Err(error) => self.derived_fault(described(&error), path),
             }
         }
         Ok(ControlFlow::Continue(()))

@@ -1,0 +1,370 @@
+//! The graph of a collection: made when asked for, kept in a file of `@vectors`, and changed with
+//! every commit once it is open.
+//!
+//! The file names the sequence that it contains. What was changed after it is brought in when it is
+//! opened, and a new file is written when the store is closed and much has changed. All of it can be
+//! deleted: without a graph, all vectors are compared.
+//!
+//! Searches go on while vectors are linked: how to link them is found out under the lock of readers,
+//! and only what changes in rows is written under that of writers.
+
+mod keyed;
+mod search;
+
+use std::num::NonZero;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use xxhash_rust::xxh3::Xxh3;
+
+use super::collection::Collection;
+use super::{Store, lock};
+use crate::db::state::Mutation;
+use crate::error::{Error, ErrorKind, Result};
+use crate::index::{GraphIndex, GraphOptions, GraphSearch, Profile, VectorBuffer};
+use crate::layout::{damaged_mark, graph_file};
+use crate::os::file::remove_if_there;
+use crate::segment::graph_file::GraphContent;
+use keyed::{Changes, KeyedGraph};
+
+/// Equal vectors that come in the same order have equal graphs.
+const SEED: u64 = 0;
+/// A new file is written at close when more than one vector of so many has changed: fewer are
+/// brought in faster than the file is written.
+const WRITTEN_PARTS: u64 = 64;
+
+/// How to make the graph of a collection.
+#[derive(Clone, Copy, Debug)]
+pub struct LinkOptions {
+    /// What vertices know: how much memory the graph takes, and how fast it is.
+    pub profile: Profile,
+    /// Threads that make it.
+    pub threads: NonZero<usize>,
+}
+
+/// Where the graph of a collection is, if it is open.
+#[derive(Default)]
+pub(super) struct GraphSlot {
+    graph: RwLock<Option<KeyedGraph>>,
+    /// Held by whoever changes it, so that what was planned is what is changed.
+    changing: Mutex<()>,
+    /// Whether it was looked for in its file.
+    is_sought: AtomicBool,
+    is_repairing: AtomicBool,
+    /// Memory of searches that are over.
+    idle: Mutex<Vec<GraphSearch>>,
+}
+
+impl GraphSlot {
+    fn read(&self) -> RwLockReadGuard<'_, Option<KeyedGraph>> {
+        self.graph.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Option<KeyedGraph>> {
+        self.graph.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes of memory that it takes, and vectors in it; none if it is not open.
+    pub(super) fn measured(&self) -> Option<(usize, usize)> {
+        self.read().as_ref().map(|graph| (graph.index.memory_bytes(), graph.index.len()))
+    }
+}
+
+impl Store {
+    /// Makes the graph of a collection, in place of the one that it has: its searches are then faster
+    /// by orders of magnitude, and find nearly all of the nearest. `progress` hears how many vectors
+    /// are in, and of how many; it may end it with an error.
+    ///
+    /// The graph is kept up to date by every commit, and with the store.
+    ///
+    /// Cost: full vectors of the whole collection in memory meanwhile.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is no such collection, or no vector in it; those of reading
+    /// vectors and of writing the file; what `progress` returns.
+    pub fn link(
+        &self,
+        collection: &str,
+        options: LinkOptions,
+        progress: &mut dyn FnMut(usize, usize) -> Result<()>,
+    ) -> Result<usize> {
+        let collection = self.collection(collection)?;
+        let _loading = lock(&collection.loading);
+        let since = self.commits.last_sequence();
+        let _held = self.hold_changes(since);
+        let (keys, vectors) = self.all_vectors(&collection)?;
+        let none = || {
+            Error::new(ErrorKind::NotFound, format!("{} has no vectors to link", collection.name))
+                .with_remedy("put records with texts or vectors into it first")
+        };
+        let dimensions = NonZero::new(collection.spec.dimensions as usize).ok_or_else(none)?;
+        if keys.is_empty() {
+            return Err(none());
+        }
+        let count = keys.len();
+        let graph_options =
+            GraphOptions { metric: collection.spec.metric, profile: options.profile, seed: SEED };
+        let mut told = |done| progress(done, count);
+        let index =
+            GraphIndex::build(&vectors, dimensions, graph_options, options.threads, &mut told)?;
+        drop(vectors);
+        let mut graph = KeyedGraph::new(index, keys);
+        let _changing = lock(&collection.graph.changing);
+        let mut slot = collection.graph.write();
+        self.bring_in(&collection, &mut graph, since)?;
+        let sequence = self.commits.last_sequence();
+        self.write_graph(&collection, &mut graph, sequence)?;
+        let linked_count = graph.index.len();
+        collection.graph.is_sought.store(true, Ordering::Relaxed);
+        *slot = Some(graph);
+        // It needs no full vectors in memory.
+        *collection.index_mut() = None;
+        Ok(linked_count)
+    }
+
+    /// Removes the graph of a collection, whose searches then compare all vectors; says whether there
+    /// was one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is no such collection; what the disk refuses.
+    pub fn unlink(&self, collection: &str) -> Result<bool> {
+        let collection = self.collection(collection)?;
+        let _changing = lock(&collection.graph.changing);
+        let mut slot = collection.graph.write();
+        let path = self.graph_path(&collection);
+        let there = slot.take().is_some() || path.exists();
+        collection.graph.is_sought.store(true, Ordering::Relaxed);
+        remove_if_there(&path)?;
+        Ok(there)
+    }
+
+    /// Opens the graph of a collection if it has one that is not open.
+    pub(super) fn open_graph(&self, collection: &Collection) {
+        let slot = &collection.graph;
+        if slot.is_sought.load(Ordering::Acquire) {
+            return;
+        }
+        let _changing = lock(&slot.changing);
+        if slot.is_sought.load(Ordering::Acquire) {
+            return;
+        }
+        let mut graph = slot.write();
+        match self.read_graph(collection) {
+            Ok(found) => *graph = found,
+            Err(error) => {
+                tracing::warn!(
+                    collection = %collection.name, %error,
+                    "its graph is not used and is removed; all vectors are compared"
+                );
+                self.remove_graph_file(collection);
+            }
+        }
+        slot.is_sought.store(true, Ordering::Release);
+    }
+
+    fn read_graph(&self, collection: &Collection) -> Result<Option<KeyedGraph>> {
+        let path = self.graph_path(collection);
+        let mark = damaged_mark(&path);
+        if mark.exists() {
+            remove_if_there(&path)?;
+            remove_if_there(&mark)?;
+        }
+        let (index, since, keys) = match GraphIndex::open_with_keys(&path, self.owner(collection)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        let of_another_time =
+            || Error::new(ErrorKind::Invalid, format!("{} is of another time", path.display()));
+        let is_fit = index.dimensions() == collection.spec.dimensions as usize
+            && index.options().metric == collection.spec.metric
+            && (keys.is_some() || index.is_empty())
+            && since <= self.commits.last_sequence();
+        // While it lives, what comes after is not trimmed.
+        let held = self.hold_changes(since);
+        if !is_fit || held.is_none() {
+            return Err(of_another_time());
+        }
+        let mut graph = KeyedGraph::mapped(index, keys);
+        self.bring_in(collection, &mut graph, since)?;
+        Ok(Some(graph))
+    }
+
+    /// Brings in what was committed after this sequence.
+    fn bring_in(&self, collection: &Collection, graph: &mut KeyedGraph, since: u64) -> Result<()> {
+        let keys = self.state.changed_keys(collection.spec.id, since)?;
+        let mut changes = Changes::default();
+        for key in keys {
+            let vector = self.vector_of_record(collection, &key)?;
+            changes.note(key, vector);
+        }
+        graph.change(&changes, self.threads())
+    }
+
+    /// Shows committed mutations to the graph of their collection, if it is open.
+    pub(super) fn graph_mutations(&self, collection: &Arc<Collection>, own: &[&Mutation<'_>]) {
+        let slot = &collection.graph;
+        if own.is_empty() || slot.read().is_none() {
+            return;
+        }
+        let _changing = lock(&slot.changing);
+        let mut changes = Changes::default();
+        for mutation in own {
+            let vector = mutation.vector().map(<[f32]>::to_vec);
+            changes.note(mutation.record.key().to_vec(), vector);
+        }
+        if let Err(error) = change_beside_searches(slot, &changes, self.threads()) {
+            // The records are safe.
+            tracing::warn!(
+                collection = %collection.name, %error,
+                "its graph cannot be changed and is removed; all vectors are compared"
+            );
+            *slot.write() = None;
+            self.remove_graph_file(collection);
+        }
+        drop(_changing);
+        repair_beside_searches(collection);
+    }
+
+    /// Writes graphs of which much has changed.
+    pub(super) fn save_graphs(&self) {
+        for collection in self.all_collections() {
+            let _changing = lock(&collection.graph.changing);
+            let mut slot = collection.graph.write();
+            let Some(graph) = &mut *slot else { continue };
+            if graph.changes_count * WRITTEN_PARTS <= graph.index.len() as u64 {
+                continue;
+            }
+            let sequence = self.commits.last_sequence();
+            if let Err(error) = self.write_graph(&collection, graph, sequence) {
+                tracing::warn!(collection = %collection.name, %error, "its graph is not written");
+            }
+        }
+    }
+
+    fn write_graph(
+        &self,
+        collection: &Collection,
+        graph: &mut KeyedGraph,
+        sequence: u64,
+    ) -> Result<()> {
+        let path = self.graph_path(collection);
+        let needed = (graph.index.memory_bytes() + graph.keys_bytes()?) as u64;
+        self.segments.require_room(needed)?;
+        let content = GraphContent { owner: self.owner(collection), sequence };
+        graph.save(&path, content)
+    }
+
+    fn remove_graph_file(&self, collection: &Collection) {
+        let path = self.graph_path(collection);
+        for path in [&path, &damaged_mark(&path)] {
+            if let Err(error) = remove_if_there(path) {
+                tracing::warn!(%error, "a useless file stays");
+            }
+        }
+    }
+
+    fn graph_path(&self, collection: &Collection) -> PathBuf {
+        graph_file(&self.layout.vectors(), collection.spec.id.0)
+    }
+
+    /// What a file of the collection's graph says it is of.
+    fn owner(&self, collection: &Collection) -> [u8; 16] {
+        let mut hasher = Xxh3::with_seed(self.hash_seed);
+        hasher.update(&collection.spec.id.0.to_le_bytes());
+        hasher.update(&collection.spec.created_unix_ms.to_le_bytes());
+        hasher.digest128().to_le_bytes()
+    }
+
+    fn threads(&self) -> NonZero<usize> {
+        std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN)
+    }
+
+    /// Reads all vectors of a collection, and the keys of their records.
+    fn all_vectors(&self, collection: &Collection) -> Result<(Vec<Arc<[u8]>>, VectorBuffer)> {
+        let mut keys = Vec::new();
+        let dimensions = collection.spec.dimensions as usize;
+        // More than there can be: room in the address space costs nothing.
+        let mut vectors = VectorBuffer::with_capacity(dimensions.max(1), VECTORS_MAX)
+            .or_else(|_| VectorBuffer::with_capacity(dimensions.max(1), VECTORS_MAX >> 10))?;
+        self.walk_vectors(collection, &mut |key, vector| {
+            vectors.push(vector)?;
+            keys.push(Arc::from(key));
+            Ok(())
+        })?;
+        Ok((keys, vectors))
+    }
+}
+
+/// Vectors for which address space is taken, at first.
+const VECTORS_MAX: usize = 1 << 28;
+
+/// Changes a graph while searches go on; whoever calls holds the lock of changes.
+fn change_beside_searches(
+    slot: &GraphSlot,
+    changes: &Changes,
+    threads: NonZero<usize>,
+) -> Result<()> {
+    let Some(mut rest) = slot.write().as_mut().map(|graph| graph.place(changes)).transpose()?
+    else {
+        return Ok(());
+    };
+    while !rest.is_empty() {
+        let (batch, plan) = match &*slot.read() {
+            Some(graph) => graph.plan(&mut rest, threads),
+            None => return Ok(()),
+        };
+        if let Some(graph) = &mut *slot.write() {
+            graph.index.link(&plan, batch.len())?;
+        }
+    }
+    Ok(())
+}
+
+/// Repairs links beside searches and commits, on a thread of its own, if it is worth it.
+fn repair_beside_searches(collection: &Arc<Collection>) {
+    let needs_repair = |graph: &KeyedGraph| graph.index.needs_repair();
+    if !collection.graph.read().as_ref().is_some_and(needs_repair)
+        || collection.graph.is_repairing.swap(true, Ordering::AcqRel)
+    {
+        return;
+    }
+    let repaired = Arc::clone(collection);
+    let spawned = std::thread::Builder::new().name("op-dbus-repair".to_owned()).spawn(move || {
+        if let Err(error) = repair(&repaired.graph) {
+            tracing::warn!(collection = %repaired.name, %error, "links are not repaired");
+        }
+        repaired.graph.is_repairing.store(false, Ordering::Release);
+    });
+    if let Err(error) = spawned {
+        // The next commit tries again.
+        tracing::warn!(%error, "cannot start a thread");
+        collection.graph.is_repairing.store(false, Ordering::Release);
+    }
+}
+
+fn repair(slot: &GraphSlot) -> Result<()> {
+    let removed = match &*slot.read() {
+        Some(graph) => graph.index.removed(),
+        None => return Ok(()),
+    };
+    let identity = slot.read().as_ref().map(|graph| graph.identity);
+    let (mut next, one) = (0, NonZero::<usize>::MIN);
+    loop {
+        // Commits come between.
+        let _changing = lock(&slot.changing);
+        let plan = match &*slot.read() {
+            Some(graph) if Some(graph.identity) == identity => {
+                graph.index.plan_repair(&mut next, one)
+            }
+            // Another has come in its place.
+            _ => return Ok(()),
+        };
+        let mut graph = slot.write();
+        let Some(graph) = &mut *graph else { return Ok(()) };
+        match plan {
+            Some(plan) => graph.index.apply(&plan),
+            None => return graph.index.end_repair(&removed),
+        }
+    }
+}
