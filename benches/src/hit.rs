@@ -228,7 +228,7 @@ pub(crate) fn thread_cpu() -> Duration {
 }
 
 /// Processor time that all threads of this process have taken.
-pub(crate) fn process_cpu() -> Duration {
+pub fn process_cpu() -> Duration {
     clock(ClockId::ProcessCPUTime)
 }
 

@@ -294,7 +294,7 @@ pub(crate) struct Query {
     pub(crate) exact: bool,
     /// The part of the nearest to find in collections that have a graph, as far as their calibration
     /// tells
-    #[arg(long, value_name = "PART", default_value_t = 0.95, value_parser = recall)]
+    #[arg(long, value_name = "PART", default_value_t = 0.99, value_parser = recall)]
     pub(crate) recall: f64,
     /// Say how it was found: plan, vectors compared and read, time of each stage
     #[arg(long)]

@@ -34,7 +34,7 @@ pub(crate) enum Target {
 
 impl Query {
     const LIMIT_DEFAULT: usize = 10;
-    const RECALL_DEFAULT: f64 = 0.95;
+    const RECALL_DEFAULT: f64 = 0.99;
 
     /// Searches by meaning: the text is embedded by the store's model.
     #[must_use]
@@ -90,7 +90,7 @@ impl Query {
     }
 
     /// Sets which part of the nearest is to be found in collections that have a graph, as far as
-    /// their calibration tells; 0.95 unless told.
+    /// their calibration tells; 0.99 unless told.
     #[must_use]
     pub fn recall(mut self, recall: f64) -> Self {
         self.recall = recall;
