@@ -21,8 +21,10 @@ use crate::error::Result;
 /// The part of the graph that a batch may be.
 const BATCH_PARTS: usize = 50;
 const BATCH_MIN: usize = 32;
-/// What is looked at to find the neighbours of a vertex.
-const BUILD_EFFORT: Effort = Effort { width: 200, kept: 210, expanded_max: usize::MAX };
+/// What is looked at to find the neighbours of a vertex. By signs, many candidates are the same
+/// vertex.
+const EFFORT_BY_SIGNS: Effort = Effort { width: 440, kept: 460, expanded_max: usize::MAX };
+const EFFORT_BY_BYTES: Effort = Effort { width: 340, kept: 360, expanded_max: usize::MAX };
 /// Where a search finds fewer, all are compared.
 const FOUND_MIN: usize = 16;
 /// Among so many of what was found they are chosen: more cost more than they bring.
@@ -154,7 +156,8 @@ impl GraphIndex {
     /// linked yet.
     fn choose(&self, id: u32, with: &[u32], scratch: &mut Scratch) -> Vec<u32> {
         self.prepare_vertex(id, scratch);
-        scratch.search(&self.rows, &self.hub, BUILD_EFFORT, &GraphFilter::All);
+        let effort = if self.rows.shape().has_signs { EFFORT_BY_SIGNS } else { EFFORT_BY_BYTES };
+        scratch.search(&self.rows, &self.hub, effort, &GraphFilter::All);
         if scratch.found.len() < FOUND_MIN.min(self.findable_count()) {
             // Nearly all that is near was removed.
             scratch.scan(&self.rows, FOUND_MIN + with.len(), &GraphFilter::All);

@@ -52,7 +52,7 @@ pub struct SearchCounts {
 pub struct SearchOptions<'a> {
     /// So many at most.
     pub limit: usize,
-    /// About so many vertices are expanded: the more, the more of the nearest are found.
+    /// So many of the nearest candidates are looked at: the more, the more of the nearest are found.
     pub effort: usize,
     /// Among which.
     pub filter: GraphFilter<'a>,
@@ -116,7 +116,7 @@ impl GraphIndex {
     /// as near as each other, the first comes first.
     ///
     /// Shape: `query` is `[dimensions]`.
-    /// Cost: about `effort` vertices are expanded, more where a filter lets few pass; where it lets
+    /// Cost: at most about `effort` vertices are expanded, more where a filter lets few pass; where it lets
     /// very few pass, those are compared instead.
     ///
     /// # Errors

@@ -1,4 +1,9 @@
 //! Traversal: from the hub to ever nearer vertices, by what vertices know of their neighbours.
+//!
+//! Where that are signs, a vertex looks nearer from one neighbour than from another, and from near by
+//! it is known best. So it is a candidate once for each that leads to it, and is expanded when the
+//! first of these has its turn: to keep the first estimate alone made some searches expand twice as
+//! many for the same recall.
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
@@ -82,6 +87,9 @@ impl Scratch {
         filter: &GraphFilter<'_>,
     ) -> bool {
         if let Some(entry) = hub.nearest(&self.query) {
+            if !SIGNS {
+                self.seen.insert(entry.id);
+            }
             self.note::<ALL_PASS>(entry, filter);
             self.keep_new::<ALL_PASS>();
         }
@@ -92,7 +100,8 @@ impl Scratch {
             while self.fetched.len() < FETCHED_COUNT
                 && let Some(next) = self.pool.expand_next::<ALL_PASS>(effort.width)
             {
-                if rows.is_ready(next) {
+                // By signs it may have been a candidate more than once.
+                if (!SIGNS || self.seen.insert(next)) && rows.is_ready(next) {
                     rows.prefetch(next);
                     self.fetched.push_back(next);
                 }
@@ -109,23 +118,20 @@ impl Scratch {
             }
         }
         self.counts.expanded += expanded_count as u64;
-        self.compare_rest(rows);
+        self.compare_rest::<SIGNS>(rows);
         true
     }
 
-    /// Makes a candidate of a vertex that was not seen before.
+    /// Makes a candidate of a vertex.
     #[inline]
     fn note<const ALL_PASS: bool>(&mut self, near: Near, filter: &GraphFilter<'_>) {
-        if self.seen.insert(near.id) {
-            let is_passing = ALL_PASS || filter.passes(near.id);
-            self.new.push(Entry::new(near.distance, near.id, is_passing));
-        }
+        let is_passing = ALL_PASS || filter.passes(near.id);
+        self.new.push(Entry::new(near.distance, near.id, is_passing));
     }
 
     #[inline]
     fn keep_new<const ALL_PASS: bool>(&mut self) {
-        // What has no room now may look nearer from elsewhere.
-        self.pool.insert::<ALL_PASS>(&mut self.new, |id| self.seen.remove(id));
+        self.pool.insert::<ALL_PASS>(&mut self.new);
         self.new.clear();
     }
 
@@ -151,7 +157,7 @@ impl Scratch {
                 let slot = below.trailing_zeros() as usize;
                 below &= below - 1;
                 let link = block.links[slot];
-                if link != NO_LINK {
+                if link != NO_LINK && !self.seen.contains(link) {
                     self.note::<ALL_PASS>(Near { distance: distances[slot], id: link }, filter);
                 }
             }
@@ -166,7 +172,6 @@ impl Scratch {
         id: u32,
         filter: &GraphFilter<'_>,
     ) {
-        let query = self.query.quantized.vertex();
         let links = rows.links(id);
         for &link in links {
             rows.prefetch_vertex(link);
@@ -175,28 +180,33 @@ impl Scratch {
         for &link in links {
             if self.seen.insert(link) && rows.is_ready(link) {
                 self.counts.compared += 1;
-                let distance = rows.vertex(link).distance(&query);
+                let distance = self.distance(rows, link);
                 if distance < bound {
-                    let is_passing = ALL_PASS || filter.passes(link);
-                    self.new.push(Entry::new(distance, link, is_passing));
+                    self.note::<ALL_PASS>(Near { distance, id: link }, filter);
                 }
             }
         }
-        self.pool.insert::<ALL_PASS>(&mut self.new, |_| {});
-        self.new.clear();
-        let vertex = rows.vertex(id);
-        if vertex.header.state == LIVE && (ALL_PASS || filter.passes(id)) {
-            self.found.push(Near { distance: vertex.distance(&query), id });
+        self.keep_new::<ALL_PASS>();
+        if rows.header(id).state == LIVE && (ALL_PASS || filter.passes(id)) {
+            self.found.push(Near { distance: self.distance(rows, id), id });
         }
     }
 
+    #[inline]
+    fn distance(&self, rows: &Rows, id: u32) -> f32 {
+        rows.vertex(id).distance(&self.query.quantized.vertex())
+    }
+
     /// Compares by their bytes what was kept and not expanded.
-    fn compare_rest(&mut self, rows: &Rows) {
+    fn compare_rest<const SIGNS: bool>(&mut self, rows: &Rows) {
         let query = self.query.quantized.vertex();
         for id in self.pool.unexpanded() {
             rows.prefetch_vertex(id);
         }
-        for id in self.pool.unexpanded().filter(|id| rows.is_ready(*id)) {
+        for id in self.pool.unexpanded() {
+            if (SIGNS && !self.seen.insert(id)) || !rows.is_ready(id) {
+                continue;
+            }
             self.counts.compared += 1;
             let vertex = rows.vertex(id);
             if vertex.header.state == LIVE {
