@@ -149,7 +149,7 @@ impl GraphIndex {
 
     /// Vertices that are linked and can be found.
     pub(super) fn findable_count(&self) -> usize {
-        self.linked_count - self.removed_count
+        self.linked_count - self.removed.len()
     }
 
     /// Chooses neighbours for a vertex among those that a search finds; those `with` it are not
@@ -157,7 +157,7 @@ impl GraphIndex {
     fn choose(&self, id: u32, with: &[u32], scratch: &mut Scratch) -> Vec<u32> {
         self.prepare_vertex(id, scratch);
         let effort = if self.rows.shape().has_signs { EFFORT_BY_SIGNS } else { EFFORT_BY_BYTES };
-        scratch.search(&self.rows, &self.hub, effort, &GraphFilter::All);
+        scratch.search(&self.rows, &self.hub, effort, &self.findable(GraphFilter::All));
         if scratch.found.len() < FOUND_MIN.min(self.findable_count()) {
             // Nearly all that is near was removed.
             scratch.scan(&self.rows, FOUND_MIN + with.len(), &GraphFilter::All);

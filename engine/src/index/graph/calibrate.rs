@@ -69,7 +69,7 @@ impl GraphIndex {
         let effort = Effort { width, kept: width.max(LIMIT) + 8, expanded_max: usize::MAX };
         let found = in_parts(questions, threads, |question, scratch| {
             self.ask(question, scratch);
-            scratch.search(&self.rows, &self.hub, effort, &GraphFilter::All);
+            scratch.search(&self.rows, &self.hub, effort, &self.findable(GraphFilter::All));
             nearest(scratch)
         });
         let hits = |(found, truth): (&Vec<u32>, &Vec<u32>)| {

@@ -26,6 +26,16 @@ impl VertexSet {
         is_new
     }
 
+    /// Puts one out; says whether it was in it.
+    pub fn remove(&mut self, id: u32) -> bool {
+        let was_in = self.contains(id);
+        if was_in {
+            self.words[id as usize / 64] &= !(1 << (id % 64));
+            self.len -= 1;
+        }
+        was_in
+    }
+
     /// Whether it is in it.
     #[inline]
     #[must_use]
@@ -92,6 +102,24 @@ impl GraphFilter<'_> {
     }
 }
 
+/// What a traversal may find: what passes a filter and was not removed.
+#[derive(Clone, Copy)]
+pub(super) struct Findable<'a> {
+    pub(super) filter: GraphFilter<'a>,
+    pub(super) removed: &'a VertexSet,
+}
+
+impl Findable<'_> {
+    #[inline]
+    pub(super) fn has(&self, id: u32) -> bool {
+        self.filter.passes(id) && !self.removed.contains(id)
+    }
+
+    pub(super) fn is_all(&self) -> bool {
+        self.filter.is_all() && self.removed.is_empty()
+    }
+}
+
 impl std::fmt::Debug for GraphFilter<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -114,5 +142,8 @@ mod tests {
         assert_eq!((set.len(), set.is_empty()), (5, false));
         assert!(set.contains(1000) && !set.contains(1001) && !set.contains(u32::MAX));
         assert!(VertexSet::new().iter().next().is_none());
+        let mut less = set.clone();
+        assert!(less.remove(64) && !less.remove(64) && !less.remove(u32::MAX));
+        assert_eq!((less.len(), less.contains(64), less.contains(63)), (4, false, true));
     }
 }

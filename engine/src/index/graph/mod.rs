@@ -97,7 +97,8 @@ pub struct GraphIndex {
     live_count: usize,
     /// Vertices that are linked, removed ones among them.
     linked_count: usize,
-    removed_count: usize,
+    /// Vertices that lead on and cannot be found; not known before the rows are in memory.
+    removed: VertexSet,
     /// Rows to be used again.
     vacant: Vec<u32>,
     /// Vectors that no link leads to, as they have no direction.
@@ -174,7 +175,7 @@ impl GraphIndex {
             hub_of_count: 0,
             live_count: 0,
             linked_count: 0,
-            removed_count: 0,
+            removed: VertexSet::new(),
             vacant: Vec::new(),
             apart: Vec::new(),
             calibration: Calibration::default(),

@@ -3,7 +3,7 @@
 use op_dbus_formats::embedding::check_finite;
 
 use super::GraphIndex;
-use super::filter::GraphFilter;
+use super::filter::{Findable, GraphFilter};
 use super::full::FullVectors;
 use super::rows::{APART, LIVE};
 use super::space::norm;
@@ -227,6 +227,8 @@ impl GraphIndex {
         let scratch = &mut search.scratch;
         if plan != SearchPlan::Scan {
             let kept = width.max(*limit).saturating_add(COMPARED_COUNT);
+            // Those that were removed have their places in the list, too.
+            let kept = kept + kept * self.removed.len() / self.live_count.max(1);
             let kept = if filter.is_all() { kept } else { (kept as f64 * part * 2.0) as usize };
             let effort = Effort {
                 width,
@@ -237,7 +239,7 @@ impl GraphIndex {
                     false => expanded.max(scan_cost / SCANNED_PER_EXPANDED),
                 },
             };
-            let is_done = scratch.search(&self.rows, &self.hub, effort, filter);
+            let is_done = scratch.search(&self.rows, &self.hub, effort, &self.findable(*filter));
             // Those apart are known without being found.
             let linked_count = wanted_count.saturating_sub(self.apart.len());
             if is_done && scratch.found.len() >= linked_count.min(*limit) {
@@ -246,6 +248,10 @@ impl GraphIndex {
         }
         scratch.scan(&self.rows, *limit, filter);
         SearchPlan::Scan
+    }
+
+    pub(super) fn findable<'a>(&'a self, filter: GraphFilter<'a>) -> Findable<'a> {
+        Findable { filter, removed: &self.removed }
     }
 
     /// How many vectors pass, exactly or about.

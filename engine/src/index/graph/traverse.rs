@@ -8,7 +8,9 @@
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 
-use super::filter::GraphFilter;
+use op_dbus_formats::graph_file::DEGREE_MAX;
+
+use super::filter::Findable;
 use super::hub::Hub;
 use super::pool::{Entry, Pool, Seen};
 use super::query::PreparedQuery;
@@ -65,17 +67,17 @@ impl Scratch {
         rows: &Rows,
         hub: &Hub,
         effort: Effort,
-        filter: &GraphFilter<'_>,
+        findable: &Findable<'_>,
     ) -> bool {
         self.pool.reset(effort.kept);
         self.seen.reset(rows.len());
         self.found.clear();
         self.fetched.clear();
-        match (rows.shape().has_signs, filter.is_all()) {
-            (true, true) => self.traverse::<true, true>(rows, hub, effort, filter),
-            (true, false) => self.traverse::<true, false>(rows, hub, effort, filter),
-            (false, true) => self.traverse::<false, true>(rows, hub, effort, filter),
-            (false, false) => self.traverse::<false, false>(rows, hub, effort, filter),
+        match (rows.shape().has_signs, findable.is_all()) {
+            (true, true) => self.traverse::<true, true>(rows, hub, effort, findable),
+            (true, false) => self.traverse::<true, false>(rows, hub, effort, findable),
+            (false, true) => self.traverse::<false, true>(rows, hub, effort, findable),
+            (false, false) => self.traverse::<false, false>(rows, hub, effort, findable),
         }
     }
 
@@ -84,13 +86,13 @@ impl Scratch {
         rows: &Rows,
         hub: &Hub,
         effort: Effort,
-        filter: &GraphFilter<'_>,
+        findable: &Findable<'_>,
     ) -> bool {
         if let Some(entry) = hub.nearest(&self.query) {
             if !SIGNS {
                 self.seen.insert(entry.id);
             }
-            self.note::<ALL_PASS>(entry, filter);
+            self.note::<ALL_PASS>(entry, findable);
             self.keep_new::<ALL_PASS>();
         }
         let mut expanded_count = 0;
@@ -108,8 +110,8 @@ impl Scratch {
             }
             let Some(id) = self.fetched.pop_front() else { break };
             match SIGNS {
-                true => self.expand_by_signs::<ALL_PASS>(rows, id, filter),
-                false => self.expand_by_bytes::<ALL_PASS>(rows, id, filter),
+                true => self.expand_by_signs::<ALL_PASS>(rows, id, findable),
+                false => self.expand_by_bytes::<ALL_PASS>(rows, id, findable),
             }
             expanded_count += 1;
             if expanded_count > effort.expanded_max {
@@ -124,8 +126,8 @@ impl Scratch {
 
     /// Makes a candidate of a vertex.
     #[inline]
-    fn note<const ALL_PASS: bool>(&mut self, near: Near, filter: &GraphFilter<'_>) {
-        let is_passing = ALL_PASS || filter.passes(near.id);
+    fn note<const ALL_PASS: bool>(&mut self, near: Near, findable: &Findable<'_>) {
+        let is_passing = ALL_PASS || findable.has(near.id);
         self.new.push(Entry::new(near.distance, near.id, is_passing));
     }
 
@@ -140,11 +142,11 @@ impl Scratch {
         &mut self,
         rows: &Rows,
         id: u32,
-        filter: &GraphFilter<'_>,
+        findable: &Findable<'_>,
     ) {
         let vertex = rows.vertex(id);
         let base = vertex.distance(&self.query.quantized.vertex());
-        if vertex.header.state == LIVE && (ALL_PASS || filter.passes(id)) {
+        if vertex.header.state == LIVE && (ALL_PASS || findable.has(id)) {
             self.found.push(Near { distance: base, id });
         }
         let mut distances = [0.0; BLOCK_COUNT];
@@ -158,7 +160,7 @@ impl Scratch {
                 below &= below - 1;
                 let link = block.links[slot];
                 if link != NO_LINK && !self.seen.contains(link) {
-                    self.note::<ALL_PASS>(Near { distance: distances[slot], id: link }, filter);
+                    self.note::<ALL_PASS>(Near { distance: distances[slot], id: link }, findable);
                 }
             }
             self.keep_new::<ALL_PASS>();
@@ -170,24 +172,28 @@ impl Scratch {
         &mut self,
         rows: &Rows,
         id: u32,
-        filter: &GraphFilter<'_>,
+        findable: &Findable<'_>,
     ) {
-        let links = rows.links(id);
-        for &link in links {
-            rows.prefetch_vertex(link);
-        }
-        let bound = self.pool.bound();
-        for &link in links {
+        let mut unseen = [0; DEGREE_MAX as usize];
+        let mut unseen_count = 0;
+        for &link in rows.links(id) {
             if self.seen.insert(link) && rows.is_ready(link) {
-                self.counts.compared += 1;
-                let distance = self.distance(rows, link);
-                if distance < bound {
-                    self.note::<ALL_PASS>(Near { distance, id: link }, filter);
-                }
+                rows.prefetch_vertex(link);
+                unseen[unseen_count] = link;
+                unseen_count += 1;
             }
         }
+        let unseen = &unseen[..unseen_count];
+        let bound = self.pool.bound();
+        for &link in unseen {
+            let distance = self.distance(rows, link);
+            if distance < bound {
+                self.note::<ALL_PASS>(Near { distance, id: link }, findable);
+            }
+        }
+        self.counts.compared += unseen_count as u64;
         self.keep_new::<ALL_PASS>();
-        if rows.header(id).state == LIVE && (ALL_PASS || filter.passes(id)) {
+        if rows.header(id).state == LIVE && (ALL_PASS || findable.has(id)) {
             self.found.push(Near { distance: self.distance(rows, id), id });
         }
     }

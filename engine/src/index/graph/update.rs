@@ -21,7 +21,7 @@ const REMOVED_PARTS: usize = 8;
 /// Vertices whose links are repaired together.
 const REPAIRED_COUNT: usize = 4096;
 /// Others that a vertex may be linked with instead of a removed one, from the removed one.
-const INSTEAD_COUNT: usize = 12;
+const INSTEAD_COUNT: usize = 16;
 
 impl GraphIndex {
     /// Adds vectors, which can be found from then on; returns their numbers, which may be those of
@@ -67,7 +67,7 @@ impl GraphIndex {
             self.vacate(id);
         } else {
             self.rows.set_state(id, REMOVED);
-            self.removed_count += 1;
+            self.removed.insert(id);
         }
         Ok(true)
     }
@@ -75,7 +75,7 @@ impl GraphIndex {
     /// Whether enough were removed for it to be worth repairing links.
     #[must_use]
     pub fn needs_repair(&self) -> bool {
-        self.removed_count * REMOVED_PARTS > self.findable_count()
+        self.removed.len() * REMOVED_PARTS > self.findable_count()
     }
 
     /// Links vertices with others where those they were linked with were removed, so that the rows
@@ -97,8 +97,7 @@ impl GraphIndex {
 
     /// The vertices that were removed and still lead on.
     pub(crate) fn removed(&self) -> Vec<u32> {
-        let is_removed = |id: &u32| self.rows.header(*id).state == REMOVED;
-        (0..self.rows.len() as u32).filter(is_removed).collect()
+        self.removed.iter().collect()
     }
 
     /// Copies rows of a file into memory, so that they can be changed.
@@ -108,8 +107,8 @@ impl GraphIndex {
             let states = (0..self.rows.len() as u32).map(|id| (id, self.rows.header(id).state));
             let of = |wanted| move |state: &(u32, u16)| state.1 == wanted;
             self.vacant = states.clone().filter(of(VACANT)).map(|(id, _)| id).collect();
-            self.removed_count = states.clone().filter(of(REMOVED)).count();
-            self.linked_count = self.removed_count + states.filter(of(LIVE)).count();
+            self.removed = states.clone().filter(of(REMOVED)).map(|(id, _)| id).collect();
+            self.linked_count = self.removed.len() + states.filter(of(LIVE)).count();
         }
         Ok(())
     }
@@ -178,7 +177,7 @@ impl GraphIndex {
         let end = self.rows.len().min(*next as usize + REPAIRED_COUNT) as u32;
         let ids: Vec<u32> = (*next..end).collect();
         *next = end;
-        if ids.is_empty() || self.removed_count == 0 {
+        if ids.is_empty() || self.removed.is_empty() {
             return None;
         }
         let repaired = in_parts(&ids, threads, |id, _| Some((*id, self.repaired_links(*id)?)));
@@ -210,7 +209,7 @@ impl GraphIndex {
     /// link leads to them any more.
     pub(crate) fn end_repair(&mut self, removed: &[u32]) -> Result<()> {
         self.linked_count -= removed.len();
-        self.removed_count -= removed.len();
+        removed.iter().for_each(|id| _ = self.removed.remove(*id));
         self.choose_hub()?;
         removed.iter().for_each(|id| self.vacate(*id));
         Ok(())
