@@ -208,6 +208,11 @@ fn what_is_lost_of_a_graph_is_no_loss() {
         damaged[at] ^= 1;
         fs::write(&path, &damaged).unwrap();
         let store = open(directory.path());
+        ask(&store, &model, Metric::Euclidean, &mut random, true);
+        drop(store);
+        link(&open(directory.path()), Profile::Compact).unwrap();
+        fs::write(&path, &damaged).unwrap();
+        let store = open(directory.path());
         let report =
             store.scrub(&ScrubOptions::default(), &mut |_| ControlFlow::Continue(())).unwrap();
         assert!(report.faults.iter().any(|fault| fault.path.ends_with("1.graph")), "{report:?}");

@@ -153,11 +153,8 @@ impl Store {
         match self.read_graph(collection) {
             Ok(found) => *graph = found,
             Err(error) => {
-                tracing::warn!(
-                    collection = %collection.name, %error,
-                    "its graph is not used and is removed; all vectors are compared"
-                );
-                self.remove_graph_file(collection);
+                drop(graph);
+                self.drop_graph(collection, &error);
             }
         }
         slot.is_sought.store(true, Ordering::Release);
@@ -214,13 +211,7 @@ impl Store {
             changes.note(mutation.record.key().to_vec(), vector);
         }
         if let Err(error) = change_beside_searches(slot, &changes, self.threads()) {
-            // The records are safe.
-            tracing::warn!(
-                collection = %collection.name, %error,
-                "its graph cannot be changed and is removed; all vectors are compared"
-            );
-            *slot.write() = None;
-            self.remove_graph_file(collection);
+            self.drop_graph(collection, &error);
         }
         drop(_changing);
         repair_beside_searches(collection);
@@ -255,7 +246,13 @@ impl Store {
         graph.save(&path, content)
     }
 
-    fn remove_graph_file(&self, collection: &Collection) {
+    /// Does without a graph from now on. The records are safe.
+    fn drop_graph(&self, collection: &Collection, error: &Error) {
+        tracing::warn!(
+            collection = %collection.name, %error,
+            "its graph cannot be used and is removed; all vectors are compared"
+        );
+        *collection.graph.write() = None;
         let path = self.graph_path(collection);
         for path in [&path, &damaged_mark(&path)] {
             if let Err(error) = remove_if_there(path) {

@@ -218,6 +218,11 @@ impl GraphIndex {
         self.rows.memory_bytes() + self.hub.memory_bytes()
     }
 
+    /// Whether something is wrong with the file that it is in.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.rows.is_damaged()
+    }
+
     /// Says what a file of it holds beside its rows.
     pub(crate) fn parts(&self) -> GraphParts {
         GraphParts {

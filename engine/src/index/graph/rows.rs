@@ -198,6 +198,11 @@ impl Rows {
         }
     }
 
+    /// Whether something is wrong with the file that they are in.
+    pub(super) fn is_damaged(&self) -> bool {
+        matches!(&self.bytes, Storage::Mapped(rows) if rows.is_damaged())
+    }
+
     /// Sees to it that all rows may be read.
     ///
     /// # Errors

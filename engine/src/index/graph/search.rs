@@ -240,9 +240,11 @@ impl GraphIndex {
                 },
             };
             let is_done = scratch.search(&self.rows, &self.hub, effort, &self.findable(*filter));
-            // Those apart are known without being found.
-            let linked_count = wanted_count.saturating_sub(self.apart.len());
-            if is_done && scratch.found.len() >= linked_count.min(*limit) {
+            // How many pass a predicate is not known, so all that were asked for must be found. Those
+            // apart are known without being found.
+            let is_counted = !matches!(filter, GraphFilter::Where(_));
+            let needed = if is_counted { wanted_count.min(*limit) } else { *limit };
+            if is_done && scratch.found.len() + self.apart.len() >= needed {
                 return plan;
             }
         }

@@ -123,6 +123,10 @@ impl MappedRows {
         }
     }
 
+    pub(super) fn is_damaged(&self) -> bool {
+        self.map.is_damaged() || self.failure.get().is_some()
+    }
+
     /// What was wrong, once something was.
     pub(super) fn failure(&self) -> Option<Error> {
         self.failure.get().map(|error| {

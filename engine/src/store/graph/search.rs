@@ -51,9 +51,25 @@ impl Store {
         passes: Option<Filter<'_>>,
     ) -> Result<Option<(Vec<Scored>, CollectionExplain)>> {
         self.open_graph(collection);
+        let found = match &*collection.graph.read() {
+            None => return Ok(None),
+            Some(graph) => match self.search_keyed(graph, collection, (vector, query, passes)) {
+                Err(error) if graph.index.is_damaged() => error,
+                found => return found.map(Some),
+            },
+        };
+        // The vectors themselves are elsewhere.
+        self.drop_graph(collection, &found);
+        Ok(None)
+    }
+
+    fn search_keyed(
+        &self,
+        graph: &KeyedGraph,
+        collection: &Arc<Collection>,
+        (vector, query, passes): (&[f32], &Query, Option<Filter<'_>>),
+    ) -> Result<(Vec<Scored>, CollectionExplain)> {
         let slot = &collection.graph;
-        let graph = slot.read();
-        let Some(graph) = &*graph else { return Ok(None) };
         let vectors = RecordVectors {
             graph,
             vectors: self.vectors_of(Arc::clone(collection))?,
@@ -95,6 +111,6 @@ impl Store {
             full_cold: vectors.cold_count.get(),
         };
         lock(&slot.idle).push(search);
-        Ok(Some((scored, explain)))
+        Ok((scored, explain))
     }
 }
