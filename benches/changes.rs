@@ -4,16 +4,16 @@
 //! of f32 vectors, as `numpy.save` writes them.
 
 use std::num::NonZero;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use op_dbus_benches::Matrix;
 use op_dbus_benches::hit::process_cpu;
 use op_dbus_engine::{
     DenseVectors, GraphFilter, GraphIndex, GraphOptions, GraphSearch, Metric, Profile,
-    SearchOptions, SearchPlan, VectorBuffer, VertexSet,
+    SearchOptions, SearchPlan, VertexSet,
 };
-use op_dbus_formats::exchange::npy::NpyHeader;
 
 const LIMIT: usize = 10;
 const ONE: NonZero<usize> = NonZero::<usize>::MIN;
@@ -51,19 +51,12 @@ fn main() {
         println!("changes: give --base BASE.npy and --queries QUERIES.npy to measure");
         return;
     };
-    let (base, dimensions) = read(base);
-    let (queries, _) = read(queries);
-    let mut changing = inserts(&base, dimensions, &arguments);
-    churn(&mut changing, &queries, arguments.rounds);
-    filters(&base, &queries, dimensions, &arguments);
-}
-
-fn read(path: &Path) -> (Vec<f32>, usize) {
-    let start = std::fs::read(path).expect("a file of vectors");
-    let header = NpyHeader::parse(&start).expect("an npy file");
-    let (rows, offset) = (header.rows as usize, header.data_offset_bytes as usize);
-    let mapped = VectorBuffer::map(path, offset, header.dimensions, rows).expect("a map");
-    (mapped.expect("vectors of f32").to_vec(), header.dimensions)
+    let (base, queries) = (Matrix::read(base), Matrix::read(queries));
+    let dimensions = base.dimensions;
+    let (base, queries) = (&base.numbers[..], &queries.numbers[..]);
+    let mut changing = inserts(base, dimensions, &arguments);
+    churn(&mut changing, queries, arguments.rounds);
+    filters(base, queries, dimensions, &arguments);
 }
 
 /// Vectors by their numbers, and which of them are in the graph.

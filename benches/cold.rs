@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Parser;
-use op_dbus_engine::{LinkOptions, Profile, Query, Record, Store, StoreConfig, VectorBuffer};
-use op_dbus_formats::exchange::npy::NpyHeader;
+use op_dbus_benches::Matrix;
+use op_dbus_engine::{LinkOptions, Profile, Query, Record, Store, StoreConfig};
 
 const NAME: &str = "vectors";
 /// What a vector takes beside its numbers, and what the databases take of a cap.
@@ -36,12 +36,12 @@ fn main() {
         println!("cold: give --base BASE.npy and --queries QUERIES.npy to measure");
         return;
     };
-    let (base, dimensions) = read(base);
-    let (queries, _) = read(queries);
+    let (base, queries) = (Matrix::read(base), Matrix::read(queries));
+    let dimensions = base.dimensions;
+    let (base, queries) = (&base.numbers[..], &queries.numbers[..]);
     let directory = tempfile::tempdir().expect("a directory");
-    fill(directory.path(), &base, dimensions);
-    let all_bytes =
-        (base.len() * size_of::<f32>()) as u64 + (base.len() / dimensions) as u64 * SLOT_BYTES;
+    fill(directory.path(), base, dimensions);
+    let all_bytes = size_of_val(base) as u64 + (base.len() / dimensions) as u64 * SLOT_BYTES;
     for percent in [100, 50, 10, 1] {
         let cap = OTHERS_BYTES + all_bytes / 100 * percent * 3 / 2;
         let config = StoreConfig::new(directory.path()).with_capacity_bytes(cap);
@@ -53,21 +53,13 @@ fn main() {
             vectors.get(&key(row)).expect("a vector");
         }
         let hot = store.cache_stats().expect("figures").tier.hot_vectors;
-        let asked = ask(&store, &queries, dimensions);
+        let asked = ask(&store, queries, dimensions);
         println!(
             "{percent:>3} % hot ({hot} vectors): {:>6.0} searches/s, {:.1} hot and {:.1} cold read",
             asked.per_second, asked.hot, asked.cold
         );
         drop(store);
     }
-}
-
-fn read(path: &Path) -> (Vec<f32>, usize) {
-    let start = std::fs::read(path).expect("a file of vectors");
-    let header = NpyHeader::parse(&start).expect("an npy file");
-    let (rows, offset) = (header.rows as usize, header.data_offset_bytes as usize);
-    let mapped = VectorBuffer::map(path, offset, header.dimensions, rows).expect("a map");
-    (mapped.expect("vectors of f32").to_vec(), header.dimensions)
 }
 
 fn key(row: usize) -> Vec<u8> {

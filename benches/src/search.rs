@@ -10,6 +10,7 @@ use op_dbus_engine::{
     DenseVectors, Error, ErrorKind, GraphFilter, GraphIndex, GraphOptions, GraphSearch, Metric,
     Neighbour, SearchOptions, VectorBuffer,
 };
+use op_dbus_formats::exchange::npy::NpyHeader;
 use op_dbus_formats::header::checksum;
 use serde::Serialize;
 use zerocopy::IntoBytes;
@@ -29,6 +30,20 @@ pub struct Matrix {
 }
 
 impl Matrix {
+    /// Reads vectors of f32 from a file as `numpy.save` writes them.
+    ///
+    /// # Panics
+    /// If it is none.
+    #[must_use]
+    pub fn read(path: &Path) -> Self {
+        let bytes = std::fs::read(path).expect("a file of vectors");
+        let header = NpyHeader::parse(&bytes).expect("an npy file");
+        let (dimensions, rows) = (header.dimensions, header.rows as usize);
+        let start = header.data_offset_bytes as usize;
+        let mapped = VectorBuffer::map(path, start, dimensions, rows).expect("a map");
+        Self { dimensions, numbers: mapped.expect("vectors of f32") }
+    }
+
     /// Number of vectors.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -2,7 +2,8 @@
 //!
 //! A record with text refers to its embedding through the embedding cache; a vector that a caller
 //! gave lies beside the record in the authority. A collection's vectors are brought into memory by
-//! the first search and kept up to date by every commit after that.
+//! the first search, or its graph is opened if it has one, and kept up to date by every commit after
+//! that.
 
 mod collection;
 mod expiry;
