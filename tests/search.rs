@@ -110,6 +110,9 @@ fn what_does_not_fit_is_refused_by_name() {
     place.file("short.i32", [0; 12]);
     let truth = ["--queries", "queries.npy", "--truth", "short.i32"];
     search(&place, &truth).refused(4, &["short.i32", "12 bytes"]);
+    place.file("truth.npy", npy(&[0.5; 8], 4));
+    let truth = ["--queries", "queries.npy", "--truth", "truth.npy"];
+    search(&place, &truth).refused(4, &["truth.npy", "whole numbers"]);
     place.file("base.npy", npy(&[0.25; 4 * DIMENSIONS], DIMENSIONS));
     search(&place, &[]).refused(4, &["vectors.graph", "other vectors"]);
     place.file("base.npy", npy(&[f32::NAN; DIMENSIONS], DIMENSIONS));

@@ -324,6 +324,9 @@ pub fn manifest(data: &[u8]) {
 /// A header that is parsed renders to one of the same shape; its rows decode or are
 /// refused.
 pub fn npy(data: &[u8]) {
+    if let Ok((columns, numbers)) = npy::decode_whole_numbers(data) {
+        assert!(numbers.len() <= data.len() && (columns == 0 || numbers.len() % columns == 0));
+    }
     let Ok(header) = npy::NpyHeader::parse(data) else { return };
     assert!(header.file_len_bytes() >= header.data_offset_bytes);
     let rendered = npy::render_header(header.rows, header.dimensions).expect("a shape that parsed");

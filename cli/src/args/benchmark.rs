@@ -61,8 +61,8 @@ pub(crate) struct Search {
     #[arg(long, value_name = "QUERIES.npy", requires = "search")]
     pub(crate) queries: Option<PathBuf>,
     /// What should be found, for the recall: "exact", to find out by comparing all, or a file as
-    /// --ids writes it
-    #[arg(long, value_name = "exact|FILE.i32", requires = "queries")]
+    /// --ids writes it, or an array of whole numbers with a row for each query
+    #[arg(long, value_name = "exact|FILE.i32|FILE.npy", requires = "queries")]
     pub(crate) truth: Option<Truth>,
     /// Vectors to find for each query
     #[arg(short, value_name = "N", default_value = "10", value_parser = neighbours,

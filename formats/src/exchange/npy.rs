@@ -15,10 +15,13 @@
 //!
 //! Source: numpy.lib.format, "NPY format".
 
+mod dictionary;
+
 use thiserror::Error;
 
 use crate::FormatError;
 use crate::embedding::{check_dimensions, check_finite, decode_f16};
+use dictionary::Scanner;
 
 const MAGIC: [u8; 6] = *b"\x93NUMPY";
 
@@ -72,6 +75,14 @@ pub enum NpyError {
          .astype(\"<f2\")"
     )]
     UnsupportedElement {
+        /// The type, as the header has it.
+        descr: String,
+    },
+    /// The elements are none where whole numbers are wanted.
+    #[error(
+        "npy elements of type {descr} are no whole numbers: save the array with .astype(\"<i4\")"
+    )]
+    NoWholeNumbers {
         /// The type, as the header has it.
         descr: String,
     },
@@ -204,6 +215,40 @@ impl NpyHeader {
     }
 }
 
+/// Decodes a whole array of whole numbers, `<i4` or `<i8`, with two axes: numbers of rows of another,
+/// say. Returns the length of the second axis and the numbers, row after row.
+///
+/// # Errors
+/// As [`NpyHeader::parse`]; [`NpyError::TooShort`] also if the bytes end within the numbers.
+pub fn decode_whole_numbers(bytes: &[u8]) -> Result<(usize, Vec<i64>), NpyError> {
+    let (start, dictionary) = dictionary_of(bytes)?;
+    let fields = Scanner { text: dictionary, at: 0, start }.dictionary()?;
+    let number_len: usize = match &fields.descr[..] {
+        "<i4" => 4,
+        "<i8" => 8,
+        other => return Err(NpyError::NoWholeNumbers { descr: format!("'{other}'") }),
+    };
+    if fields.fortran_order {
+        return Err(NpyError::FortranOrder);
+    }
+    let [rows, columns] = fields.shape[..] else {
+        return Err(NpyError::AxesCount { axes: fields.shape.len() });
+    };
+    let data_offset = (start + dictionary.len()) as u64;
+    let len = rows.checked_mul(columns).and_then(|count| count.checked_mul(number_len as u64));
+    let needed = len.and_then(|len| len.checked_add(data_offset)).unwrap_or(u64::MAX);
+    if (bytes.len() as u64) < needed {
+        return Err(NpyError::TooShort { needed, given: bytes.len() as u64 });
+    }
+    let numbers = bytes[data_offset as usize..needed as usize].chunks_exact(number_len);
+    let numbers = numbers.map(|number| match number.try_into() {
+        Ok(whole) => i64::from_le_bytes(whole),
+        Err(_) => i32::from_le_bytes(number.try_into().unwrap_or_default()).into(),
+    });
+    // It is no longer than the bytes, unless there is no row.
+    Ok((usize::try_from(columns).unwrap_or(usize::MAX), numbers.collect()))
+}
+
 /// Renders the header of an array of f32 rows, as numpy itself writes it.
 ///
 /// # Errors
@@ -263,147 +308,6 @@ fn element_of(descr: &str) -> Result<NpyElement, NpyError> {
         "<f4" => Ok(NpyElement::F32),
         "<f2" => Ok(NpyElement::F16),
         other => Err(NpyError::UnsupportedElement { descr: format!("'{other}'") }),
-    }
-}
-
-struct Fields {
-    descr: String,
-    fortran_order: bool,
-    /// More axes than two are read so that the error can count them.
-    shape: Vec<u64>,
-}
-
-/// Reads the few Python literals that a header is made of.
-struct Scanner<'a> {
-    text: &'a [u8],
-    at: usize,
-    /// Offset of `text` in the file.
-    start: usize,
-}
-
-impl Scanner<'_> {
-    fn dictionary(&mut self) -> Result<Fields, NpyError> {
-        let (mut descr, mut fortran_order, mut shape) = (None, None, None);
-        self.expect(b'{', "a dictionary must begin here")?;
-        while !self.take(b'}') {
-            let key_at = self.at;
-            let key = self.string()?;
-            self.expect(b':', "a colon must follow the key")?;
-            let again = match key.as_str() {
-                "descr" => descr.replace(self.descr()?).is_some(),
-                "fortran_order" => fortran_order.replace(self.boolean()?).is_some(),
-                "shape" => shape.replace(self.tuple()?).is_some(),
-                _ => return Err(self.wrong_at(key_at, "a key that numpy does not write")),
-            };
-            if again {
-                return Err(self.wrong_at(key_at, "this key stands here twice"));
-            }
-            if !self.take(b',') {
-                self.expect(b'}', "a comma or the end of the dictionary must follow")?;
-                break;
-            }
-        }
-        self.skip_space();
-        if self.at < self.text.len() {
-            return Err(self.wrong("something follows the dictionary"));
-        }
-        let missing = || self.wrong("descr, fortran_order or shape is missing");
-        Ok(Fields {
-            descr: descr.ok_or_else(missing)?,
-            fortran_order: fortran_order.ok_or_else(missing)?,
-            shape: shape.ok_or_else(missing)?,
-        })
-    }
-
-    /// Reads a type; the list that describes a structure is refused as a whole.
-    fn descr(&mut self) -> Result<String, NpyError> {
-        self.skip_space();
-        if self.text.get(self.at) == Some(&b'[') {
-            let descr = "[…], a structure".to_owned();
-            return Err(NpyError::UnsupportedElement { descr });
-        }
-        self.string()
-    }
-
-    fn string(&mut self) -> Result<String, NpyError> {
-        self.skip_space();
-        let quote = match self.text.get(self.at) {
-            Some(&quote @ (b'\'' | b'"')) => quote,
-            _ => return Err(self.wrong("a string must begin here")),
-        };
-        let rest = &self.text[self.at + 1..];
-        let len = rest.iter().take_while(|&&byte| byte != quote).count();
-        let content = &rest[..len];
-        let plain = |byte: &u8| (b' '..=b'~').contains(byte) && *byte != b'\\';
-        if len == rest.len() || !content.iter().all(plain) {
-            return Err(self.wrong("this string is not plain ASCII or has no end"));
-        }
-        self.at += len + 2;
-        Ok(content.iter().map(|&byte| char::from(byte)).collect())
-    }
-
-    fn boolean(&mut self) -> Result<bool, NpyError> {
-        self.skip_space();
-        for (word, value) in [("True", true), ("False", false)] {
-            if self.text[self.at..].starts_with(word.as_bytes()) {
-                self.at += word.len();
-                return Ok(value);
-            }
-        }
-        Err(self.wrong("True or False must stand here"))
-    }
-
-    fn tuple(&mut self) -> Result<Vec<u64>, NpyError> {
-        self.expect(b'(', "a tuple must begin here")?;
-        let mut axes = Vec::new();
-        while !self.take(b')') {
-            axes.push(self.integer()?);
-            if !self.take(b',') {
-                self.expect(b')', "a comma or the end of the tuple must follow")?;
-                break;
-            }
-        }
-        Ok(axes)
-    }
-
-    fn integer(&mut self) -> Result<u64, NpyError> {
-        self.skip_space();
-        let rest = &self.text[self.at..];
-        let len = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let number = rest[..len].iter().try_fold(0_u64, |number, digit| {
-            number.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
-        });
-        match number {
-            Some(number) if len > 0 => {
-                self.at += len;
-                Ok(number)
-            }
-            _ => Err(self.wrong("a whole number of 64 bits must stand here")),
-        }
-    }
-
-    fn expect(&mut self, byte: u8, problem: &'static str) -> Result<(), NpyError> {
-        if self.take(byte) { Ok(()) } else { Err(self.wrong(problem)) }
-    }
-
-    fn take(&mut self, byte: u8) -> bool {
-        self.skip_space();
-        let found = self.text.get(self.at) == Some(&byte);
-        self.at += usize::from(found);
-        found
-    }
-
-    fn skip_space(&mut self) {
-        let space = |byte: &&u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
-        self.at += self.text[self.at..].iter().take_while(space).count();
-    }
-
-    fn wrong(&self, problem: &'static str) -> NpyError {
-        self.wrong_at(self.at, problem)
-    }
-
-    fn wrong_at(&self, at: usize, problem: &'static str) -> NpyError {
-        NpyError::Header { offset_bytes: (self.start + at) as u64, problem }
     }
 }
 
@@ -538,5 +442,31 @@ mod tests {
             header.decode_row(&[0; 4], &mut [0.0; 3]),
             Err(FormatError::Mismatch { expected: 3, found: 2, .. })
         ));
+    }
+
+    #[test]
+    fn whole_numbers_are_read_whole() {
+        let file = |descr: &str, shape: &str, data: &[u8]| {
+            let mut text =
+                format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
+            text.push_str(&" ".repeat(117 - text.len()));
+            text.push('\n');
+            [b"\x93NUMPY\x01\x00\x76\x00", text.as_bytes(), data].concat()
+        };
+        let four = [1_i32, -2, 3, 4, 5, 6].map(i32::to_le_bytes).concat();
+        let numbers = decode_whole_numbers(&file("<i4", "(2, 3)", &four));
+        assert_eq!(numbers, Ok((3, vec![1, -2, 3, 4, 5, 6])));
+        let eight = [1_i64 << 40, -2].map(i64::to_le_bytes).concat();
+        assert_eq!(
+            decode_whole_numbers(&file("<i8", "(2, 1)", &eight)),
+            Ok((1, vec![1 << 40, -2]))
+        );
+        assert_eq!(decode_whole_numbers(&file("<i8", "(0, 7)", &[])), Ok((7, vec![])));
+        let refused = |descr, shape| decode_whole_numbers(&file(descr, shape, &four)).unwrap_err();
+        assert!(matches!(refused("<f4", "(2, 3)"), NpyError::NoWholeNumbers { .. }));
+        assert!(matches!(refused("<i4", "(6,)"), NpyError::AxesCount { axes: 1 }));
+        assert!(matches!(refused("<i4", "(2, 4)"), NpyError::TooShort { needed: 160, .. }));
+        let huge = format!("({}, {})", u64::MAX, 3);
+        assert!(matches!(refused("<i4", &huge), NpyError::TooShort { needed: u64::MAX, .. }));
     }
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use op_dbus_benches::search::{self, IndexRow, Matrix, Questions, SearchBenchmark, SearchRow};
 use op_dbus_engine::{ErrorKind, GraphOptions};
 use op_dbus_formats::embedding::check_finite;
+use op_dbus_formats::exchange::npy;
 
 use crate::args::{Search, Truth};
 use crate::error::{Error, Result};
@@ -110,6 +111,9 @@ fn read_truth(arguments: &Search, base: &Matrix, queries: &Matrix) -> Result<Opt
         Some(Truth::File(path)) => path,
     };
     let bytes = fs::read(path).map_err(|error| Error::io("read", path, error))?;
+    if path.extension().is_some_and(|extension| extension == "npy") {
+        return truth_of_npy(path, &bytes, (queries.len(), arguments.k)).map(Some);
+    }
     let (numbers, rest) = bytes.as_chunks();
     let expected = queries.len() * arguments.k;
     if numbers.len() != expected || !rest.is_empty() {
@@ -122,6 +126,21 @@ fn read_truth(arguments: &Search, base: &Matrix, queries: &Matrix) -> Result<Opt
         return Err(Error::input(path, &problem));
     }
     Ok(Some(numbers.iter().map(|bytes| i32::from_le_bytes(*bytes)).collect()))
+}
+
+/// Rows may be longer than what is asked for: the nearest come first.
+fn truth_of_npy(path: &Path, bytes: &[u8], (queries_count, k): (usize, usize)) -> Result<Vec<i32>> {
+    let (columns, numbers) =
+        npy::decode_whole_numbers(bytes).map_err(|error| Error::input(path, &error))?;
+    if columns < k || numbers.len() != queries_count * columns {
+        let rows_count = numbers.len() / columns.max(1);
+        let problem = format!(
+            "{rows_count} rows of {columns} numbers are not {k} for each of {queries_count} queries"
+        );
+        return Err(Error::input(path, &problem));
+    }
+    let nearest = numbers.chunks(columns).flat_map(|row| &row[..k]);
+    Ok(nearest.map(|id| i32::try_from(*id).unwrap_or(-1)).collect())
 }
 
 fn render_index(out: &mut dyn Write, row: &IndexRow) -> io::Result<()> {
