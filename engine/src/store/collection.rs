@@ -91,6 +91,11 @@ impl Collection {
         self.index.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether searches find its vectors in memory, and must hear of changes.
+    pub(super) fn is_in_memory(&self) -> bool {
+        self.index().is_some() || self.graph.is_open()
+    }
+
     /// Makes an index for the vectors of this collection, without any.
     pub(super) fn new_index(&self) -> Result<ExactIndex> {
         let dimensions = NonZeroUsize::new(self.spec.dimensions as usize).ok_or_else(|| {

@@ -65,6 +65,10 @@ impl GraphSlot {
         self.graph.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn is_open(&self) -> bool {
+        self.read().is_some()
+    }
+
     /// Bytes of memory that it takes, and vectors in it; none if it is not open.
     pub(super) fn measured(&self) -> Option<(usize, usize)> {
         self.read().as_ref().map(|graph| (graph.index.memory_bytes(), graph.index.len()))
@@ -201,7 +205,7 @@ impl Store {
     /// Shows committed mutations to the graph of their collection, if it is open.
     pub(super) fn graph_mutations(&self, collection: &Arc<Collection>, own: &[&Mutation<'_>]) {
         let slot = &collection.graph;
-        if own.is_empty() || slot.read().is_none() {
+        if own.is_empty() || !slot.is_open() {
             return;
         }
         let _changing = lock(&slot.changing);

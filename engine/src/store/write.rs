@@ -286,7 +286,9 @@ impl Store {
 
     /// Shows committed mutations to searches, in collections whose vectors are in memory.
     fn index_mutations(&self, mutations: &[Mutation<'_>]) {
-        for collection in self.all_collections() {
+        // One that is brought in after this question reads what was committed before it.
+        let in_memory = |collection: &Arc<Collection>| collection.is_in_memory();
+        for collection in self.all_collections().into_iter().filter(in_memory) {
             let is_own = |own: &&Mutation<'_>| own.record.collection() == collection.spec.id;
             let own: Vec<&Mutation<'_>> = mutations.iter().filter(is_own).collect();
             self.graph_mutations(&collection, &own);

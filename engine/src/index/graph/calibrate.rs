@@ -8,6 +8,7 @@ use super::GraphIndex;
 use super::build::in_parts;
 use super::filter::GraphFilter;
 use super::rows::LIVE;
+use super::search::COMPARED_COUNT;
 use super::sequence::Sequence;
 use super::traverse::{Effort, Near, Scratch};
 
@@ -66,7 +67,8 @@ impl GraphIndex {
         width: usize,
         threads: NonZero<usize>,
     ) -> f64 {
-        let effort = Effort { width, kept: width.max(LIMIT) + 8, expanded_max: usize::MAX };
+        let effort =
+            Effort { width, kept: width.max(LIMIT) + COMPARED_COUNT, expanded_max: usize::MAX };
         let found = in_parts(questions, threads, |question, scratch| {
             self.ask(question, scratch);
             scratch.search(&self.rows, &self.hub, effort, &self.findable(GraphFilter::All));

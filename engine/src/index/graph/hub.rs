@@ -60,7 +60,7 @@ impl Hub {
                 let slot = below.trailing_zeros() as usize;
                 below &= below - 1;
                 let near = Near { distance: distances[slot], id: block.links[slot] };
-                if near.id != NO_LINK && nearest.is_none_or(|best| near.distance < best.distance) {
+                if near.id != NO_LINK && nearest.is_some_and(|best| near.distance < best.distance) {
                     nearest = Some(near);
                 }
             }

@@ -11,7 +11,7 @@ use super::traverse::{Effort, Scratch};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Candidates that are compared by their bytes beyond those that are expanded.
-const COMPARED_COUNT: usize = 8;
+pub(super) const COMPARED_COUNT: usize = 8;
 /// Of those that are nearest by their bytes so many more than asked for are compared in full: bytes
 /// are nearly exact, and six more have found no more of the nearest than two.
 const FULL_COUNT: usize = 2;

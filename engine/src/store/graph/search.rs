@@ -41,7 +41,7 @@ impl FullVectors for RecordVectors<'_> {
 }
 
 impl Store {
-    /// Searches a collection by its graph, if it has one. Of keys that do not
+    /// Searches a collection by its graph, if it has one that is open. Of keys that do not
     /// pass nothing may be found.
     pub(in super::super) fn search_graph(
         &self,
@@ -50,7 +50,6 @@ impl Store {
         query: &Query,
         passes: Option<Filter<'_>>,
     ) -> Result<Option<(Vec<Scored>, CollectionExplain)>> {
-        self.open_graph(collection);
         let found = match &*collection.graph.read() {
             None => return Ok(None),
             Some(graph) => match self.search_keyed(graph, collection, (vector, query, passes)) {
