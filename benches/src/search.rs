@@ -183,6 +183,12 @@ impl<'a> SearchBenchmark<'a> {
         &self.row
     }
 
+    /// The effort that is to find this part of the nearest.
+    #[must_use]
+    pub fn effort_for(&self, recall: f64, limit: usize) -> usize {
+        self.graph.effort_for(recall, limit)
+    }
+
     /// Asks all questions; returns what that cost and, of the last pass, the numbers of what was
     /// found: `[queries, limit]`, with -1 where there is less.
     ///

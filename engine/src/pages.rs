@@ -260,16 +260,6 @@ impl<'a> PageWriter<'a> {
         self.write_pages()
     }
 
-    /// Fills up with zeros to where a section begins, which is at a page.
-    pub(crate) fn fill_to(&mut self, start: u64) -> Result<()> {
-        self.end_section()?;
-        let zeros = vec![0; self.page_len_bytes];
-        while self.offset_bytes + (self.buffer.len() as u64) < start {
-            self.write(&zeros)?;
-        }
-        self.write_pages()
-    }
-
     /// Writes the pages that are full.
     fn write_pages(&mut self) -> Result<()> {
         let len = self.buffer.len() / self.page_len_bytes * self.page_len_bytes;

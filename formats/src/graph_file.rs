@@ -13,9 +13,7 @@
 //! | keys | the key of each vertex, one behind the other |
 //! | checksums | u64 for each page before it but the first |
 //!
-//! What is left of a section's last page is zero; the checksums end where the file ends. Vertices of
-//! 64 MiB and more begin at a multiple of 2 MiB, with zeros before them, so that the kernel can map
-//! them in huge pages.
+//! What is left of a section's last page is zero; the checksums end where the file ends.
 //!
 //! Header page:
 //!
@@ -42,27 +40,32 @@
 //! | 168 | 8 | table_checksum | of the checksums |
 //! | 176 | 4 | live_count | vertices that can be found |
 //! | 180 | 4 | apart_count | vertices apart |
-//! | 184 | 2 × 16 | calibration | u16 each: see [`CALIBRATED_EFFORTS`] |
-//! | 216 | to the page's end | reserved | 0 |
+//! | 184 | 2 × 2 × 16 | calibration | u16 each: see [`Calibration`] |
+//! | 248 | to the page's end | reserved | 0 |
 //!
 //! Row of a vertex, with `padded` for the numbers of a vector, one more with the dot product, rounded
 //! up to a multiple of 64:
 //!
 //! | size | part | |
 //! |---|---|---|
-//! | padded | vector | i8 each: the rotated vector, each number divided by the scale |
+//! | 4 | scale | f32 |
+//! | 4 | norm_squared | f32: of what the vector stands for |
+//! | 4 | sketch_scale | f32: what plus or minus one in the sketch stands for |
+//! | 2 | links_count | neighbours there are; they come first |
+//! | 2 | state | 0 a vector; 1 one that was removed, and yet leads on; 2 vacant; 3 apart |
+//! | padded / 8 | sketch | a bit for each number of the vector, set if it is above 0 |
+//! | padded / 2 | upper | upper half of each number of the vector: two of them a byte, the lower one of the first half of the vector |
+//! | padded / 2 | lower | lower half of each, in the same order |
 //! | 4 × degree | links | u32: numbers of neighbours; 0xFFFF_FFFF where there is none |
 //! | 2 × degree | add | f16 |
 //! | 2 × degree | multiply | f16 |
+//! | | | zeros up to a multiple of 64 |
 //! | degree × padded / 8 | signs | of how each neighbour differs, for 32 neighbours after the other |
-//! | 4 | scale | f32 |
-//! | 4 | norm_squared | f32: of what the vector stands for |
-//! | 4 | sum | i32: of the vector's bytes |
-//! | 2 | links_count | neighbours there are; they come first |
-//! | 2 | state | 0 a vector; 1 one that was removed, and yet leads on; 2 vacant; 3 apart |
 //! | | | zeros up to a multiple of 64 |
 //!
-//! Rows of the compact profile have none of add, multiply and signs. A page is never shorter than
+//! A number of the vector is that of the rotated vector divided by the scale, −127 to 127, and 128
+//! is added to it before it is halved. Rows of the compact profile have none of add, multiply and
+//! signs. A page is never shorter than
 //! 512 bytes nor longer than 65,536, and rows may cross pages.
 
 use std::mem::{offset_of, size_of};
@@ -92,15 +95,16 @@ pub const BLOCK_COUNT: u16 = 32;
 /// Most neighbours of a vertex.
 pub const DEGREE_MAX: u16 = 128;
 
-/// Efforts of searches whose recall a file says, in parts of 65,535: 0 where it is not known.
+/// Efforts of searches whose recall a file says.
 pub const CALIBRATED_EFFORTS: [u16; 16] =
     [8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536];
 
-/// Vertices that are longer than this in a file begin at a multiple of [`HUGE_PAGE_LEN_BYTES`].
-pub const HUGE_VERTICES_LEN_BYTES: u64 = 64 << 20;
+/// How many of the nearest these searches asked for.
+pub const CALIBRATED_LIMITS: [u16; 2] = [10, 100];
 
-/// Length of a huge page of x86-64, and of AArch64 with ordinary pages of 4 KiB.
-pub const HUGE_PAGE_LEN_BYTES: u64 = 2 << 20;
+/// Recall of searches for each of [`CALIBRATED_LIMITS`], with each of [`CALIBRATED_EFFORTS`], in parts
+/// of 65,535; 0 where it is not known.
+pub type Calibration = [[u16; CALIBRATED_EFFORTS.len()]; CALIBRATED_LIMITS.len()];
 
 /// Numbers of a vector in a row are a multiple of this.
 pub const PADDED_MULTIPLE: usize = 64;
@@ -109,7 +113,7 @@ pub const PADDED_MULTIPLE: usize = 64;
 const KEYS_LEN_MAX_BYTES: u64 = 1 << 48;
 
 const ROW_ALIGNMENT_BYTES: u64 = 64;
-const ROW_TAIL_BYTES: u64 = 16;
+const ROW_HEADER_BYTES: u64 = 16;
 
 /// What vertices know besides their own vectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -170,11 +174,11 @@ struct RawGraphFile {
     table_checksum: U64,
     live_count: U32,
     apart_count: U32,
-    calibration: [U16; CALIBRATED_EFFORTS.len()],
+    calibration: [[U16; CALIBRATED_EFFORTS.len()]; CALIBRATED_LIMITS.len()],
 }
 
 const _: () = {
-    assert!(size_of::<RawGraphFile>() == 152);
+    assert!(size_of::<RawGraphFile>() == 184);
     assert!(offset_of!(RawGraphFile, dimensions) == 32);
     assert!(offset_of!(RawGraphFile, metric) == 46);
     assert!(offset_of!(RawGraphFile, hub_offset) == 56);
@@ -213,8 +217,8 @@ pub struct GraphFileHeader {
     pub norm_max: f32,
     /// Bytes of all keys; 0 for a graph without keys.
     pub keys_len_bytes: u64,
-    /// Recall with each of [`CALIBRATED_EFFORTS`], in parts of 65,535.
-    pub calibration: [u16; CALIBRATED_EFFORTS.len()],
+    /// How much searches find.
+    pub calibration: Calibration,
     /// Length of a page.
     pub page_len_bytes: u64,
     /// [`table_checksum`](crate::page::table_checksum) of the pages' checksums.
@@ -259,12 +263,7 @@ impl GraphFileHeader {
             from(self.page_len_bytes, u64::from(self.dimensions) * size_of::<f32>() as u64);
         let hub = from(after(&center), u64::from(self.hub_count) * size_of::<u32>() as u64);
         let apart = from(after(&hub), u64::from(self.apart_count) * size_of::<u32>() as u64);
-        let vertices_len_bytes = u64::from(self.vertices_count) * stride_bytes;
-        let vertices_start = match vertices_len_bytes < HUGE_VERTICES_LEN_BYTES {
-            true => after(&apart),
-            false => after(&apart).next_multiple_of(HUGE_PAGE_LEN_BYTES),
-        };
-        let vertices = from(vertices_start, vertices_len_bytes);
+        let vertices = from(after(&apart), u64::from(self.vertices_count) * stride_bytes);
         let ends_count = if self.keys_len_bytes > 0 { self.vertices_count } else { 0 };
         let key_ends = from(after(&vertices), u64::from(ends_count) * size_of::<u64>() as u64);
         let keys = from(after(&key_ends), self.keys_len_bytes);
@@ -318,12 +317,13 @@ impl GraphFileHeader {
 
     fn stride_bytes(&self) -> u64 {
         let (padded, degree) = (self.padded() as u64, u64::from(self.degree));
-        let known_bytes = match self.profile {
-            Profile::Speed => degree * (2 * size_of::<u16>() as u64 + padded / 8),
-            Profile::Compact => 0,
+        let (known_bytes, signs_bytes) = match self.profile {
+            Profile::Speed => (degree * 2 * size_of::<u16>() as u64, degree * padded / 8),
+            Profile::Compact => (0, 0),
         };
         let links_bytes = degree * size_of::<u32>() as u64;
-        (padded + links_bytes + known_bytes + ROW_TAIL_BYTES).next_multiple_of(ROW_ALIGNMENT_BYTES)
+        let head_bytes = ROW_HEADER_BYTES + padded / 8 + padded + links_bytes + known_bytes;
+        head_bytes.next_multiple_of(ROW_ALIGNMENT_BYTES) + signs_bytes
     }
 
     /// Returns the bytes of the header page.
@@ -354,7 +354,7 @@ impl GraphFileHeader {
             vertices_offset: sections.vertices.start.into(),
             key_ends_offset: sections.key_ends.start.into(),
             keys_len: self.keys_len_bytes.into(),
-            calibration: self.calibration.map(Into::into),
+            calibration: self.calibration.map(|recalls| recalls.map(Into::into)),
             checksums_offset: sections.checksums.start.into(),
             file_len: sections.checksums.end.into(),
             table_checksum: self.table_checksum.into(),
@@ -382,7 +382,7 @@ impl GraphFileHeader {
             unit: raw.unit.get(),
             norm_max: raw.norm_max.get(),
             keys_len_bytes: raw.keys_len.get(),
-            calibration: raw.calibration.map(U16::get),
+            calibration: raw.calibration.map(|recalls| recalls.map(U16::get)),
             page_len_bytes,
             table_checksum: raw.table_checksum.get(),
         };
@@ -429,7 +429,7 @@ mod tests {
         unit: 0.5,
         norm_max: 0.0,
         keys_len_bytes: 700,
-        calibration: [9; CALIBRATED_EFFORTS.len()],
+        calibration: [[9; CALIBRATED_EFFORTS.len()]; 2],
         page_len_bytes: 512,
         table_checksum: 3,
     };
@@ -447,7 +447,8 @@ mod tests {
     #[test]
     fn sections_follow_one_another_at_pages() {
         let sections = HEADER.sections().unwrap();
-        // 128 bytes of vector, 128 of links, 128 of factors, 512 of signs, 16 behind them.
+        // 16 bytes of header, 16 of sketch, 128 of vector, 128 of links, 128 of factors: 448 with what
+        // fills the cache line. Then 512 of signs.
         assert_eq!(sections.stride_bytes, 960);
         assert_eq!(sections.center, 512..912);
         assert_eq!(sections.hub, 1024..1036);
@@ -458,8 +459,6 @@ mod tests {
         assert_eq!(sections.checksums, 23_040..23_040 + 44 * 8);
         let without_keys = GraphFileHeader { keys_len_bytes: 0, ..HEADER }.sections().unwrap();
         assert_eq!(without_keys.checksums, 21_504..21_504 + 41 * 8);
-        let large = GraphFileHeader { vertices_count: 70_000, ..HEADER }.sections().unwrap();
-        assert_eq!(large.vertices, 2 << 20..(2 << 20) + 70_000 * 960);
         let compact = GraphFileHeader { profile: Profile::Compact, ..HEADER };
         assert_eq!(compact.sections().unwrap().stride_bytes, 320);
         let longer = GraphFileHeader { dimensions: 128, metric: Metric::Dot, ..HEADER };

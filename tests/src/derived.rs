@@ -158,7 +158,7 @@ fn graph_file() -> Vec<u8> {
         unit: 0.25,
         norm_max: 5.0,
         keys_len_bytes: 3,
-        calibration: std::array::from_fn(|step| 4000 * (step as u16 + 1)),
+        calibration: [4000, 3000].map(|part| std::array::from_fn(|step| part * (step as u16 + 1))),
         page_len_bytes: 512,
         table_checksum: 0,
     };

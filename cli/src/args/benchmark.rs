@@ -73,6 +73,11 @@ pub(crate) struct Search {
         default_value = "10,16,24,32,48,64,96,128,192,256", value_parser = effort,
         requires = "queries")]
     pub(crate) efforts: Vec<usize>,
+    /// Instead of efforts: the part of the nearest to find, by the effort that the graph's calibration
+    /// gives; several numbers for several rows
+    #[arg(long, value_name = "R,…", value_delimiter = ',', value_parser = super::recall,
+        requires = "queries", conflicts_with = "efforts")]
+    pub(crate) recalls: Vec<f64>,
     /// Write what was found with the last effort here: numbers of vectors as little-endian i32, a row
     /// for each query
     #[arg(long, value_name = "OUT.i32", requires = "queries")]

@@ -1,8 +1,12 @@
 //! Distances of quantized vectors, by the fastest instructions of this CPU.
 //!
-//! There are two kinds. *Bytes*: a vector as numbers from −127 to 127 times one scale. *Signs*: the
-//! signs of how a vector differs from a neighbour, one bit for each number, of [`BLOCK_COUNT`]
-//! vectors together.
+//! There are three kinds. *Bytes*: a vector as numbers from −127 to 127 times one scale. *Sketch*: the
+//! signs of these numbers, one bit each. *Signs*: the signs of how a vector differs from a neighbour,
+//! of [`BLOCK_COUNT`] vectors together.
+//!
+//! Bytes, plus 128, lie in two *planes*: the upper four bits of all numbers, then the lower four. The
+//! upper plane alone is nearly as good and half as much to read. In both, the lower half of byte `i`
+//! is of number `i`, and the upper half of that which is half a vector behind it.
 //!
 //! Signs lie for one pass over them. Four bits of one vector, for four numbers in a row, are a
 //! *nibble*. The sixteen bytes of a *group*, one group for each four numbers, hold the nibble of
@@ -32,15 +36,65 @@ pub(crate) const GROUP_BYTES: usize = 16;
 /// Numbers in a quantized vector are a multiple of this: a cache line of bytes.
 pub(crate) const DIMENSIONS_MULTIPLE: usize = 64;
 
-/// The dot product of two vectors of bytes, of which `b` has this sum.
-pub(crate) type DotBytes = fn(a: &[i8], b: &[i8], b_sum: i32) -> i32;
+/// The two planes of a vector of bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Planes<'a> {
+    pub(crate) upper: &'a [u8],
+    pub(crate) lower: &'a [u8],
+}
+
+/// What is added to a byte that lies in planes.
+pub(crate) const PLANES_OFFSET: i32 = 128;
+
+/// The dot product of bytes, each [`PLANES_OFFSET`] greater, with others.
+pub(crate) type DotPlanes = fn(planes: Planes<'_>, other: &[i8]) -> i32;
+
+/// The dot product of the upper plane, as numbers from 0 to 15, with others.
+pub(crate) type DotUpper = fn(upper: &[u8], other: &[i8]) -> i32;
+
+/// For each of some sketches, the sum of those numbers whose bits it has.
+pub(crate) type SumSketched =
+    fn(sketches: [&[u8]; SKETCHES_COUNT], other: &[i8]) -> [i32; SKETCHES_COUNT];
+
+/// Sketches that are read together.
+pub(crate) const SKETCHES_COUNT: usize = 4;
+
+/// Writes bytes as planes.
+pub(crate) fn write_planes(bytes: &[i8], upper: &mut [u8], lower: &mut [u8]) {
+    let (first, second) = bytes.split_at(bytes.len() / 2);
+    let planes = upper.iter_mut().zip(lower);
+    for ((upper, lower), (first, second)) in planes.zip(first.iter().zip(second)) {
+        let [first, second] = [first, second].map(|byte| byte.cast_unsigned() ^ 0x80);
+        *upper = second & 0xF0 | first >> 4;
+        *lower = second << 4 | first & 0xF;
+    }
+}
+
+/// Reads the bytes that planes stand for.
+pub(crate) fn read_planes(planes: Planes<'_>, bytes: &mut [i8]) {
+    let (first, second) = bytes.split_at_mut(planes.upper.len());
+    let planes = planes.upper.iter().zip(planes.lower);
+    for ((upper, lower), (first, second)) in planes.zip(first.iter_mut().zip(second)) {
+        *first = ((upper << 4 | lower & 0xF) ^ 0x80).cast_signed();
+        *second = ((upper & 0xF0 | lower >> 4) ^ 0x80).cast_signed();
+    }
+}
+
+/// Writes the sketch of bytes, in which zeros have no bit.
+pub(crate) fn write_sketch(bytes: &[i8], sketch: &mut [u8]) {
+    for (byte, eight) in sketch.iter_mut().zip(bytes.as_chunks::<8>().0) {
+        *byte = (0..8).map(|bit| u8::from(eight[bit] > 0) << bit).sum();
+    }
+}
 
 /// The kernels of one instruction set.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct QuantizedKernels {
     #[cfg_attr(not(test), expect(dead_code, reason = "tests say which set failed"))]
     pub(crate) name: &'static str,
-    pub(crate) dot_bytes: DotBytes,
+    pub(crate) dot_planes: DotPlanes,
+    pub(crate) dot_upper: DotUpper,
+    pub(crate) sum_sketched: SumSketched,
     pub(crate) estimate: Estimate,
     pub(crate) transform: Transform,
     pub(crate) quantize: Quantize,
@@ -51,9 +105,16 @@ pub(crate) struct QuantizedKernels {
 /// power of two.
 pub(crate) type Transform = fn(block: &mut [f32]);
 
-/// Rounds a vector, multiplied by `inverse`, to bytes; returns their sum and that of their squares.
-/// No product is beyond 127.
-pub(crate) type Quantize = fn(vector: &[f32], inverse: f32, bytes: &mut [i8]) -> (i32, i32);
+/// Rounds a vector, multiplied by `inverse`, to bytes. No product is beyond 127.
+pub(crate) type Quantize = fn(vector: &[f32], inverse: f32, bytes: &mut [i8]) -> ByteSums;
+
+/// Sums over the bytes of a vector.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ByteSums {
+    pub(crate) bytes: i32,
+    pub(crate) squares: i32,
+    pub(crate) magnitudes: i32,
+}
 
 /// Makes the tables of a query: a nibble stands for the sum of those numbers whose bits it has, and
 /// the byte is how much that is above the least of its group, in steps that suit the widest group.
@@ -113,11 +174,12 @@ fn assert_signs(signs: &[u8], tables: &[u8]) {
     );
 }
 
+/// Parts of vectors, of `parts` numbers a byte, are of as many numbers as a vector of bytes.
 #[track_caller]
-fn assert_bytes(a: &[i8], b: &[i8]) {
+fn assert_parts(part: &[u8], parts: usize, other: &[i8]) {
     assert!(
-        a.len() == b.len() && a.len().is_multiple_of(DIMENSIONS_MULTIPLE),
-        "vectors of bytes have the same length, a multiple of a cache line"
+        part.len() * parts == other.len() && other.len().is_multiple_of(DIMENSIONS_MULTIPLE),
+        "both are of the same length, a multiple of a cache line"
     );
 }
 
@@ -145,13 +207,34 @@ mod tests {
                         (0..len).map(|_| any(&mut random)).collect()
                     };
                     let (a, b) = (bytes(), bytes());
-                    let b_sum = b.iter().map(|x| i32::from(*x)).sum();
-                    let dot: i32 =
-                        a.iter().zip(&b).map(|(x, y)| i32::from(*x) * i32::from(*y)).sum();
-                    assert_eq!((kernels.dot_bytes)(&a, &b, b_sum), dot, "{} {len}", kernels.name);
+                    sums_are_exact(kernels, &a, &b);
                 }
             }
         }
+    }
+
+    fn sums_are_exact(kernels: &QuantizedKernels, a: &[i8], b: &[i8]) {
+        let (mut upper, mut lower) = (vec![0; a.len() / 2], vec![0; a.len() / 2]);
+        let (mut sketch, none) = (vec![0; a.len() / 8], vec![0; a.len() / 8]);
+        write_planes(a, &mut upper, &mut lower);
+        write_sketch(a, &mut sketch);
+        let sketches = [sketch.as_slice(), none.as_slice(), &[0xFF].repeat(none.len()), &sketch];
+        let planes = Planes { upper: &upper, lower: &lower };
+        let mut again = vec![0; a.len()];
+        read_planes(planes, &mut again);
+        assert_eq!(a, again);
+        let sum_of = |number: fn(i32) -> i32| -> i32 {
+            a.iter().zip(b).map(|(x, y)| number(i32::from(*x)) * i32::from(*y)).sum()
+        };
+        let what = (kernels.name, a.len());
+        assert_eq!((kernels.dot_planes)(planes, b), sum_of(|x| x + PLANES_OFFSET), "{what:?}");
+        assert_eq!(
+            (kernels.dot_upper)(&upper, b),
+            sum_of(|x| (x + PLANES_OFFSET) / 16),
+            "{what:?}"
+        );
+        let sum = sum_of(|x| i32::from(x > 0));
+        assert_eq!((kernels.sum_sketched)(sketches, b), [sum, 0, sum_of(|_| 1), sum], "{what:?}");
     }
 
     #[test]

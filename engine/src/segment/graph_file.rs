@@ -104,7 +104,6 @@ impl GraphIndex {
         let ids = 0..parts.rows_count as u32;
         let keys_len = keys.map_or(0, |keys| ids.clone().map(|id| keys(id).len() as u64).sum());
         let mut header = header_of(&parts, content, keys_len);
-        let sections = header.sections().map_err(|error| super::unwritable(path, error))?;
         let file = File::create_new(path).map_err(|error| Error::io("create", path, error))?;
         let mut writer = PageWriter::new(&file, path, (MAGIC, content.owner), PAGE_LEN_BYTES);
         for number in &parts.center {
@@ -116,7 +115,7 @@ impl GraphIndex {
                 writer.write(&id.to_le_bytes())?;
             }
         }
-        writer.fill_to(sections.vertices.start)?;
+        writer.end_section()?;
         for rows in self.row_bytes().chunks(WRITTEN_LEN_BYTES) {
             writer.write(rows)?;
         }

@@ -53,14 +53,21 @@ pub(super) fn run(output: &Output, arguments: &Search) -> Result<Exit> {
     if !output.is_json() {
         output.text(render_head)?;
     }
-    for (index, &effort) in arguments.efforts.iter().enumerate() {
+    let efforts = match arguments.recalls.is_empty() {
+        true => arguments.efforts.clone(),
+        false => {
+            let effort = |recall: &f64| benchmark.effort_for(*recall, arguments.k);
+            arguments.recalls.iter().map(effort).collect()
+        }
+    };
+    for (index, &effort) in efforts.iter().enumerate() {
         if interrupt::is_requested() {
             return Ok(Exit::Interrupted);
         }
         let (row, ids) = benchmark.measure(&questions, effort)?;
         output.answer(&row, |out| render_row(out, &row))?;
         if let Some(path) = &arguments.ids
-            && index + 1 == arguments.efforts.len()
+            && index + 1 == efforts.len()
         {
             let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
             fs::write(path, bytes).map_err(|error| Error::io("write", path, error))?;

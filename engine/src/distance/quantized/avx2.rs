@@ -3,18 +3,20 @@
 use std::arch::x86_64::{
     __m128i, __m256, __m256i, _CMP_LT_OQ, _mm_add_epi16, _mm_loadu_si128, _mm_unpackhi_epi16,
     _mm_unpacklo_epi16, _mm256_add_epi16, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256,
-    _mm256_castsi256_si128, _mm256_cmp_ps, _mm256_cvtepi8_epi16, _mm256_cvtepi32_ps,
+    _mm256_castsi256_si128, _mm256_cmp_ps, _mm256_cmpeq_epi8, _mm256_cvtepi32_ps,
     _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_extracti128_si256, _mm256_fmadd_ps,
-    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_movemask_ps, _mm256_set1_epi8, _mm256_set1_ps,
-    _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_slli_epi16, _mm256_srli_epi16,
-    _mm256_storeu_ps, _mm256_storeu_si256, _mm256_sub_epi16,
+    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_movemask_ps,
+    _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_epi64x, _mm256_set1_ps,
+    _mm256_setr_epi64x, _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_slli_epi16,
+    _mm256_srli_epi16, _mm256_storeu_ps, _mm256_storeu_si256, _mm256_sub_epi16,
 };
 
-use super::{BLOCK_COUNT, Line, QuantizedKernels, Steps, assert_bytes, assert_signs, scalar};
+use super::{
+    BLOCK_COUNT, ByteSums, Line, Planes, QuantizedKernels, SKETCHES_COUNT, Steps, assert_parts,
+    assert_signs, scalar,
+};
 
 const LANES: usize = 32;
-/// Numbers that are multiplied at once.
-const PRODUCTS: usize = 16;
 /// Steps after which a sum of bytes may not fit 16 bits any more.
 const STEPS_MAX: usize = 128;
 
@@ -26,8 +28,16 @@ pub(super) fn detect() -> Option<&'static QuantizedKernels> {
     present.then_some(&KERNELS)
 }
 
-static KERNELS: QuantizedKernels =
-    QuantizedKernels { name: "avx2", dot_bytes, estimate, transform, quantize, make_tables };
+static KERNELS: QuantizedKernels = QuantizedKernels {
+    name: "avx2",
+    dot_planes,
+    dot_upper,
+    sum_sketched,
+    estimate,
+    transform,
+    quantize,
+    make_tables,
+};
 
 #[expect(unsafe_code, reason = "calls a function of detected instructions")]
 fn transform(block: &mut [f32]) {
@@ -40,9 +50,9 @@ fn transform(block: &mut [f32]) {
 }
 
 #[expect(unsafe_code, reason = "calls a function of detected instructions")]
-fn quantize(vector: &[f32], inverse: f32, bytes: &mut [i8]) -> (i32, i32) {
+fn quantize(vector: &[f32], inverse: f32, bytes: &mut [i8]) -> ByteSums {
     #[target_feature(enable = "avx2,fma")]
-    fn body(vector: &[f32], inverse: f32, bytes: &mut [i8]) -> (i32, i32) {
+    fn body(vector: &[f32], inverse: f32, bytes: &mut [i8]) -> ByteSums {
         scalar::quantize(vector, inverse, bytes)
     }
     // SAFETY: only `KERNELS` leads here, and only `detect` to it, after it has seen them.
@@ -59,11 +69,22 @@ fn make_tables(vector: &[f32], tables: &mut [u8]) -> Steps {
     unsafe { body(vector, tables) }
 }
 
+fn dot_planes(planes: Planes<'_>, other: &[i8]) -> i32 {
+    (dot_upper(planes.upper, other) << 4) + dot_upper(planes.lower, other)
+}
+
 #[expect(unsafe_code, reason = "calls a function of detected instructions")]
-fn dot_bytes(a: &[i8], b: &[i8], _b_sum: i32) -> i32 {
-    assert_bytes(a, b);
+fn dot_upper(upper: &[u8], other: &[i8]) -> i32 {
+    assert_parts(upper, 2, other);
     // SAFETY: only `KERNELS` leads here, and only `detect` to it, after it has seen them.
-    unsafe { dot(a, b) }
+    unsafe { dot_one(upper, other) }
+}
+
+#[expect(unsafe_code, reason = "calls a function of detected instructions")]
+fn sum_sketched(sketches: [&[u8]; SKETCHES_COUNT], other: &[i8]) -> [i32; SKETCHES_COUNT] {
+    sketches.iter().for_each(|sketch| assert_parts(sketch, 8, other));
+    // SAFETY: only `KERNELS` leads here, and only `detect` to it, after it has seen them.
+    unsafe { sum_masked(sketches, other) }
 }
 
 #[expect(unsafe_code, reason = "calls a function of detected instructions")]
@@ -80,17 +101,55 @@ fn estimate(
 }
 
 #[target_feature(enable = "avx2")]
-fn dot(a: &[i8], b: &[i8]) -> i32 {
-    let mut sums = [_mm256_setzero_si256(); 4];
-    let pairs = a.as_chunks::<PRODUCTS>().0.iter().zip(b.as_chunks::<PRODUCTS>().0);
-    for (index, (x, y)) in pairs.enumerate() {
-        let products = _mm256_madd_epi16(widen(x), widen(y));
-        sums[index % 4] = _mm256_add_epi32(sums[index % 4], products);
+fn dot_one(plane: &[u8], other: &[i8]) -> i32 {
+    let (first, second) = other.split_at(plane.len());
+    let (lower, ones) = (_mm256_set1_epi8(0xF), _mm256_set1_epi16(1));
+    let mut sums = [_mm256_setzero_si256(); 2];
+    let others = first.as_chunks::<LANES>().0.iter().zip(second.as_chunks::<LANES>().0);
+    for (plane, (first, second)) in plane.as_chunks::<LANES>().0.iter().zip(others) {
+        let plane = load(plane);
+        let low = _mm256_and_si256(plane, lower);
+        let high = _mm256_and_si256(_mm256_srli_epi16::<4>(plane), lower);
+        // Sums of two products of at most 15 and 127 fit 16 bits, and so do two such.
+        let low = _mm256_maddubs_epi16(low, load_numbers(first));
+        let high = _mm256_maddubs_epi16(high, load_numbers(second));
+        let both = _mm256_madd_epi16(_mm256_add_epi16(low, high), ones);
+        sums[1] = _mm256_add_epi32(sums[1], both);
+        sums.swap(0, 1);
     }
-    let [a, b, c, d] = sums;
-    let sum = _mm256_add_epi32(_mm256_add_epi32(a, b), _mm256_add_epi32(c, d));
+    total(_mm256_add_epi32(sums[0], sums[1]))
+}
+
+#[target_feature(enable = "avx2")]
+fn sum_masked(sketches: [&[u8]; SKETCHES_COUNT], other: &[i8]) -> [i32; SKETCHES_COUNT] {
+    sketches.map(|sketch| sum_one(sketch, other))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn sum_one(sketch: &[u8], other: &[i8]) -> i32 {
+    // Each byte of a register becomes that of the sketch that has its bit, and that bit alone.
+    let lane_of = |lane: i64| lane * 0x0101_0101_0101_0101;
+    let places = _mm256_setr_epi64x(lane_of(0), lane_of(1), lane_of(2), lane_of(3));
+    let bits = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64.cast_signed());
+    let ones = _mm256_set1_epi8(1);
+    let mut sum = _mm256_setzero_si256();
+    let sketch = sketch.as_chunks::<{ LANES / 8 }>().0.iter();
+    for (sketched, other) in sketch.zip(other.as_chunks::<LANES>().0) {
+        let sketched = _mm256_set1_epi32(i32::from_le_bytes(*sketched));
+        let sketched = _mm256_and_si256(_mm256_shuffle_epi8(sketched, places), bits);
+        let mask = _mm256_cmpeq_epi8(sketched, bits);
+        let pairs = _mm256_maddubs_epi16(ones, _mm256_and_si256(mask, load_numbers(other)));
+        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    }
+    total(sum)
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn total(sums: __m256i) -> i32 {
     let mut lanes = [0_i32; 8];
-    store_whole(&mut lanes, sum);
+    store_whole(&mut lanes, sums);
     lanes.iter().sum()
 }
 
@@ -176,9 +235,9 @@ fn floats(halves: &[u16; BLOCK_COUNT], eight: usize) -> __m256 {
 #[inline]
 #[target_feature(enable = "avx2")]
 #[expect(unsafe_code, reason = "loads through a pointer")]
-fn widen(bytes: &[i8; PRODUCTS]) -> __m256i {
+fn load_numbers(numbers: &[i8; LANES]) -> __m256i {
     // SAFETY: the array is as large as the register, and the load asks for no alignment.
-    _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
+    unsafe { _mm256_loadu_si256(numbers.as_ptr().cast()) }
 }
 
 #[inline]

@@ -1,17 +1,24 @@
 //! Kernels for x86-64 with AVX-512: four groups of signs, or 64 numbers, an instruction.
 
 use std::arch::x86_64::{
-    __m128i, __m256i, __m512, __m512i, _CMP_LT_OQ, _mm_add_epi16, _mm_unpackhi_epi16,
-    _mm_unpacklo_epi16, _mm256_add_epi16, _mm256_castsi256_si128, _mm256_extracti128_si256,
-    _mm256_loadu_si256, _mm256_set_m128i, _mm512_add_epi16, _mm512_add_epi32, _mm512_add_ps,
-    _mm512_and_si512, _mm512_castsi512_si256, _mm512_cmp_ps_mask, _mm512_cvtepi32_ps,
-    _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_dpbusd_epi32, _mm512_extracti64x4_epi64,
-    _mm512_fmadd_ps, _mm512_loadu_si512, _mm512_reduce_add_epi32, _mm512_set1_epi8, _mm512_set1_ps,
-    _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_slli_epi16, _mm512_srli_epi16,
-    _mm512_storeu_ps, _mm512_sub_epi16, _mm512_xor_si512,
+    __m128i, __m256i, __m512, __m512i, _CMP_LT_OQ, _mm_add_epi16, _mm_add_epi32, _mm_cvtsi128_si32,
+    _mm_extract_epi32, _mm_unpackhi_epi16, _mm_unpacklo_epi16, _mm256_add_epi16, _mm256_add_epi32,
+    _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_loadu_si256, _mm256_set_m128i,
+    _mm512_add_epi16, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_si256,
+    _mm512_cmp_ps_mask, _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32, _mm512_cvtph_ps,
+    _mm512_dpbusd_epi32, _mm512_extracti64x4_epi64, _mm512_fmadd_ps, _mm512_loadu_si512,
+    _mm512_maskz_loadu_epi8, _mm512_maskz_mov_epi8, _mm512_reduce_add_epi32, _mm512_set1_epi8,
+    _mm512_set1_ps, _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_slli_epi16,
+    _mm512_slli_epi32, _mm512_srli_epi16, _mm512_storeu_ps, _mm512_sub_epi16,
+    _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 
-use super::{BLOCK_COUNT, Line, QuantizedKernels, Steps, assert_bytes, assert_signs, scalar};
+use zerocopy::IntoBytes;
+
+use super::{
+    BLOCK_COUNT, ByteSums, Line, Planes, QuantizedKernels, SKETCHES_COUNT, Steps, assert_parts,
+    assert_signs, scalar,
+};
 
 const LANES: usize = 64;
 /// Steps after which a sum of bytes may not fit 16 bits any more.
@@ -27,8 +34,16 @@ pub(super) fn detect() -> Option<&'static QuantizedKernels> {
     present.then_some(&KERNELS)
 }
 
-static KERNELS: QuantizedKernels =
-    QuantizedKernels { name: "avx512", dot_bytes, estimate, transform, quantize, make_tables };
+static KERNELS: QuantizedKernels = QuantizedKernels {
+    name: "avx512",
+    dot_planes,
+    dot_upper,
+    sum_sketched,
+    estimate,
+    transform,
+    quantize,
+    make_tables,
+};
 
 #[expect(unsafe_code, reason = "calls a function of detected instructions")]
 fn transform(block: &mut [f32]) {
@@ -41,9 +56,9 @@ fn transform(block: &mut [f32]) {
 }
 
 #[expect(unsafe_code, reason = "calls a function of detected instructions")]
-fn quantize(vector: &[f32], inverse: f32, bytes: &mut [i8]) -> (i32, i32) {
+fn quantize(vector: &[f32], inverse: f32, bytes: &mut [i8]) -> ByteSums {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    fn body(vector: &[f32], inverse: f32, bytes: &mut [i8]) -> (i32, i32) {
+    fn body(vector: &[f32], inverse: f32, bytes: &mut [i8]) -> ByteSums {
         scalar::quantize(vector, inverse, bytes)
     }
     // SAFETY: only `KERNELS` leads here, and only `detect` to it, after it has seen them.
@@ -61,10 +76,25 @@ fn make_tables(vector: &[f32], tables: &mut [u8]) -> Steps {
 }
 
 #[expect(unsafe_code, reason = "calls a function of detected instructions")]
-fn dot_bytes(a: &[i8], b: &[i8], b_sum: i32) -> i32 {
-    assert_bytes(a, b);
+fn dot_planes(planes: Planes<'_>, other: &[i8]) -> i32 {
+    assert_parts(planes.upper, 2, other);
+    assert_parts(planes.lower, 2, other);
     // SAFETY: only `KERNELS` leads here, and only `detect` to it, after it has seen them.
-    unsafe { dot(a, b, b_sum) }
+    unsafe { dot_two(planes, other) }
+}
+
+#[expect(unsafe_code, reason = "calls a function of detected instructions")]
+fn dot_upper(upper: &[u8], other: &[i8]) -> i32 {
+    assert_parts(upper, 2, other);
+    // SAFETY: only `KERNELS` leads here, and only `detect` to it, after it has seen them.
+    unsafe { dot_one(upper, other) }
+}
+
+#[expect(unsafe_code, reason = "calls a function of detected instructions")]
+fn sum_sketched(sketches: [&[u8]; SKETCHES_COUNT], other: &[i8]) -> [i32; SKETCHES_COUNT] {
+    sketches.iter().for_each(|sketch| assert_parts(sketch, 8, other));
+    // SAFETY: only `KERNELS` leads here, and only `detect` to it, after it has seen them.
+    unsafe { sum_masked(sketches, other) }
 }
 
 #[expect(unsafe_code, reason = "calls a function of detected instructions")]
@@ -80,18 +110,84 @@ fn estimate(
     unsafe { estimate_block(signs, tables, line, limit, distances) }
 }
 
-/// The instruction multiplies bytes without a sign by bytes with one, so 128 is added to those of
-/// `a` and what that adds taken off again.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn dot(a: &[i8], b: &[i8], b_sum: i32) -> i32 {
-    let sign = _mm512_set1_epi8(-128);
-    let mut sums = [_mm512_setzero_si512(); 2];
-    for (index, (x, y)) in a.as_chunks::<LANES>().0.iter().zip(b.as_chunks::<LANES>().0).enumerate()
-    {
-        let shifted = _mm512_xor_si512(load_signed(x), sign);
-        sums[index % 2] = _mm512_dpbusd_epi32(sums[index % 2], shifted, load_signed(y));
+fn dot_one(plane: &[u8], other: &[i8]) -> i32 {
+    let (first, second) = other.split_at(plane.len());
+    let (mut low_sums, mut high_sums) = (_mm512_setzero_si512(), _mm512_setzero_si512());
+    let others = first.chunks(LANES).zip(second.chunks(LANES));
+    for (plane, (first, second)) in plane.chunks(LANES).zip(others) {
+        let [low, high] = nibbles(plane);
+        low_sums = _mm512_dpbusd_epi32(low_sums, low, load_numbers(first));
+        high_sums = _mm512_dpbusd_epi32(high_sums, high, load_numbers(second));
     }
-    _mm512_reduce_add_epi32(_mm512_add_epi32(sums[0], sums[1])) - 128 * b_sum
+    _mm512_reduce_add_epi32(_mm512_add_epi32(low_sums, high_sums))
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn dot_two(planes: Planes<'_>, other: &[i8]) -> i32 {
+    let (first, second) = other.split_at(planes.upper.len());
+    let (mut upper_sums, mut lower_sums) = (_mm512_setzero_si512(), _mm512_setzero_si512());
+    let others = first.chunks(LANES).zip(second.chunks(LANES));
+    let planes = planes.upper.chunks(LANES).zip(planes.lower.chunks(LANES));
+    for ((upper, lower), (first, second)) in planes.zip(others) {
+        let (first, second) = (load_numbers(first), load_numbers(second));
+        let [low, high] = nibbles(upper);
+        upper_sums = _mm512_dpbusd_epi32(upper_sums, low, first);
+        upper_sums = _mm512_dpbusd_epi32(upper_sums, high, second);
+        let [low, high] = nibbles(lower);
+        lower_sums = _mm512_dpbusd_epi32(lower_sums, low, first);
+        lower_sums = _mm512_dpbusd_epi32(lower_sums, high, second);
+    }
+    _mm512_reduce_add_epi32(_mm512_add_epi32(_mm512_slli_epi32::<4>(upper_sums), lower_sums))
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn sum_masked(sketches: [&[u8]; SKETCHES_COUNT], other: &[i8]) -> [i32; SKETCHES_COUNT] {
+    let ones = _mm512_set1_epi8(1);
+    let [mut a, mut b, mut c, mut d] = [_mm512_setzero_si512(); SKETCHES_COUNT];
+    let add = |sums: __m512i, bits: &[u8; LANES / 8], numbers: __m512i| {
+        let sketched = _mm512_maskz_mov_epi8(u64::from_le_bytes(*bits), numbers);
+        _mm512_dpbusd_epi32(sums, ones, sketched)
+    };
+    let [bits_a, bits_b, bits_c, bits_d] = sketches;
+    let bits = (bits_a.as_chunks().0.iter().zip(bits_b.as_chunks().0))
+        .zip(bits_c.as_chunks().0.iter().zip(bits_d.as_chunks().0));
+    for (((bits_a, bits_b), (bits_c, bits_d)), numbers) in bits.zip(other.chunks(LANES)) {
+        let numbers = load_numbers(numbers);
+        a = add(a, bits_a, numbers);
+        b = add(b, bits_b, numbers);
+        c = add(c, bits_c, numbers);
+        d = add(d, bits_d, numbers);
+    }
+    reduce_four([a, b, c, d])
+}
+
+/// The sum of each of four registers.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl")]
+fn reduce_four([a, b, c, d]: [__m512i; 4]) -> [i32; 4] {
+    let pairs = |a, b| _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    let (ab, cd) = (pairs(a, b), pairs(c, d));
+    let lanes = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+    let half =
+        _mm256_add_epi32(_mm512_castsi512_si256(lanes), _mm512_extracti64x4_epi64::<1>(lanes));
+    let sums = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half));
+    let (first, second) = (_mm_cvtsi128_si32(sums), _mm_extract_epi32::<1>(sums));
+    [first, second, _mm_extract_epi32::<2>(sums), _mm_extract_epi32::<3>(sums)]
+}
+
+/// The lower and the upper halves of bytes, of which there may be fewer than fit.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn nibbles(bytes: &[u8]) -> [__m512i; 2] {
+    let (bytes, lower) = (load_some(bytes), _mm512_set1_epi8(0xF));
+    [_mm512_and_si512(bytes, lower), _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), lower)]
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn load_numbers(numbers: &[i8]) -> __m512i {
+    load_some(numbers.as_bytes())
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
@@ -179,18 +275,20 @@ fn load_halves(halves: &[u16; 16]) -> __m256i {
     unsafe { _mm256_loadu_si256(halves.as_ptr().cast()) }
 }
 
+/// As many bytes as there are, and zeros.
 #[inline]
-#[target_feature(enable = "avx512f")]
+#[target_feature(enable = "avx512f,avx512bw")]
 #[expect(unsafe_code, reason = "loads through a pointer")]
-fn load(bytes: &[u8; LANES]) -> __m512i {
-    // SAFETY: the array is as large as the register, and the load asks for no alignment.
-    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+fn load_some(bytes: &[u8]) -> __m512i {
+    let mask = u64::MAX.checked_shl(bytes.len() as u32).map_or(u64::MAX, |rest| !rest);
+    // SAFETY: only bytes of the slice are read, as only they are in the mask.
+    unsafe { _mm512_maskz_loadu_epi8(mask, bytes.as_ptr().cast()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f")]
 #[expect(unsafe_code, reason = "loads through a pointer")]
-fn load_signed(bytes: &[i8; LANES]) -> __m512i {
+fn load(bytes: &[u8; LANES]) -> __m512i {
     // SAFETY: the array is as large as the register, and the load asks for no alignment.
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
 }

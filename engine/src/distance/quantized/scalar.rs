@@ -3,19 +3,45 @@
 use half::f16;
 
 use super::{
-    BLOCK_COUNT, GROUP_BYTES, GROUP_DIMENSIONS, Line, QuantizedKernels, Steps, assert_bytes,
-    assert_signs,
+    BLOCK_COUNT, ByteSums, GROUP_BYTES, GROUP_DIMENSIONS, Line, Planes, QuantizedKernels,
+    SKETCHES_COUNT, Steps, assert_parts, assert_signs,
 };
 
-pub(super) static KERNELS: QuantizedKernels =
-    QuantizedKernels { name: "scalar", dot_bytes, estimate, transform, quantize, make_tables };
+pub(super) static KERNELS: QuantizedKernels = QuantizedKernels {
+    name: "scalar",
+    dot_planes,
+    dot_upper,
+    sum_sketched,
+    estimate,
+    transform,
+    quantize,
+    make_tables,
+};
 
 /// Added to a number that is small against it, it leaves that number, rounded, in its last bits.
 const ROUNDS: f32 = 1.5 * (1 << 23) as f32;
 
-fn dot_bytes(a: &[i8], b: &[i8], _b_sum: i32) -> i32 {
-    assert_bytes(a, b);
-    a.iter().zip(b).map(|(x, y)| i32::from(*x) * i32::from(*y)).sum()
+fn dot_planes(planes: Planes<'_>, other: &[i8]) -> i32 {
+    (dot_upper(planes.upper, other) << 4) + dot_upper(planes.lower, other)
+}
+
+fn dot_upper(upper: &[u8], other: &[i8]) -> i32 {
+    assert_parts(upper, 2, other);
+    let (first, second) = other.split_at(upper.len());
+    let of = |nibble: u8, other: &i8| i32::from(nibble) * i32::from(*other);
+    let others = first.iter().zip(second);
+    upper.iter().zip(others).map(|(byte, (x, y))| of(byte & 0xF, x) + of(byte >> 4, y)).sum()
+}
+
+fn sum_sketched(sketches: [&[u8]; SKETCHES_COUNT], other: &[i8]) -> [i32; SKETCHES_COUNT] {
+    sketches.map(|sketch| {
+        assert_parts(sketch, 8, other);
+        let eights = sketch.iter().zip(other.as_chunks::<8>().0);
+        let of_eight = |(byte, eight): (&u8, &[i8; 8])| -> i32 {
+            (0..8).map(|bit| i32::from(byte >> bit & 1) * i32::from(eight[bit])).sum()
+        };
+        eights.map(of_eight).sum()
+    })
 }
 
 fn estimate(
@@ -78,15 +104,17 @@ fn exchange<const HALF: usize>(part: &[f32; PART]) -> [f32; PART] {
 }
 
 #[inline(always)]
-pub(super) fn quantize(vector: &[f32], inverse: f32, bytes: &mut [i8]) -> (i32, i32) {
-    let (mut sum, mut squares) = (0, 0);
+pub(super) fn quantize(vector: &[f32], inverse: f32, bytes: &mut [i8]) -> ByteSums {
+    let mut sums = ByteSums::default();
     for (byte, number) in bytes.iter_mut().zip(vector) {
         let rounded = (number * inverse + ROUNDS).to_bits() as i8;
         *byte = rounded;
-        sum += i32::from(rounded);
-        squares += i32::from(rounded) * i32::from(rounded);
+        let rounded = i32::from(rounded);
+        sums.bytes += rounded;
+        sums.squares += rounded * rounded;
+        sums.magnitudes += rounded.abs();
     }
-    (sum, squares)
+    sums
 }
 
 #[inline(always)]

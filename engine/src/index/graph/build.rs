@@ -49,10 +49,24 @@ impl GraphIndex {
         threads: NonZero<usize>,
         progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<()> {
-        let is_linked = |id: &u32| self.rows.header(*id).state == LIVE;
+        let is_linked = |id: &u32| self.rows.view().header(*id).state == LIVE;
         let mut ids: Vec<u32> = (0..self.rows.len() as u32).filter(is_linked).collect();
         // What comes together is often near, and a batch does not see itself.
         shuffle(&mut ids, self.options.seed);
+        let questions_start = ids.len() - Self::questions_count(ids.len());
+        self.link_up_to(&ids[..questions_start], threads, progress)?;
+        self.calibrate(&ids[questions_start..], threads);
+        self.link_up_to(&ids, threads, progress)?;
+        progress(self.len())
+    }
+
+    /// Links those of these vectors that are not linked yet: all but the first ones.
+    fn link_up_to(
+        &mut self,
+        ids: &[u32],
+        threads: NonZero<usize>,
+        progress: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<()> {
         while self.linked_count < ids.len() {
             progress(self.linked_count)?;
             let rest = &ids[self.linked_count..];
@@ -63,8 +77,7 @@ impl GraphIndex {
                 self.renew_hub(&ids[..self.linked_count])?;
             }
         }
-        self.renew_hub(&ids)?;
-        progress(self.len())
+        self.renew_hub(ids)
     }
 
     /// How many may be linked at once.
@@ -115,7 +128,7 @@ impl GraphIndex {
         let groups: Vec<&[Backlink]> = backlinks.chunk_by(|a, b| a.from == b.from).collect();
         let changed = in_parts(&groups, threads, |group, _| {
             let before = planned.iter().find(|(id, _)| *id == group[0].from);
-            let before = before.map_or(self.rows.links(group[0].from), |(_, links)| links);
+            let before = before.map_or(self.rows.view().links(group[0].from), |(_, links)| links);
             self.relink(before, group)
         });
         for (group, changed) in groups.iter().zip(changed) {
@@ -137,13 +150,13 @@ impl GraphIndex {
     pub(super) fn choose_among(&self, id: u32, others: &[u32]) -> Vec<u32> {
         let mut candidates: Vec<Near> = self.nearnesses(id, others).collect();
         candidates.sort_unstable_by(Near::order);
-        select(&self.rows, &candidates)
+        select(self.rows.view(), &candidates)
     }
 
     /// How near vertices are to one.
     pub(super) fn nearnesses(&self, id: u32, others: &[u32]) -> impl Iterator<Item = Near> {
-        let vertex = self.rows.vertex(id);
-        let distance = move |other: u32| vertex.distance(&self.rows.vertex(other));
+        let vector = Quantized::of(&self.rows.view().vertex(id));
+        let distance = move |other: u32| self.rows.view().vertex(other).distance(&vector);
         others.iter().map(move |other| Near { distance: distance(*other), id: *other })
     }
 
@@ -157,23 +170,22 @@ impl GraphIndex {
     fn choose(&self, id: u32, with: &[u32], scratch: &mut Scratch) -> Vec<u32> {
         self.prepare_vertex(id, scratch);
         let effort = if self.rows.shape().has_signs { EFFORT_BY_SIGNS } else { EFFORT_BY_BYTES };
-        scratch.search(&self.rows, &self.hub, effort, &self.findable(GraphFilter::All));
+        scratch.search(self.rows.view(), &self.hub, effort, &self.findable(GraphFilter::All));
         if scratch.found.len() < FOUND_MIN.min(self.findable_count()) {
             // Nearly all that is near was removed.
-            scratch.scan(&self.rows, FOUND_MIN + with.len(), &GraphFilter::All);
+            scratch.scan(self.rows.view(), FOUND_MIN + with.len(), &GraphFilter::All);
             scratch.found.retain(|near| !with.contains(&near.id));
         }
         scratch.found.sort_unstable_by(Near::order);
         scratch.found.truncate(CHOSEN_AMONG);
-        select(&self.rows, &scratch.found)
+        select(self.rows.view(), &scratch.found)
     }
 
     /// Makes a query of a vertex.
     pub(super) fn prepare_vertex(&self, id: u32, scratch: &mut Scratch) {
-        let vertex = self.rows.vertex(id);
-        let scale = vertex.header.scale;
+        let vector = Quantized::of(&self.rows.view().vertex(id));
         scratch.query.rotated.clear();
-        scratch.query.rotated.extend(vertex.bytes.iter().map(|byte| scale * f32::from(*byte)));
+        scratch.query.rotated.extend(vector.numbers());
         scratch.query.prepare_rotated();
     }
 
@@ -182,16 +194,18 @@ impl GraphIndex {
     /// hardly better ones, and cost ten times as much.
     fn least_needed(&self, from: u32, links: &[u32]) -> usize {
         let last = links.len() - 1;
-        let (vertex, new) = (self.rows.vertex(from), self.rows.vertex(links[last]));
-        let to_new = vertex.distance(&new);
+        let new = self.rows.view().vertex(links[last]);
+        let vector = Quantized::of(&self.rows.view().vertex(from));
+        let to_new = new.distance(&vector);
+        let new = Quantized::of(&new);
         // How much farther the vertex is than what stands before.
         let mut occlusion_of_new = 0.0_f32;
         let mut most_occluded = (0.0_f32, last);
         let mut farthest = (to_new, last);
         for (slot, link) in links[..last].iter().enumerate() {
-            let other = self.rows.vertex(*link);
-            let distance = vertex.distance(&other);
-            let between = new.distance(&other).max(f32::MIN_POSITIVE);
+            let other = self.rows.view().vertex(*link);
+            let distance = other.distance(&vector);
+            let between = other.distance(&new).max(f32::MIN_POSITIVE);
             if distance > farthest.0 {
                 farthest = (distance, slot);
             }
@@ -217,8 +231,8 @@ impl GraphIndex {
         }
         let mut all = links.to_vec();
         all.extend(new);
-        all.iter().for_each(|id| self.rows.prefetch_vertex(*id));
-        all.retain(|id| self.rows.header(*id).state == LIVE);
+        all.iter().for_each(|id| self.rows.view().prefetch_vertex(*id));
+        all.retain(|id| self.rows.view().header(*id).state == LIVE);
         let limit = self.rows.shape().degree;
         if all.len() <= limit {
             return Some(all);
@@ -238,7 +252,7 @@ impl GraphIndex {
 /// Gives a vertex these neighbours. Those that it had stay where they are.
 fn write_links(rows: &mut Rows, id: u32, links: &[u32]) {
     let mut placed = [NO_LINK; DEGREE_MAX as usize];
-    let before = rows.links(id).to_vec();
+    let before = rows.view().links(id).to_vec();
     let mut new: Vec<u32> = links.iter().copied().filter(|link| !before.contains(link)).collect();
     for (slot, link) in before.iter().enumerate().take(links.len()) {
         placed[slot] = if links.contains(link) { *link } else { new.pop().unwrap_or(NO_LINK) };
@@ -249,10 +263,10 @@ fn write_links(rows: &mut Rows, id: u32, links: &[u32]) {
         *place = rest.next().unwrap_or(NO_LINK);
     }
     // Signs are made of two rows: those that are read are copied.
-    let vertex = Quantized::of(rows.vertex(id));
+    let vertex = Quantized::of(&rows.view().vertex(id));
     for (slot, link) in placed[..links.len()].iter().enumerate() {
         if rows.shape().has_signs && before.get(slot) != Some(link) {
-            let other = Quantized::of(rows.vertex(*link));
+            let other = Quantized::of(&rows.view().vertex(*link));
             let mut neighbourhood = rows.neighbourhood(id);
             write_signs(&mut neighbourhood, slot, &vertex, &other);
         }

@@ -1,117 +1,108 @@
 //! Which effort finds how much: measured on the graph itself when it is made, and kept with it.
+//!
+//! Vectors that are about to be linked are the questions: whoever asks for what is in the graph asks
+//! for the like.
 
 use std::num::NonZero;
 
-use op_dbus_formats::graph_file::CALIBRATED_EFFORTS;
+use op_dbus_formats::graph_file::{CALIBRATED_EFFORTS, CALIBRATED_LIMITS};
 
 use super::GraphIndex;
 use super::build::in_parts;
-use super::filter::GraphFilter;
-use super::rows::LIVE;
-use super::search::COMPARED_COUNT;
-use super::sequence::Sequence;
+use super::filter::{GraphFilter, VertexSet};
 use super::traverse::{Effort, Near, Scratch};
 
 /// Questions that are asked.
-const QUESTIONS_COUNT: usize = 200;
-/// Neighbours that each asks for.
-const LIMIT: usize = 10;
+const QUESTIONS_COUNT: usize = 300;
+/// One vector of so many is a question, where there are few.
+const QUESTION_PARTS: usize = 5;
 /// Above this recall the rest is taken for as good.
 const RECALL_MAX: f64 = 0.9985;
 /// A recall of one.
 const WHOLE: f64 = u16::MAX as f64;
-/// How far a question is from a vector, on the way to another.
-const AWAY_PART: f32 = 0.25;
 
 impl GraphIndex {
-    /// The effort that finds this part of the nearest, as far as is known: what was measured when the
-    /// graph was made, with questions that lie between its vectors.
+    /// The effort that finds this part of the nearest, of which `limit` are asked for: as far as is
+    /// known from what was measured when the graph was made.
     #[must_use]
-    pub fn effort_for(&self, recall: f64) -> usize {
-        let known = self.calibration.iter().map(|part| f64::from(*part) / WHOLE);
-        let mut before = (0.0, 0.0);
-        for (effort, known) in CALIBRATED_EFFORTS.iter().zip(known) {
-            let effort = f64::from(*effort);
-            if known >= recall {
-                let (effort_before, recall_before) = before;
-                let part = (recall - recall_before) / (known - recall_before).max(f64::EPSILON);
-                return (effort_before + (effort - effort_before) * part).ceil().max(1.0) as usize;
-            }
-            before = (effort, known);
-        }
-        usize::from(CALIBRATED_EFFORTS[CALIBRATED_EFFORTS.len() - 1])
+    pub fn effort_for(&self, recall: f64, limit: usize) -> usize {
+        let efforts = self.calibration.map(|measured| effort_of(&measured, recall));
+        let [few, many] = CALIBRATED_LIMITS.map(f64::from);
+        // Beyond the few it grows about evenly.
+        let part = ((limit as f64 - few) / (many - few)).max(0.0);
+        let more = (efforts[1] - efforts[0]).max(0.0);
+        (efforts[0] + part * more).ceil().max(1.0) as usize
     }
 
-    /// Measures how much each effort finds.
-    pub(super) fn calibrate(&mut self, threads: NonZero<usize>) {
-        let questions = self.questions();
-        let truths = in_parts(&questions, threads, |question, scratch| {
-            self.ask(question, scratch);
-            scratch.scan(&self.rows, LIMIT, &GraphFilter::All);
-            nearest(scratch)
-        });
-        let mut recall = 0.0;
-        let measured = CALIBRATED_EFFORTS.map(|effort| {
-            if recall < RECALL_MAX {
-                recall = self.recall(&questions, &truths, effort.into(), threads);
-            }
-            (recall * WHOLE) as u16
-        });
-        self.calibration = measured;
+    /// How many of so many vectors are to be questions before they are linked.
+    pub(super) fn questions_count(count: usize) -> usize {
+        QUESTIONS_COUNT.min(count / QUESTION_PARTS)
     }
 
+    /// Measures how much each effort finds, of vectors that are written and not linked.
+    pub(super) fn calibrate(&mut self, questions: &[u32], threads: NonZero<usize>) {
+        let [few, many] = CALIBRATED_LIMITS.map(usize::from);
+        let unlinked: VertexSet = questions.iter().copied().collect();
+        let is_linked = |id| !unlinked.contains(id);
+        let truths = in_parts(questions, threads, |question, scratch| {
+            self.prepare_vertex(*question, scratch);
+            scratch.scan(self.rows.view(), many, &GraphFilter::Where(&is_linked));
+            nearest(scratch, many)
+        });
+        self.calibration = [few, many].map(|limit| {
+            let mut recall = 0.0;
+            CALIBRATED_EFFORTS.map(|effort| {
+                if recall < RECALL_MAX {
+                    recall = self.recall(questions, &truths, (effort.into(), limit), threads);
+                }
+                (recall * WHOLE) as u16
+            })
+        });
+    }
+
+    /// The part of the first `limit` of what should be found that is.
     fn recall(
         &self,
-        questions: &[Vec<f32>],
+        questions: &[u32],
         truths: &[Vec<u32>],
-        width: usize,
+        (width, limit): (usize, usize),
         threads: NonZero<usize>,
     ) -> f64 {
-        let effort =
-            Effort { width, kept: width.max(LIMIT) + COMPARED_COUNT, expanded_max: usize::MAX };
+        let kept = self.kept_count(width, limit);
+        let effort = Effort { width, kept, expanded_max: usize::MAX };
         let found = in_parts(questions, threads, |question, scratch| {
-            self.ask(question, scratch);
-            scratch.search(&self.rows, &self.hub, effort, &self.findable(GraphFilter::All));
-            nearest(scratch)
+            self.prepare_vertex(*question, scratch);
+            let findable = self.findable(GraphFilter::All);
+            scratch.search(self.rows.view(), &self.hub, effort, &findable);
+            nearest(scratch, limit)
         });
-        let hits = |(found, truth): (&Vec<u32>, &Vec<u32>)| {
-            truth.iter().filter(|id| found.contains(id)).count()
-        };
-        let hits_count: usize = found.iter().zip(truths).map(hits).sum();
-        hits_count as f64 / truths.iter().map(Vec::len).sum::<usize>().max(1) as f64
-    }
-
-    /// Places between vectors, rotated.
-    fn questions(&self) -> Vec<Vec<f32>> {
-        let mut random = Sequence::new(self.options.seed);
-        let mut draw = || loop {
-            let id = (random.next() % self.rows.len() as u64) as u32;
-            if self.rows.header(id).state == LIVE {
-                break self.rows.vertex(id);
-            }
-        };
-        let has_any = self.live_count > self.apart.len();
-        let count = if has_any { QUESTIONS_COUNT } else { 0 };
-        let question = |_| {
-            let (near, far) = (draw(), draw());
-            let number = |(x, y): (&i8, &i8)| {
-                let x = near.header.scale * f32::from(*x);
-                x + (far.header.scale * f32::from(*y) - x) * AWAY_PART
-            };
-            near.bytes.iter().zip(far.bytes).map(number).collect()
-        };
-        (0..count).map(question).collect()
-    }
-
-    fn ask(&self, question: &[f32], scratch: &mut Scratch) {
-        scratch.query.rotated.clear();
-        scratch.query.rotated.extend_from_slice(question);
-        scratch.query.prepare_rotated();
+        let (mut hits_count, mut all_count) = (0, 0);
+        for (found, truth) in found.iter().zip(truths) {
+            let truth = &truth[..truth.len().min(limit)];
+            hits_count += truth.iter().filter(|id| found.contains(id)).count();
+            all_count += truth.len();
+        }
+        hits_count as f64 / all_count.max(1) as f64
     }
 }
 
+/// The effort that finds this part, between those that were measured.
+fn effort_of(measured: &[u16; CALIBRATED_EFFORTS.len()], recall: f64) -> f64 {
+    let mut before = (0.0, 0.0);
+    for (effort, known) in CALIBRATED_EFFORTS.iter().zip(measured) {
+        let (effort, known) = (f64::from(*effort), f64::from(*known) / WHOLE);
+        if known >= recall {
+            let (effort_before, recall_before) = before;
+            let part = (recall - recall_before) / (known - recall_before).max(f64::EPSILON);
+            return effort_before + (effort - effort_before) * part;
+        }
+        before = (effort, known);
+    }
+    f64::from(CALIBRATED_EFFORTS[CALIBRATED_EFFORTS.len() - 1])
+}
+
 /// What was found that is nearest by its bytes.
-fn nearest(scratch: &mut Scratch) -> Vec<u32> {
+fn nearest(scratch: &mut Scratch, limit: usize) -> Vec<u32> {
     scratch.found.sort_unstable_by(Near::order);
-    scratch.found.iter().take(LIMIT).map(|near| near.id).collect()
+    scratch.found.iter().take(limit).map(|near| near.id).collect()
 }

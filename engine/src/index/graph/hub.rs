@@ -22,10 +22,10 @@ impl Hub {
         let center = Quantized::zero(padded);
         hub.set_vertex(0, &center.bytes, center.header);
         for (slot, id) in ids.iter().enumerate() {
-            if !rows.is_ready(*id) {
+            if !rows.view().is_ready(*id) {
                 rows.failure()?;
             }
-            let other = Quantized::of(rows.vertex(*id));
+            let other = Quantized::of(&rows.view().vertex(*id));
             let mut neighbourhood = hub.neighbourhood(0);
             neighbourhood.links[slot] = *id;
             write_signs(&mut neighbourhood, slot, &center, &other);
@@ -35,7 +35,7 @@ impl Hub {
     }
 
     pub(super) fn ids(&self) -> &[u32] {
-        self.rows.links(0)
+        self.rows.view().links(0)
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
@@ -51,7 +51,7 @@ impl Hub {
         let first = self.ids().first();
         let mut nearest = first.map(|id| Near { distance: f32::MAX, id: *id });
         for block in 0..self.ids().len().div_ceil(BLOCK_COUNT) {
-            let block = self.rows.block(0, block);
+            let block = self.rows.view().block(0, block);
             let line = query.line(base, block.add, block.multiply);
             let bound = nearest.map_or(f32::INFINITY, |near| near.distance);
             let mut below =

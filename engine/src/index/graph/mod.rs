@@ -1,16 +1,17 @@
 //! The graph index: it compares a query with few vectors, by following links.
 //!
-//! A vertex has its vector as bytes, and of each of its neighbours the signs of how it differs,
-//! which say of 32 neighbours at once about how far they are from a query. A search expands the
-//! vertices that look nearest, and compares those that come out by their bytes; the best of them
-//! are compared in full precision, with vectors that lie elsewhere.
+//! A vertex has its vector as bytes, and with the profile `speed`, of each of its neighbours the signs
+//! of how it differs, which say of 32 neighbours at once about how far they are from a query. Without
+//! these, neighbours are judged by the signs of their own vectors, and those that may be near by half
+//! of their bytes. A search expands the vertices that look nearest, and compares those that come out
+//! by their bytes; the best of them are compared in full precision, with vectors that lie elsewhere.
 //!
 //! | file | job |
 //! |---|---|
 //! | `space` | all metrics as one |
 //! | `rotation`, `quantize` | vectors to bytes and signs |
-//! | `rows`, `storage` | vertices in memory or in the map of a file |
-//! | `query`, `pool`, `hub`, `traverse` | going from vertex to vertex |
+//! | `rows`, `view`, `storage` | vertices in memory or in the map of a file |
+//! | `query`, `pool`, `batch`, `hub`, `traverse` | going from vertex to vertex |
 //! | `scan` | comparing all, and proving which are nearest |
 //! | `search`, `filter`, `full` | what is asked, and how it is answered |
 //! | `select`, `build`, `update` | which vertices become neighbours, at first and later |
@@ -24,6 +25,7 @@
 //!
 //! Source: Gou et al., "SymphonyQG", SIGMOD 2025, whose vertices hold full vectors.
 
+mod batch;
 mod build;
 mod calibrate;
 mod filter;
@@ -44,6 +46,7 @@ mod storage;
 mod tests;
 mod traverse;
 mod update;
+mod view;
 
 use std::num::NonZero;
 use std::sync::Arc;
@@ -51,7 +54,7 @@ use std::sync::Arc;
 use op_dbus_formats::collection::Metric;
 use op_dbus_formats::embedding::check_finite;
 pub use op_dbus_formats::graph_file::Profile;
-use op_dbus_formats::graph_file::{CALIBRATED_EFFORTS, VERTICES_MAX};
+use op_dbus_formats::graph_file::{Calibration, VERTICES_MAX};
 
 pub(crate) use build::Plan as GraphPlan;
 pub use filter::{GraphFilter, VertexSet};
@@ -106,9 +109,6 @@ pub struct GraphIndex {
     calibration: Calibration,
 }
 
-/// Recall with each of [`CALIBRATED_EFFORTS`], in parts of 65,535; 0 where it is not known.
-type Calibration = [u16; CALIBRATED_EFFORTS.len()];
-
 /// What a file of a graph holds beside its rows.
 pub(crate) struct GraphParts {
     pub(crate) dimensions: usize,
@@ -156,7 +156,6 @@ impl GraphIndex {
         let ids: Vec<u32> = (0..count as u32).collect();
         index.set_vertices(&ids, vectors);
         index.link_all(threads, progress)?;
-        index.calibrate(threads);
         Ok(index)
     }
 

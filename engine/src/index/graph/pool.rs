@@ -1,5 +1,9 @@
 //! The candidates of one search, nearest first, and the vertices that it need not look at again.
 
+use op_dbus_formats::graph_file::DEGREE_MAX;
+
+use super::batch::Batch;
+
 /// Whether its neighbours were looked at.
 const EXPANDED: u64 = 1;
 /// Whether it may be in the answer.
@@ -12,7 +16,7 @@ const DISTANCE_SHIFT: u32 = 33;
 /// It is one number, by which candidates are in order: the bits of the distance, which order like
 /// the distance as it is not negative, the vertex, whose number has no more than 31 bits, and what
 /// is known of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Entry(u64);
 
 impl Entry {
@@ -70,7 +74,8 @@ impl Pool {
         }
     }
 
-    /// Takes candidates. The farthest leave if there is no room.
+    /// Takes candidates, as many as a vertex has neighbours at most. The farthest leave if there is no
+    /// room.
     #[inline]
     pub(super) fn insert<const ALL_PASS: bool>(&mut self, new: &mut [Entry]) {
         new.sort_unstable();
@@ -91,10 +96,15 @@ impl Pool {
         let mut end = self.entries.len();
         let new = &new[..new_len];
         let Some(first) = new.first() else { return };
+        // All places first: none of these searches waits for another.
+        let mut places = [0_u32; DEGREE_MAX as usize];
+        for (place, entry) in places.iter_mut().zip(new) {
+            *place = self.entries.partition_point(|other| other < entry) as u32;
+        }
         self.entries.resize(end + new_len, *first);
         // From the last: each run between two new ones is moved once.
-        for (before_count, entry) in new.iter().enumerate().rev() {
-            let place = self.entries[..end].partition_point(|other| other < entry);
+        for (before_count, (entry, place)) in new.iter().zip(&places).enumerate().rev() {
+            let place = *place as usize;
             self.entries.copy_within(place..end, place + before_count + 1);
             self.entries[place + before_count] = *entry;
             end = place;
@@ -140,17 +150,21 @@ impl Pool {
 #[derive(Default)]
 pub(super) struct Seen {
     words: Vec<u64>,
+    /// Words with a bit, and room for one more.
     touched: Vec<u32>,
+    touched_count: usize,
 }
 
 impl Seen {
     /// Forgets all, and makes room for so many vertices.
     pub(super) fn reset(&mut self, len: usize) {
-        for word in self.touched.drain(..) {
-            self.words[word as usize] = 0;
+        for word in &self.touched[..self.touched_count] {
+            self.words[*word as usize] = 0;
         }
+        self.touched_count = 0;
         if self.words.len() * 64 < len {
             self.words.resize(len.div_ceil(64), 0);
+            self.touched.resize(self.words.len() + 1, 0);
         }
     }
 
@@ -165,14 +179,29 @@ impl Seen {
     pub(super) fn insert(&mut self, id: u32) -> bool {
         let (word, bit) = (id / 64, 1 << (id % 64));
         let seen = &mut self.words[word as usize];
-        if *seen & bit != 0 {
-            return false;
-        }
-        if *seen == 0 {
-            self.touched.push(word);
-        }
+        self.touched[self.touched_count] = word;
+        self.touched_count += usize::from(*seen == 0);
+        let is_new = *seen & bit == 0;
         *seen |= bit;
-        true
+        is_new
+    }
+
+    /// Notes vertices, and hands those on that are new.
+    #[inline]
+    pub(super) fn insert_new(&mut self, ids: &[u32], new: &mut Batch<u32>) {
+        // Without branches, as for a batch.
+        let (mut touched_count, touched) = (self.touched_count, self.touched.as_mut_slice());
+        let words = self.words.as_mut_slice();
+        new.extend_if(ids.iter().map(|id| {
+            let (word, bit) = (id / 64, 1 << (id % 64));
+            let seen = &mut words[word as usize];
+            touched[touched_count] = word;
+            touched_count += usize::from(*seen == 0);
+            let is_new = *seen & bit == 0;
+            *seen |= bit;
+            (*id, is_new)
+        }));
+        self.touched_count = touched_count;
     }
 }
 

@@ -2,8 +2,11 @@
 
 use half::f16;
 
-use super::rows::{Header, Neighbourhood, Vertex};
-use crate::distance::quantized::{BLOCK_COUNT, GROUP_BYTES, GROUP_DIMENSIONS, kernels};
+use super::rows::{Header, Neighbourhood};
+use super::view::Vertex;
+use crate::distance::quantized::{
+    BLOCK_COUNT, GROUP_BYTES, GROUP_DIMENSIONS, PLANES_OFFSET, kernels, read_planes,
+};
 
 const BYTE_MAX: f32 = 127.0;
 
@@ -12,6 +15,8 @@ const BYTE_MAX: f32 = 127.0;
 pub(super) struct Quantized {
     pub(super) bytes: Vec<i8>,
     pub(super) header: Header,
+    /// Of the bytes.
+    pub(super) sum: i32,
 }
 
 impl Quantized {
@@ -21,30 +26,53 @@ impl Quantized {
         let scale = largest / BYTE_MAX;
         let inverse = if scale > 0.0 { scale.recip() } else { 0.0 };
         self.bytes.resize(rotated.len(), 0);
-        let (sum, squares) = (kernels().quantize)(rotated, inverse, &mut self.bytes);
-        let norm_squared = scale * scale * squares as f32;
-        self.header = Header { scale, norm_squared, sum, ..Header::default() };
+        let sums = (kernels().quantize)(rotated, inverse, &mut self.bytes);
+        let norm_squared = scale * scale * sums.squares as f32;
+        let sketch_scale = scale * sums.squares as f32 / sums.magnitudes.max(1) as f32;
+        self.header = Header { scale, norm_squared, sketch_scale, ..Header::default() };
+        self.sum = sums.bytes;
     }
 
-    pub(super) fn of(vertex: Vertex<'_>) -> Self {
-        Self { bytes: vertex.bytes.to_vec(), header: *vertex.header }
+    pub(super) fn of(vertex: &Vertex<'_>) -> Self {
+        let mut bytes = vec![0; 2 * vertex.planes.upper.len()];
+        read_planes(vertex.planes, &mut bytes);
+        let sum = bytes.iter().map(|byte| i32::from(*byte)).sum();
+        Self { bytes, header: *vertex.header, sum }
     }
 
     pub(super) fn zero(padded: usize) -> Self {
-        Self { bytes: vec![0; padded], header: Header::default() }
+        Self { bytes: vec![0; padded], header: Header::default(), sum: 0 }
     }
 
-    pub(super) fn vertex(&self) -> Vertex<'_> {
-        Vertex { bytes: &self.bytes, header: &self.header }
+    /// The numbers that the bytes stand for.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = f32> {
+        self.bytes.iter().map(|byte| self.header.scale * f32::from(*byte))
     }
 }
+
+/// What lower planes hold about, where they are not read.
+const LOWER_MEAN: f32 = 7.5;
+const UPPER_STEP: f32 = 16.0;
 
 impl Vertex<'_> {
     /// The squared distance between what the bytes of two vectors stand for.
     #[inline]
-    pub(super) fn distance(&self, other: &Vertex<'_>) -> f32 {
-        let dot = (kernels().dot_bytes)(self.bytes, other.bytes, other.header.sum);
-        let product = self.header.scale * other.header.scale * dot as f32;
+    pub(super) fn distance(&self, other: &Quantized) -> f32 {
+        let dot = (kernels().dot_planes)(self.planes, &other.bytes) - PLANES_OFFSET * other.sum;
+        self.distance_of(other, dot as f32)
+    }
+
+    /// About that distance, by upper planes alone.
+    #[inline]
+    pub(super) fn distance_by_upper(&self, other: &Quantized) -> f32 {
+        let dot = (kernels().dot_upper)(self.planes.upper, &other.bytes) as f32;
+        let rest = LOWER_MEAN - PLANES_OFFSET as f32;
+        self.distance_of(other, UPPER_STEP * dot + rest * other.sum as f32)
+    }
+
+    #[inline]
+    fn distance_of(&self, other: &Quantized, dot: f32) -> f32 {
+        let product = self.header.scale * other.header.scale * dot;
         (self.header.norm_squared + other.header.norm_squared - 2.0 * product).max(0.0)
     }
 }

@@ -2,23 +2,27 @@
 //!
 //! | size | part | |
 //! |---|---|---|
-//! | padded | vector | bytes, see [`Vertex`] |
+//! | 16 | header | |
+//! | padded / 8 | sketch | the signs of the vector |
+//! | padded / 2 | upper | plane of its bytes |
+//! | padded / 2 | lower | plane |
 //! | 4 each | links | numbers of neighbours, [`NO_LINK`] where there is none |
 //! | 2 each | add | 16-bit floats, for each neighbour |
 //! | 2 each | multiply | the same |
 //! | padded / 8 for each neighbour | signs | of how each neighbour differs, in blocks of 32 |
-//! | 16 | header | |
 //!
 //! The rows of the compact profile have neither signs nor what belongs to them.
 //!
-//! A row begins at a cache line, and its parts, but the header, at cache lines too.
+//! A row begins at a cache line, and so do signs. Of 384 numbers, header and sketch are one cache
+//! line, and that is all that is read of most vectors that are met.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::storage::{MappedRows, Storage};
-use crate::distance::quantized::{BLOCK_COUNT, DIMENSIONS_MULTIPLE};
-use crate::error::{Error, ErrorKind, Result};
-use crate::os::cpu::{CACHE_LINE_BYTES, prefetch};
+use super::view::RowsView;
+use crate::distance::quantized::{BLOCK_COUNT, DIMENSIONS_MULTIPLE, write_planes, write_sketch};
+use crate::error::Result;
+use crate::os::cpu::CACHE_LINE_BYTES;
 
 /// Where a vertex has fewer neighbours than it may have.
 pub(super) const NO_LINK: u32 = u32::MAX;
@@ -39,20 +43,28 @@ impl Shape {
         Self { padded, degree: degree.next_multiple_of(BLOCK_COUNT), has_signs }
     }
 
-    fn links_at(self) -> usize {
-        self.padded
+    pub(super) fn upper_at(self) -> usize {
+        size_of::<Header>() + self.padded / 8
     }
 
-    fn add_at(self) -> usize {
+    pub(super) fn lower_at(self) -> usize {
+        self.upper_at() + self.padded / 2
+    }
+
+    pub(super) fn links_at(self) -> usize {
+        self.lower_at() + self.padded / 2
+    }
+
+    pub(super) fn add_at(self) -> usize {
         self.links_at() + self.degree * size_of::<u32>()
     }
 
-    fn multiply_at(self) -> usize {
+    pub(super) fn multiply_at(self) -> usize {
         self.add_at() + self.degree * size_of::<u16>()
     }
 
-    fn signs_at(self) -> usize {
-        self.multiply_at() + self.degree * size_of::<u16>()
+    pub(super) fn signs_at(self) -> usize {
+        (self.multiply_at() + self.degree * size_of::<u16>()).next_multiple_of(CACHE_LINE_BYTES)
     }
 
     /// Bytes of the signs of one block.
@@ -60,16 +72,13 @@ impl Shape {
         self.padded / 8 * BLOCK_COUNT
     }
 
-    fn header_at(self) -> usize {
-        match self.has_signs {
-            true => self.signs_at() + self.degree / BLOCK_COUNT * self.block_bytes(),
-            false => self.add_at(),
-        }
-    }
-
     /// Bytes from one row to the next.
     pub(super) fn stride_bytes(self) -> usize {
-        (self.header_at() + size_of::<Header>()).next_multiple_of(CACHE_LINE_BYTES)
+        let len_bytes = match self.has_signs {
+            true => self.signs_at() + self.degree / BLOCK_COUNT * self.block_bytes(),
+            false => self.add_at(),
+        };
+        len_bytes.next_multiple_of(CACHE_LINE_BYTES)
     }
 }
 
@@ -81,8 +90,8 @@ pub(super) struct Header {
     pub(super) scale: f32,
     /// The squared norm of what the bytes stand for.
     pub(super) norm_squared: f32,
-    /// The sum of the bytes.
-    pub(super) sum: i32,
+    /// What plus or minus one in the sketch stands for, for the best estimate of products with it.
+    pub(super) sketch_scale: f32,
     pub(super) links_count: u16,
     /// One of [`LIVE`], [`REMOVED`], [`VACANT`] and [`APART`].
     pub(super) state: u16,
@@ -98,21 +107,6 @@ pub(super) const VACANT: u16 = 2;
 /// is nowhere.
 pub(super) const APART: u16 = 3;
 
-/// The vector of a vertex, as bytes.
-#[derive(Clone, Copy)]
-pub(super) struct Vertex<'a> {
-    pub(super) bytes: &'a [i8],
-    pub(super) header: &'a Header,
-}
-
-/// What a vertex knows of 32 of its neighbours.
-pub(super) struct Block<'a> {
-    pub(super) links: &'a [u32; BLOCK_COUNT],
-    pub(super) add: &'a [u16; BLOCK_COUNT],
-    pub(super) multiply: &'a [u16; BLOCK_COUNT],
-    pub(super) signs: &'a [u8],
-}
-
 /// All that can be written of a vertex's neighbours.
 pub(super) struct Neighbourhood<'a> {
     pub(super) links: &'a mut [u32],
@@ -127,7 +121,6 @@ pub(super) struct Rows {
     shape: Shape,
     // Of the shape, not to be reckoned again for each row.
     stride_bytes: usize,
-    header_at: usize,
     bytes: Storage,
     len: usize,
 }
@@ -137,13 +130,12 @@ impl Rows {
     pub(super) fn new(shape: Shape, len: usize) -> Result<Self> {
         let stride_bytes = shape.stride_bytes();
         let bytes = Storage::zeros(len * stride_bytes)?;
-        Ok(Self { shape, stride_bytes, header_at: shape.header_at(), bytes, len })
+        Ok(Self { shape, stride_bytes, bytes, len })
     }
 
     /// Rows of a file.
     pub(super) fn mapped(shape: Shape, len: usize, rows: MappedRows) -> Self {
-        let (stride_bytes, header_at) = (shape.stride_bytes(), shape.header_at());
-        Self { shape, stride_bytes, header_at, bytes: Storage::Mapped(rows), len }
+        Self { shape, stride_bytes: shape.stride_bytes(), bytes: Storage::Mapped(rows), len }
     }
 
     /// Whether they can be changed.
@@ -179,17 +171,6 @@ impl Rows {
         &self.bytes[..self.len * self.stride_bytes]
     }
 
-    /// Whether a row may be read. One in memory always may.
-    #[inline]
-    pub(super) fn is_ready(&self, id: u32) -> bool {
-        match &self.bytes {
-            Storage::Memory(_) => true,
-            Storage::Mapped(rows) => {
-                rows.is_checked(id) || rows.check(id, |part| self.check_rows(part))
-            }
-        }
-    }
-
     /// What made rows unfit to be read.
     pub(super) fn failure(&self) -> Result<()> {
         match &self.bytes {
@@ -209,27 +190,22 @@ impl Rows {
     /// [`ErrorKind::Corrupt`] if one is damaged.
     pub(super) fn check_all(&self) -> Result<()> {
         if let Storage::Mapped(rows) = &self.bytes {
-            let mut id = 0;
-            while (id as usize) < self.len && self.is_ready(id) {
+            let (view, mut id) = (self.view(), 0);
+            while (id as usize) < self.len && view.is_ready(id) {
                 id = rows.part_of(id).end;
             }
         }
         self.failure()
     }
 
-    /// Refuses rows that were not made by a graph.
-    fn check_rows(&self, ids: std::ops::Range<u32>) -> Result<()> {
-        for id in ids {
-            let header = self.header(id);
-            let is_vertex = header.scale.is_finite()
-                && header.norm_squared.is_finite()
-                && header.state <= APART
-                && usize::from(header.links_count) <= self.shape.degree;
-            if !is_vertex || !self.links(id).iter().all(|link| (*link as usize) < self.len) {
-                return Err(Error::new(ErrorKind::Corrupt, format!("row {id} is no vertex")));
-            }
-        }
-        Ok(())
+    /// The rows, to be read.
+    #[inline]
+    pub(super) fn view(&self) -> RowsView<'_> {
+        let mapped = match &self.bytes {
+            Storage::Memory(_) => None,
+            Storage::Mapped(rows) => Some(rows),
+        };
+        RowsView::new(self.shape, self.as_bytes(), mapped)
     }
 
     pub(super) fn shape(&self) -> Shape {
@@ -240,58 +216,23 @@ impl Rows {
         self.len
     }
 
-    #[inline]
-    fn row(&self, id: u32) -> &[u8] {
-        let stride = self.stride_bytes;
-        &self.bytes[id as usize * stride..][..stride]
-    }
-
     fn row_mut(&mut self, id: u32) -> &mut [u8] {
         let stride = self.stride_bytes;
         &mut self.bytes.bytes_mut()[id as usize * stride..][..stride]
-    }
-
-    #[inline]
-    pub(super) fn vertex(&self, id: u32) -> Vertex<'_> {
-        let row = self.row(id);
-        Vertex { bytes: array(&row[..self.shape.padded]), header: self.header(id) }
-    }
-
-    #[inline]
-    pub(super) fn header(&self, id: u32) -> &Header {
-        let row = self.row(id);
-        &array::<Header>(&row[self.header_at..][..size_of::<Header>()])[0]
-    }
-
-    /// The neighbours there are, in no order that means anything.
-    #[inline]
-    pub(super) fn links(&self, id: u32) -> &[u32] {
-        let (row, shape) = (self.row(id), self.shape);
-        let links = array(&row[shape.links_at()..shape.add_at()]);
-        &links[..usize::from(self.header(id).links_count)]
-    }
-
-    #[inline]
-    pub(super) fn block(&self, id: u32, block: usize) -> Block<'_> {
-        let (row, shape) = (self.row(id), self.shape);
-        let of = |at: usize| array::<[u16; BLOCK_COUNT]>(&row[at..][..2 * shape.degree]);
-        let links = array::<[u32; BLOCK_COUNT]>(&row[shape.links_at()..shape.add_at()]);
-        let signs = &row[shape.signs_at() + block * shape.block_bytes()..][..shape.block_bytes()];
-        Block {
-            links: &links[block],
-            add: &of(shape.add_at())[block],
-            multiply: &of(shape.multiply_at())[block],
-            signs,
-        }
     }
 
     /// Writes the vector of a vertex without neighbours.
     pub(super) fn set_vertex(&mut self, id: u32, bytes: &[i8], header: Header) {
         let shape = self.shape;
         let row = self.row_mut(id);
-        row[..shape.padded].copy_from_slice(bytes.as_bytes());
-        row[shape.header_at()..][..size_of::<Header>()].copy_from_slice(header.as_bytes());
-        row[shape.links_at()..shape.add_at()].fill(0xFF);
+        let (head, row) = row.split_at_mut(size_of::<Header>());
+        head.copy_from_slice(header.as_bytes());
+        let (sketch, row) = row.split_at_mut(shape.padded / 8);
+        write_sketch(bytes, sketch);
+        let (upper, row) = row.split_at_mut(shape.padded / 2);
+        let (lower, row) = row.split_at_mut(shape.padded / 2);
+        write_planes(bytes, upper, lower);
+        row[..shape.add_at() - shape.links_at()].fill(0xFF);
     }
 
     pub(super) fn set_state(&mut self, id: u32, state: u16) {
@@ -302,47 +243,25 @@ impl Rows {
     pub(super) fn neighbourhood(&mut self, id: u32) -> Neighbourhood<'_> {
         let shape = self.shape;
         let row = self.row_mut(id);
-        let (row, header) = row.split_at_mut(shape.header_at());
-        let (_, rest) = row.split_at_mut(shape.links_at());
+        let (header, rest) = row.split_at_mut(size_of::<Header>());
+        let (_, rest) = rest.split_at_mut(shape.links_at() - size_of::<Header>());
         let (links, rest) = rest.split_at_mut(shape.degree * size_of::<u32>());
         let halves_bytes = if shape.has_signs { shape.degree * size_of::<u16>() } else { 0 };
         let (add, rest) = rest.split_at_mut(halves_bytes);
-        let (multiply, signs) = rest.split_at_mut(halves_bytes);
+        let (multiply, rest) = rest.split_at_mut(halves_bytes);
+        let before_bytes = shape.signs_at() - shape.multiply_at() - shape.degree * size_of::<u16>();
+        let signs = if shape.has_signs { &mut rest[before_bytes..] } else { &mut [] };
         Neighbourhood {
             links: array_mut(links),
             add: array_mut(add),
             multiply: array_mut(multiply),
             signs,
-            header: &mut array_mut::<Header>(&mut header[..size_of::<Header>()])[0],
+            header: &mut array_mut::<Header>(header)[0],
         }
-    }
-
-    /// Fetches all of a row.
-    #[inline]
-    pub(super) fn prefetch(&self, id: u32) {
-        let row = self.row(id);
-        for line in row.chunks(CACHE_LINE_BYTES) {
-            prefetch(line.as_ptr());
-        }
-    }
-
-    /// Fetches the vector of a vertex.
-    #[inline]
-    pub(super) fn prefetch_vertex(&self, id: u32) {
-        let row = self.row(id);
-        for line in row[..self.shape.padded].chunks(CACHE_LINE_BYTES) {
-            prefetch(line.as_ptr());
-        }
-        prefetch(row[self.header_at..].as_ptr());
     }
 }
 
-/// Parts lie at multiples of a cache line, and are whole arrays.
-#[inline]
-fn array<T: FromBytes + Immutable>(bytes: &[u8]) -> &[T] {
-    <[T]>::ref_from_bytes(bytes).expect("a part of a row is aligned and whole")
-}
-
+/// Parts are aligned, and whole arrays.
 fn array_mut<T: FromBytes + IntoBytes + Immutable>(bytes: &mut [u8]) -> &mut [T] {
     <[T]>::mut_from_bytes(bytes).expect("a part of a row is aligned and whole")
 }

@@ -8,8 +8,9 @@
 use std::collections::BinaryHeap;
 
 use super::filter::GraphFilter;
-use super::rows::{LIVE, Rows, Vertex};
+use super::rows::LIVE;
 use super::traverse::{Near, Scratch};
+use super::view::{RowsView, Vertex};
 
 /// Vectors that are fetched while as many are compared.
 const FETCHED_COUNT: usize = 16;
@@ -36,7 +37,7 @@ impl PartialOrd for Bound {
 
 impl Scratch {
     /// Finds all vectors that may be among the `limit` nearest to the prepared query.
-    pub(super) fn scan(&mut self, rows: &Rows, limit: usize, filter: &GraphFilter<'_>) {
+    pub(super) fn scan(&mut self, rows: RowsView<'_>, limit: usize, filter: &GraphFilter<'_>) {
         self.found.clear();
         let lost = self.query.lost();
         let mut scan = Scan { limit, lost, nearest: BinaryHeap::new(), found: Vec::new() };
@@ -46,7 +47,7 @@ impl Scratch {
             for id in batch.iter().filter(|id| rows.is_ready(**id)) {
                 let vertex = rows.vertex(*id);
                 if vertex.header.state == LIVE {
-                    let distance = vertex.distance(&self.query.quantized.vertex());
+                    let distance = vertex.distance(&self.query.quantized);
                     scan.take(*id, distance, &vertex);
                 }
             }
@@ -117,16 +118,16 @@ impl Vertex<'_> {
     fn lost(&self) -> f32 {
         // Half a step in each direction.
         let rounded = ROUNDED_PART * self.header.norm_squared.sqrt();
-        self.header.scale * 0.5 * (self.bytes.len() as f32).sqrt() + rounded
+        let len = 2 * self.planes.upper.len();
+        self.header.scale * 0.5 * (len as f32).sqrt() + rounded
     }
 }
 
 impl super::query::PreparedQuery {
     /// As of a vertex, but measured.
     fn lost(&self) -> f32 {
-        let scale = self.quantized.header.scale;
-        let bytes = self.quantized.bytes.iter().map(|byte| scale * f32::from(*byte));
-        let squares: f32 = self.rotated.iter().zip(bytes).map(|(x, y)| (x - y) * (x - y)).sum();
+        let numbers = self.quantized.numbers();
+        let squares: f32 = self.rotated.iter().zip(numbers).map(|(x, y)| (x - y) * (x - y)).sum();
         (1.0 + ROUNDED_PART) * squares.sqrt()
             + ROUNDED_PART * self.quantized.header.norm_squared.sqrt()
     }

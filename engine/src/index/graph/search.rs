@@ -11,7 +11,11 @@ use super::traverse::{Effort, Scratch};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Candidates that are compared by their bytes beyond those that are expanded.
-pub(super) const COMPARED_COUNT: usize = 8;
+const COMPARED_COUNT: usize = 8;
+/// By signs a vertex is a candidate more than once, and where many are asked for, this many places in
+/// the list hold one of them. Of ten the expanded ones are enough.
+const COMPARED_PER_WANTED: usize = 5;
+const FEW_WANTED: usize = 10;
 /// Of those that are nearest by their bytes so many more than asked for are compared in full: bytes
 /// are nearly exact, and six more have found no more of the nearest than two.
 const FULL_COUNT: usize = 2;
@@ -185,7 +189,7 @@ impl GraphIndex {
             return Ok(self.answer_nowhere(search, &filter));
         }
         search.plan = SearchPlan::Scan;
-        search.scratch.scan(&self.rows, limit, &filter);
+        search.scratch.scan(self.rows.view(), limit, &filter);
         self.answer(search, query, &filter, vectors)
     }
 
@@ -226,7 +230,7 @@ impl GraphIndex {
         };
         let scratch = &mut search.scratch;
         if plan != SearchPlan::Scan {
-            let kept = width.max(*limit).saturating_add(COMPARED_COUNT);
+            let kept = self.kept_count(width, *limit);
             // Those that were removed have their places in the list, too.
             let kept = kept + kept * self.removed.len() / self.live_count.max(1);
             let kept = if filter.is_all() { kept } else { (kept as f64 * part * 2.0) as usize };
@@ -239,7 +243,8 @@ impl GraphIndex {
                     false => expanded.max(scan_cost / SCANNED_PER_EXPANDED),
                 },
             };
-            let is_done = scratch.search(&self.rows, &self.hub, effort, &self.findable(*filter));
+            let is_done =
+                scratch.search(self.rows.view(), &self.hub, effort, &self.findable(*filter));
             // How many pass a predicate is not known, so all that were asked for must be found. Those
             // apart are known without being found.
             let is_counted = !matches!(filter, GraphFilter::Where(_));
@@ -248,8 +253,14 @@ impl GraphIndex {
                 return plan;
             }
         }
-        scratch.scan(&self.rows, *limit, filter);
+        scratch.scan(self.rows.view(), *limit, filter);
         SearchPlan::Scan
+    }
+
+    /// Candidates that a search keeps which expands so many and is asked for so many.
+    pub(super) fn kept_count(&self, width: usize, limit: usize) -> usize {
+        let many = if self.rows.shape().has_signs { limit.saturating_sub(FEW_WANTED) } else { 0 };
+        width.max(limit) + COMPARED_COUNT + COMPARED_PER_WANTED * many
     }
 
     pub(super) fn findable<'a>(&'a self, filter: GraphFilter<'a>) -> Findable<'a> {
@@ -326,7 +337,7 @@ impl GraphIndex {
     /// Whether a number is that of a vector that can be found.
     #[must_use]
     pub fn contains(&self, id: u32) -> bool {
-        let can_be_found = |id| matches!(self.rows.header(id).state, LIVE | APART);
-        (id as usize) < self.rows.len() && self.rows.is_ready(id) && can_be_found(id)
+        let can_be_found = |id| matches!(self.rows.view().header(id).state, LIVE | APART);
+        (id as usize) < self.rows.len() && self.rows.view().is_ready(id) && can_be_found(id)
     }
 }

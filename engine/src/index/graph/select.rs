@@ -7,14 +7,15 @@
 //!
 //! Source: Jayaram Subramanya et al., "DiskANN", NeurIPS 2019.
 
-use super::rows::{Rows, Vertex};
+use super::quantize::Quantized;
 use super::traverse::Near;
+use super::view::{RowsView, Vertex};
 
 /// How much nearer to a neighbour than to the vertex, in squared distances, leaves one out.
 const SLACKS: [f32; 4] = [1.0, 1.1, 1.2, 1.5];
 
 /// Chooses among candidates, which are in order, as many as a row holds.
-pub(super) fn select(rows: &Rows, candidates: &[Near]) -> Vec<u32> {
+pub(super) fn select(rows: RowsView<'_>, candidates: &[Near]) -> Vec<u32> {
     let limit = rows.shape().degree;
     if candidates.len() <= limit {
         return candidates.iter().map(|near| near.id).collect();
@@ -33,9 +34,10 @@ pub(super) fn select(rows: &Rows, candidates: &[Near]) -> Vec<u32> {
             }
             occlusions[index] = f32::INFINITY;
             chosen.push(candidates[index].id);
+            let vector = Quantized::of(&vertices[index]);
             for later in index + 1..candidates.len() {
                 if occlusions[later] <= SLACKS[SLACKS.len() - 1] {
-                    let between = vertices[index].distance(&vertices[later]);
+                    let between = vertices[later].distance(&vector);
                     let occlusion = candidates[later].distance / between.max(f32::MIN_POSITIVE);
                     occlusions[later] = occlusions[later].max(occlusion);
                 }

@@ -80,17 +80,22 @@ fn ask<'s>(
 }
 
 /// The part of the ten nearest that is found.
-fn recall(index: &GraphIndex, vectors: &[f32], queries: &[f32], effort: usize) -> f64 {
+fn recall(
+    index: &GraphIndex,
+    vectors: &[f32],
+    queries: &[f32],
+    (limit, effort): (usize, usize),
+) -> f64 {
     let dimensions = index.dimensions();
     let mut search = GraphSearch::default();
     let mut hits_count = 0;
     for query in queries.chunks(dimensions) {
-        let found = ask(index, &mut search, query, (10, effort), vectors).unwrap();
+        let found = ask(index, &mut search, query, (limit, effort), vectors).unwrap();
         assert!(found.is_sorted_by(|a, b| a.nearness >= b.nearness));
-        let expected = nearest(index.options.metric, vectors, query, 10);
+        let expected = nearest(index.options.metric, vectors, query, limit);
         hits_count += found.iter().filter(|found| expected.contains(&found.id)).count();
     }
-    hits_count as f64 / (queries.len() / dimensions * 10) as f64
+    hits_count as f64 / (queries.len() / dimensions * limit) as f64
 }
 
 #[test]
@@ -103,7 +108,8 @@ fn most_of_the_nearest_are_found_under_every_metric() {
         for metric in METRICS {
             for profile in Profile::ALL {
                 let index = built(&vectors, dimensions, options(metric, profile), 2);
-                let found = [20, 200].map(|effort| recall(&index, &vectors, &queries, effort));
+                let found =
+                    [20, 200].map(|effort| recall(&index, &vectors, &queries, (10, effort)));
                 let what = format!("{dimensions} {metric:?} {profile:?}: {found:?}");
                 assert!(found[1] >= 0.98 && found[0] <= found[1], "{what}");
             }
@@ -117,12 +123,12 @@ fn links_to_nowhere_near_are_found_out() {
     let subject = Subject::new(&mut random, 64);
     let (vectors, queries) = (subject.vectors(&mut random, 3000), subject.vectors(&mut random, 20));
     let mut index = built(&vectors, 64, options(Metric::Cosine, Profile::Speed), 1);
-    assert!(recall(&index, &vectors, &queries, 50) >= 0.9);
+    assert!(recall(&index, &vectors, &queries, (10, 50)) >= 0.9);
     // What vertices know of their neighbours is wrong.
     for id in 0..index.len() as u32 {
         index.rows.neighbourhood(id).signs.fill(0x5A);
     }
-    assert!(recall(&index, &vectors, &queries, 50) < 0.7);
+    assert!(recall(&index, &vectors, &queries, (10, 50)) < 0.7);
 }
 
 #[test]
@@ -181,7 +187,7 @@ fn numbers_of_any_size_keep_their_order() {
         let (vectors, queries) = (scaled(500), scaled(10));
         for metric in METRICS {
             let index = built(&vectors, 16, options(metric, Profile::Speed), 1);
-            let found = recall(&index, &vectors, &queries, 100);
+            let found = recall(&index, &vectors, &queries, (10, 100));
             assert!(found >= 0.95, "{metric:?} {scale}: {found}");
         }
     }
@@ -407,8 +413,8 @@ fn recall_after_removals(is_repaired: bool) -> f64 {
         let index = &mut changing.index;
         let removed = index.removed();
         for id in 0..6000 {
-            let mut links = index.rows.links(id).to_vec();
-            links.retain(|link| index.rows.header(*link).state != rows::REMOVED);
+            let mut links = index.rows.view().links(id).to_vec();
+            links.retain(|link| index.rows.view().header(*link).state != rows::REMOVED);
             index.apply(&build::Plan { links: vec![(id, links)] });
         }
         index.end_repair(&removed).unwrap();
@@ -460,8 +466,11 @@ fn effort_for_a_recall_is_known() {
     let (vectors, queries) =
         (subject.vectors(&mut random, 5000), subject.vectors(&mut random, 100));
     let index = built(&vectors, 48, options(Metric::Cosine, Profile::Speed), 2);
-    let efforts = [0.8, 0.9, 0.99].map(|recall| index.effort_for(recall));
-    assert!(efforts.is_sorted() && efforts[0] > 0, "{efforts:?}");
-    let found = recall(&index, &vectors, &queries, efforts[1]);
-    assert!(found >= 0.87, "{efforts:?} {found}");
+    for limit in [1, 10, 40, 100, 150] {
+        let efforts = [0.8, 0.9, 0.99].map(|recall| index.effort_for(recall, limit));
+        assert!(efforts.is_sorted() && efforts[0] > 0, "{efforts:?}");
+        let found = efforts.map(|effort| recall(&index, &vectors, &queries, (limit, effort)));
+        // What is asked for, less what a hundred questions and other limits may miss of it.
+        assert!(found[1] >= 0.85 && found[2] >= 0.975, "{limit} {efforts:?} {found:?}");
+    }
 }

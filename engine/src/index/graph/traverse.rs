@@ -8,19 +8,21 @@
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 
-use op_dbus_formats::graph_file::DEGREE_MAX;
-
+use super::batch::Batch;
 use super::filter::Findable;
 use super::hub::Hub;
 use super::pool::{Entry, Pool, Seen};
 use super::query::PreparedQuery;
-use super::rows::{LIVE, NO_LINK, Rows};
+use super::rows::{LIVE, NO_LINK};
 use super::search::SearchCounts;
-use crate::distance::quantized::{BLOCK_COUNT, kernels};
+use super::view::RowsView;
+use crate::distance::quantized::{BLOCK_COUNT, SKETCHES_COUNT, kernels};
 
 /// Rows that are fetched while one is read. With fewer a search waits for memory; more make it
 /// expand what a nearer candidate would have spared.
-const FETCHED_COUNT: usize = 3;
+const FETCHED_BY_SIGNS: usize = 3;
+/// As above. What two more lead to is judged and compared at the same time.
+const FETCHED_BY_BYTES: usize = 1;
 
 /// How much a search does.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +49,27 @@ impl Near {
     }
 }
 
+/// What a vertex is as a candidate, if it is one.
+#[inline(always)]
+fn candidate<const ALL_PASS: bool>(
+    near: Near,
+    is_one: bool,
+    findable: &Findable<'_>,
+) -> (Entry, bool) {
+    let is_passing = ALL_PASS || (is_one && findable.has(near.id));
+    (Entry::new(near.distance, near.id, is_passing), is_one)
+}
+
+/// The places of the bits that a word has.
+#[inline(always)]
+fn places(mut bits: u32) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let place = (bits != 0).then(|| bits.trailing_zeros() as usize);
+        bits &= bits.wrapping_sub(1);
+        place
+    })
+}
+
 /// Memory of a search, to be used again.
 #[derive(Default)]
 pub(super) struct Scratch {
@@ -54,7 +77,11 @@ pub(super) struct Scratch {
     pool: Pool,
     seen: Seen,
     fetched: VecDeque<u32>,
-    new: Vec<Entry>,
+    new: Batch<Entry>,
+    /// Vertices that were never looked at.
+    met: Batch<u32>,
+    /// Those that are near enough by their sketches.
+    likely: Batch<u32>,
     /// What was found, in no order.
     pub(super) found: Vec<Near>,
     pub(super) counts: SearchCounts,
@@ -64,7 +91,7 @@ impl Scratch {
     /// Finds vertices near the prepared query; says whether it came to an end.
     pub(super) fn search(
         &mut self,
-        rows: &Rows,
+        rows: RowsView<'_>,
         hub: &Hub,
         effort: Effort,
         findable: &Findable<'_>,
@@ -73,6 +100,8 @@ impl Scratch {
         self.seen.reset(rows.len());
         self.found.clear();
         self.fetched.clear();
+        self.met.clear();
+        self.likely.clear();
         match (rows.shape().has_signs, findable.is_all()) {
             (true, true) => self.traverse::<true, true>(rows, hub, effort, findable),
             (true, false) => self.traverse::<true, false>(rows, hub, effort, findable),
@@ -83,37 +112,39 @@ impl Scratch {
 
     fn traverse<const SIGNS: bool, const ALL_PASS: bool>(
         &mut self,
-        rows: &Rows,
+        rows: RowsView<'_>,
         hub: &Hub,
         effort: Effort,
         findable: &Findable<'_>,
     ) -> bool {
-        if let Some(entry) = hub.nearest(&self.query) {
-            if !SIGNS {
-                self.seen.insert(entry.id);
-            }
-            self.note::<ALL_PASS>(entry, findable);
-            self.keep_new::<ALL_PASS>();
+        let nearest = hub.nearest(&self.query);
+        if let (Some(near), false) = (nearest, SIGNS) {
+            self.seen.insert(near.id);
         }
+        self.new
+            .extend_if(nearest.into_iter().map(|near| candidate::<ALL_PASS>(near, true, findable)));
+        self.keep_new::<ALL_PASS>();
+        let fetched_count = if SIGNS { FETCHED_BY_SIGNS } else { FETCHED_BY_BYTES };
         let mut expanded_count = 0;
         // What is fetched is expanded first, even if a nearer one has come meanwhile: sooner or
         // later it would be.
         loop {
-            while self.fetched.len() < FETCHED_COUNT
+            while self.fetched.len() < fetched_count
                 && let Some(next) = self.pool.expand_next::<ALL_PASS>(effort.width)
             {
                 // By signs it may have been a candidate more than once.
                 if (!SIGNS || self.seen.insert(next)) && rows.is_ready(next) {
-                    rows.prefetch(next);
+                    rows.prefetch_to_expand(next);
                     self.fetched.push_back(next);
                 }
             }
-            let Some(id) = self.fetched.pop_front() else { break };
-            match SIGNS {
-                true => self.expand_by_signs::<ALL_PASS>(rows, id, findable),
-                false => self.expand_by_bytes::<ALL_PASS>(rows, id, findable),
+            let next = self.fetched.pop_front();
+            match next {
+                Some(id) if SIGNS => self.expand_by_signs::<ALL_PASS>(rows, id, findable),
+                None if self.met.is_empty() && self.likely.is_empty() => break,
+                next => self.expand_by_bytes::<ALL_PASS>(rows, next, findable),
             }
-            expanded_count += 1;
+            expanded_count += usize::from(next.is_some());
             if expanded_count > effort.expanded_max {
                 self.counts.expanded += expanded_count as u64;
                 return false;
@@ -124,28 +155,21 @@ impl Scratch {
         true
     }
 
-    /// Makes a candidate of a vertex.
-    #[inline]
-    fn note<const ALL_PASS: bool>(&mut self, near: Near, findable: &Findable<'_>) {
-        let is_passing = ALL_PASS || findable.has(near.id);
-        self.new.push(Entry::new(near.distance, near.id, is_passing));
-    }
-
     #[inline]
     fn keep_new<const ALL_PASS: bool>(&mut self) {
-        self.pool.insert::<ALL_PASS>(&mut self.new);
+        self.pool.insert::<ALL_PASS>(self.new.items_mut());
         self.new.clear();
     }
 
     #[inline]
     fn expand_by_signs<const ALL_PASS: bool>(
         &mut self,
-        rows: &Rows,
+        rows: RowsView<'_>,
         id: u32,
         findable: &Findable<'_>,
     ) {
         let vertex = rows.vertex(id);
-        let base = vertex.distance(&self.query.quantized.vertex());
+        let base = vertex.distance(&self.query.quantized);
         if vertex.header.state == LIVE && (ALL_PASS || findable.has(id)) {
             self.found.push(Near { distance: base, id });
         }
@@ -154,58 +178,87 @@ impl Scratch {
             let block = rows.block(id, block);
             let line = self.query.line(base, block.add, block.multiply);
             let (tables, bound) = (&self.query.tables, self.pool.bound());
-            let mut below = (kernels().estimate)(block.signs, tables, &line, bound, &mut distances);
-            while below != 0 {
-                let slot = below.trailing_zeros() as usize;
-                below &= below - 1;
-                let link = block.links[slot];
-                if link != NO_LINK && !self.seen.contains(link) {
-                    self.note::<ALL_PASS>(Near { distance: distances[slot], id: link }, findable);
-                }
-            }
+            let below = (kernels().estimate)(block.signs, tables, &line, bound, &mut distances);
+            self.new.extend_if(places(below).map(|slot| {
+                let near = Near { distance: distances[slot], id: block.links[slot] };
+                let is_one = near.id != NO_LINK && !self.seen.contains(near.id);
+                candidate::<ALL_PASS>(near, is_one, findable)
+            }));
             self.keep_new::<ALL_PASS>();
         }
     }
 
+    /// Expands a vertex, if there is one: its neighbours are met, those met before are judged by their
+    /// sketches, and those that were judged likely before that are compared. So each waits for memory
+    /// while others are read.
     #[inline]
     fn expand_by_bytes<const ALL_PASS: bool>(
         &mut self,
-        rows: &Rows,
-        id: u32,
+        rows: RowsView<'_>,
+        next: Option<u32>,
         findable: &Findable<'_>,
     ) {
-        let mut unseen = [0; DEGREE_MAX as usize];
-        let mut unseen_count = 0;
-        for &link in rows.links(id) {
-            if self.seen.insert(link) && rows.is_ready(link) {
-                rows.prefetch_vertex(link);
-                unseen[unseen_count] = link;
-                unseen_count += 1;
-            }
+        self.compare_likely::<ALL_PASS>(rows, findable);
+        self.judge_met(rows);
+        let Some(id) = next else { return };
+        self.seen.insert_new(rows.links(id), &mut self.met);
+        let mut are_ready = true;
+        for &id in self.met.items() {
+            rows.prefetch_sketch(id);
+            are_ready &= rows.is_ready(id);
         }
-        let unseen = &unseen[..unseen_count];
-        let bound = self.pool.bound();
-        for &link in unseen {
-            let distance = self.distance(rows, link);
-            if distance < bound {
-                self.note::<ALL_PASS>(Near { distance, id: link }, findable);
-            }
+        if !are_ready {
+            // The search fails.
+            self.met.clear();
         }
-        self.counts.compared += unseen_count as u64;
-        self.keep_new::<ALL_PASS>();
         if rows.header(id).state == LIVE && (ALL_PASS || findable.has(id)) {
-            self.found.push(Near { distance: self.distance(rows, id), id });
+            let distance = rows.vertex(id).distance(&self.query.quantized);
+            self.found.push(Near { distance, id });
         }
     }
 
+    /// Makes candidates of those that are near enough by their upper planes.
     #[inline]
-    fn distance(&self, rows: &Rows, id: u32) -> f32 {
-        rows.vertex(id).distance(&self.query.quantized.vertex())
+    fn compare_likely<const ALL_PASS: bool>(
+        &mut self,
+        rows: RowsView<'_>,
+        findable: &Findable<'_>,
+    ) {
+        let bound = self.pool.bound();
+        self.new.extend_if(self.likely.items().iter().map(|&id| {
+            let distance = rows.vertex(id).distance_by_upper(&self.query.quantized);
+            candidate::<ALL_PASS>(Near { distance, id }, distance < bound, findable)
+        }));
+        self.counts.compared += self.likely.items().len() as u64;
+        self.likely.clear();
+        self.keep_new::<ALL_PASS>();
+    }
+
+    /// Leaves out those that are too far by their sketches.
+    #[inline]
+    fn judge_met(&mut self, rows: RowsView<'_>) {
+        let bound = self.pool.bound();
+        for met in self.met.items().chunks(SKETCHES_COUNT) {
+            let mut sketches = [rows.sketch(met[0]); SKETCHES_COUNT];
+            for (sketch, id) in sketches.iter_mut().zip(met).skip(1) {
+                *sketch = rows.sketch(*id);
+            }
+            let sums = self.query.sum_sketched(sketches);
+            self.likely.extend_if(
+                met.iter().zip(sums).map(|(id, sum)| {
+                    (*id, self.query.least_by_sketch(rows.header(*id), sum) < bound)
+                }),
+            );
+        }
+        for &id in self.likely.items() {
+            rows.prefetch_upper(id);
+        }
+        self.met.clear();
     }
 
     /// Compares by their bytes what was kept and not expanded.
-    fn compare_rest<const SIGNS: bool>(&mut self, rows: &Rows) {
-        let query = self.query.quantized.vertex();
+    fn compare_rest<const SIGNS: bool>(&mut self, rows: RowsView<'_>) {
+        let query = &self.query.quantized;
         for id in self.pool.unexpanded() {
             rows.prefetch_vertex(id);
         }
@@ -216,7 +269,7 @@ impl Scratch {
             self.counts.compared += 1;
             let vertex = rows.vertex(id);
             if vertex.header.state == LIVE {
-                self.found.push(Near { distance: vertex.distance(&query), id });
+                self.found.push(Near { distance: vertex.distance(query), id });
             }
         }
     }

@@ -88,7 +88,7 @@ impl Store {
         let found = if query.exact {
             graph.index.find_exactly(&mut search, vector, (limit, filter), &vectors)
         } else {
-            let effort = graph.index.effort_for(query.recall).max(limit);
+            let effort = graph.index.effort_for(query.recall, limit).max(limit);
             let options = SearchOptions { limit, effort, filter };
             graph.index.find(&mut search, vector, &options, &vectors)
         };
