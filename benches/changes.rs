@@ -16,6 +16,8 @@ use op_dbus_engine::{
 };
 
 const LIMIT: usize = 10;
+/// Efforts that are measured between rounds.
+const CHURN_EFFORTS: [usize; 3] = [12, 24, 96];
 const ONE: NonZero<usize> = NonZero::<usize>::MIN;
 
 /// Measures a graph that changes.
@@ -117,11 +119,13 @@ fn churn(changing: &mut Changing, queries: &[f32], rounds_count: usize) {
     let tenth = changing.live.len() / 10;
     // The first that leave wait for their turn to come back.
     for round in 0..=rounds_count {
-        let (recall, qps) = measure(changing, queries, 24);
         let (rows, len) = (changing.index.rows_count(), changing.index.len());
-        println!(
-            "round {round:>2}  recall {recall:.4}  {qps:>7.0}/s  {len} vectors in {rows} rows"
-        );
+        print!("round {round:>2}  {len} vectors in {rows} rows");
+        for effort in CHURN_EFFORTS {
+            let (recall, qps) = measure(changing, queries, effort);
+            print!("  {effort}: {recall:.4} {qps:>7.0}/s");
+        }
+        println!();
         if round == rounds_count {
             break;
         }

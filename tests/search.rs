@@ -133,6 +133,21 @@ fn what_does_not_fit_is_refused_by_name() {
 }
 
 #[test]
+fn as_much_is_found_as_is_asked_for() {
+    let place = workplace();
+    for k in ["5", "10", "100"] {
+        let asked = ["--queries", "queries.npy", "--truth", "exact", "--recalls", "0.8,0.99"];
+        let rows = rows(search(&place, &[&asked[..], &["-k", k]].concat()));
+        let found: Vec<f64> = rows[1..].iter().map(|row| row["recall"].as_f64().unwrap()).collect();
+        assert!(found.len() == 2 && found[0] >= 0.75 && found[1] >= 0.97, "{k}: {found:?}");
+        assert!(rows[1]["effort"].as_u64() < rows[2]["effort"].as_u64(), "{rows:?}");
+    }
+    let both = search(&place, &["--queries", "queries.npy", "--recalls", "0.9", "--efforts", "9"]);
+    both.refused(2, &["--recalls", "--efforts"]);
+    search(&place, &["--queries", "queries.npy", "--recalls", "1.5"]).refused(2, &["above 0"]);
+}
+
+#[test]
 fn a_damaged_graph_is_named_with_the_remedy() {
     let place = workplace();
     rows(search(&place, &[]));
@@ -141,7 +156,9 @@ fn a_damaged_graph_is_named_with_the_remedy() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&path, &bytes).unwrap();
-    let told = search(&place, &[]).refused(7, &["vectors.graph", "damaged"]);
+    // What nobody reads is not looked at, so all is read.
+    let all = search(&place, &["--queries", "queries.npy", "--efforts", "4000"]);
+    let told = all.refused(7, &["vectors.graph", "damaged"]);
     assert!(told.contains("remove it"), "{told}");
     fs::remove_file(&path).unwrap();
     rows(search(&place, &[]));

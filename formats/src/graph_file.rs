@@ -6,7 +6,7 @@
 //! | section | contents |
 //! |---|---|
 //! | center | little-endian f32, as many as a vector has: what is subtracted from every vector |
-//! | hub | u32 each: the vertices that searches begin at |
+//! | hub | rows as of vertices, with signs and 32 neighbours: see below |
 //! | apart | u32 each: vertices that no link leads to, as they have no direction |
 //! | vertices | a row for each vertex |
 //! | key_ends | u64 for each vertex: where its key ends in the next section; nothing without keys |
@@ -25,7 +25,7 @@
 //! | 88 | 8 | seed | of the rotation |
 //! | 96 | 4 | dimensions | of every vector, 1 to 65,536 |
 //! | 100 | 4 | vertices_count | 1 to 2³¹ |
-//! | 104 | 4 | hub_count | 0 to 65,535 and not more than there are vertices |
+//! | 104 | 4 | hub_count | rows of the hub, 0 to 65,535 |
 //! | 108 | 2 | degree | neighbours of a vertex at most: 32, 64, 96 or 128 |
 //! | 110 | 1 | metric | 1 cosine, 2 dot, 3 Euclidean |
 //! | 111 | 1 | profile | 1 speed, 2 compact |
@@ -65,7 +65,11 @@
 //!
 //! A number of the vector is that of the rotated vector divided by the scale, −127 to 127, and 128
 //! is added to it before it is halved. Rows of the compact profile have none of add, multiply and
-//! signs. A page is never shorter than
+//! signs.
+//!
+//! The hub is where searches begin. One of 33 of its rows, rounded up, have a vector of zeros and links
+//! to the others, by their numbers in the hub; these come behind them, and have the vector of a vertex
+//! and links to that vertex and some near it.  A page is never shorter than
 //! 512 bytes nor longer than 65,536, and rows may cross pages.
 
 use std::mem::{offset_of, size_of};
@@ -256,12 +260,14 @@ impl GraphFileHeader {
         check_page_len(self.page_len_bytes)?;
         self.check_counts()?;
         // With the limits above no sum comes near the end of u64.
-        let stride_bytes = self.stride_bytes();
+        let has_signs = self.profile == Profile::Speed;
+        let stride_bytes = self.row_bytes(self.degree.into(), has_signs);
         let from = |start: u64, len: u64| start..start + len;
         let after = |section: &Range<u64>| section.end.next_multiple_of(self.page_len_bytes);
         let center =
             from(self.page_len_bytes, u64::from(self.dimensions) * size_of::<f32>() as u64);
-        let hub = from(after(&center), u64::from(self.hub_count) * size_of::<u32>() as u64);
+        let hub_row_bytes = self.row_bytes(u64::from(BLOCK_COUNT), true);
+        let hub = from(after(&center), u64::from(self.hub_count) * hub_row_bytes);
         let apart = from(after(&hub), u64::from(self.apart_count) * size_of::<u32>() as u64);
         let vertices = from(after(&apart), u64::from(self.vertices_count) * stride_bytes);
         let ends_count = if self.keys_len_bytes > 0 { self.vertices_count } else { 0 };
@@ -281,8 +287,7 @@ impl GraphFileHeader {
             return Err(FormatError::Empty { what: "graph file" });
         }
         check_limit("number of vertices", self.vertices_count as usize, VERTICES_MAX as usize)?;
-        let hub_max = self.vertices_count.min(u16::MAX.into());
-        check_limit("number of vertices in the hub", self.hub_count as usize, hub_max as usize)?;
+        check_limit("number of rows in the hub", self.hub_count as usize, u16::MAX.into())?;
         for (what, count) in [
             ("number of vertices that can be found", self.live_count),
             ("number of vertices apart", self.apart_count),
@@ -315,11 +320,12 @@ impl GraphFileHeader {
         (self.dimensions as usize + more).next_multiple_of(PADDED_MULTIPLE)
     }
 
-    fn stride_bytes(&self) -> u64 {
-        let (padded, degree) = (self.padded() as u64, u64::from(self.degree));
-        let (known_bytes, signs_bytes) = match self.profile {
-            Profile::Speed => (degree * 2 * size_of::<u16>() as u64, degree * padded / 8),
-            Profile::Compact => (0, 0),
+    /// Bytes from one row to the next.
+    fn row_bytes(&self, degree: u64, has_signs: bool) -> u64 {
+        let padded = self.padded() as u64;
+        let (known_bytes, signs_bytes) = match has_signs {
+            true => (degree * 2 * size_of::<u16>() as u64, degree * padded / 8),
+            false => (0, 0),
         };
         let links_bytes = degree * size_of::<u32>() as u64;
         let head_bytes = ROW_HEADER_BYTES + padded / 8 + padded + links_bytes + known_bytes;
@@ -451,14 +457,14 @@ mod tests {
         // fills the cache line. Then 512 of signs.
         assert_eq!(sections.stride_bytes, 960);
         assert_eq!(sections.center, 512..912);
-        assert_eq!(sections.hub, 1024..1036);
-        assert_eq!(sections.apart, 1536..1544);
-        assert_eq!(sections.vertices, 2048..2048 + 20 * 960);
-        assert_eq!(sections.key_ends, 21_504..21_504 + 20 * 8);
-        assert_eq!(sections.keys, 22_016..22_016 + 700);
-        assert_eq!(sections.checksums, 23_040..23_040 + 44 * 8);
+        assert_eq!(sections.hub, 1024..1024 + 3 * 960);
+        assert_eq!(sections.apart, 4096..4104);
+        assert_eq!(sections.vertices, 4608..4608 + 20 * 960);
+        assert_eq!(sections.key_ends, 24_064..24_064 + 20 * 8);
+        assert_eq!(sections.keys, 24_576..24_576 + 700);
+        assert_eq!(sections.checksums, 25_600..25_600 + 49 * 8);
         let without_keys = GraphFileHeader { keys_len_bytes: 0, ..HEADER }.sections().unwrap();
-        assert_eq!(without_keys.checksums, 21_504..21_504 + 41 * 8);
+        assert_eq!(without_keys.checksums, 24_064..24_064 + 46 * 8);
         let compact = GraphFileHeader { profile: Profile::Compact, ..HEADER };
         assert_eq!(compact.sections().unwrap().stride_bytes, 320);
         let longer = GraphFileHeader { dimensions: 128, metric: Metric::Dot, ..HEADER };
@@ -474,7 +480,7 @@ mod tests {
             (|raw| raw.dimensions = u32::MAX.into(), "number of dimensions"),
             (|raw| raw.vertices_count = 0.into(), "graph file is empty"),
             (|raw| raw.vertices_count = u32::MAX.into(), "number of vertices"),
-            (|raw| raw.hub_count = 21.into(), "in the hub"),
+            (|raw| raw.hub_count = 65_536.into(), "in the hub"),
             (|raw| raw.live_count = 21.into(), "can be found"),
             (|raw| raw.apart_count = 21.into(), "vertices apart"),
             (|raw| raw.degree = 0.into(), "degree"),

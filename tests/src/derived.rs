@@ -172,15 +172,19 @@ fn graph_file() -> Vec<u8> {
     for vertex in 0..2_u8 {
         let start = (sections.vertices.start + u64::from(vertex) * sections.stride_bytes) as usize;
         let row = &mut bytes[start..][..sections.stride_bytes as usize];
-        let (vector, rest) = row.split_at_mut(64);
-        vector[0] = 127 + vertex;
-        rest[..128].fill(0xFF);
-        rest[..4].copy_from_slice(&u32::from(1 - vertex).to_le_bytes());
-        rest[128..][..4].copy_from_slice(&0.5_f32.to_le_bytes());
-        rest[132..][..4].copy_from_slice(&4032.25_f32.to_le_bytes());
-        rest[136..][..4].copy_from_slice(&(127 - 255 * i32::from(vertex)).to_le_bytes());
-        rest[140] = 1;
-        rest[142] = 3 * vertex;
+        // The vectors 127, 0, 0 … and -127, 0, 0 …
+        row[..4].copy_from_slice(&0.5_f32.to_le_bytes());
+        row[4..][..4].copy_from_slice(&4032.25_f32.to_le_bytes());
+        row[8..][..4].copy_from_slice(&63.5_f32.to_le_bytes());
+        row[12] = 1;
+        row[14] = 3 * vertex;
+        row[16] = 1 - vertex;
+        let (planes, links) = row[24..].split_at_mut(64);
+        planes[..32].fill(0x88);
+        planes[0] = 0x8F - 15 * vertex;
+        planes[32] = 0x0F - 14 * vertex;
+        links[..128].fill(0xFF);
+        links[..4].copy_from_slice(&u32::from(1 - vertex).to_le_bytes());
     }
     bytes[sections.key_ends.start as usize] = 2;
     bytes[sections.key_ends.start as usize + 8] = 3;

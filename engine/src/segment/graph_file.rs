@@ -109,11 +109,11 @@ impl GraphIndex {
         for number in &parts.center {
             writer.write(&number.to_le_bytes())?;
         }
-        for ids in [&parts.hub_ids, &parts.apart] {
-            writer.end_section()?;
-            for id in ids {
-                writer.write(&id.to_le_bytes())?;
-            }
+        writer.end_section()?;
+        writer.write(&parts.hub)?;
+        writer.end_section()?;
+        for id in &parts.apart {
+            writer.write(&id.to_le_bytes())?;
         }
         writer.end_section()?;
         for rows in self.row_bytes().chunks(WRITTEN_LEN_BYTES) {
@@ -165,9 +165,7 @@ impl GraphIndex {
         let numbers =
             |range: &Range<u64>| Ok::<_, Error>(map.verified_bytes(range.clone())?.as_chunks().0);
         let center = numbers(&sections.center)?.iter().map(|bytes| f32::from_le_bytes(*bytes));
-        let ids = |range: &Range<u64>| -> Result<Vec<u32>> {
-            Ok(numbers(range)?.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect())
-        };
+        let apart = numbers(&sections.apart)?.iter().map(|bytes| u32::from_le_bytes(*bytes));
         let parts = GraphParts {
             dimensions: header.dimensions as usize,
             options: GraphOptions {
@@ -181,8 +179,9 @@ impl GraphIndex {
             degree: header.degree.into(),
             rows_count: header.vertices_count as usize,
             live_count: header.live_count as usize,
-            hub_ids: ids(&sections.hub)?,
-            apart: ids(&sections.apart)?,
+            hub: map.verified_bytes(sections.hub.clone())?.to_vec(),
+            hub_rows_count: header.hub_count as usize,
+            apart: apart.collect(),
             calibration: header.calibration,
         };
         let keys = (header.keys_len_bytes > 0).then(|| MappedKeys {
@@ -228,7 +227,7 @@ fn header_of(parts: &GraphParts, content: GraphContent, keys_len_bytes: u64) -> 
         seed: parts.options.seed,
         dimensions: parts.dimensions as u32,
         vertices_count: parts.rows_count as u32,
-        hub_count: parts.hub_ids.len() as u32,
+        hub_count: parts.hub_rows_count as u32,
         live_count: parts.live_count as u32,
         apart_count: parts.apart.len() as u32,
         degree: parts.degree as u16,

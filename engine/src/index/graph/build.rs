@@ -8,6 +8,7 @@ use std::num::NonZero;
 
 use op_dbus_formats::graph_file::DEGREE_MAX;
 
+use super::GraphIndex;
 use super::filter::GraphFilter;
 use super::hub::Hub;
 use super::quantize::{Quantized, write_signs};
@@ -15,7 +16,6 @@ use super::rows::{APART, LIVE, NO_LINK, Rows};
 use super::select::select;
 use super::sequence::Sequence;
 use super::traverse::{Effort, Near, Scratch};
-use super::{GraphIndex, HUB_COUNT, HUB_PARTS};
 use crate::error::Result;
 
 /// The part of the graph that a batch may be.
@@ -85,10 +85,10 @@ impl GraphIndex {
         (self.linked_count / BATCH_PARTS).max(BATCH_MIN)
     }
 
-    /// Chooses where searches begin: the first of these, whose order means nothing.
+    /// Chooses where searches begin among these, which are in the order that they were linked in, or in
+    /// none.
     pub(super) fn renew_hub(&mut self, linked: &[u32]) -> Result<()> {
-        let count = HUB_COUNT.min(linked.len().div_ceil(HUB_PARTS));
-        self.hub = Hub::of(&self.rows, &linked[..count])?;
+        self.hub = Hub::of(&self.rows, linked)?;
         self.hub_of_count = linked.len();
         Ok(())
     }

@@ -1,70 +1,197 @@
-//! Where searches begin: some vertices in all regions, of which a query's nearest are found at once.
+//! Where searches begin: some vertices in all regions, of which those nearest to a query are found at
+//! once.
 //!
-//! They are the neighbours of a vertex that is no vertex, at the center: what is said of 32 of them
-//! at once is read in one pass that stays in the processor's cache.
+//! They are in groups about some of them, the *tops*. Rows say of tops how they differ from the
+//! center, and of the members of a group how they differ from its top, 32 to a row as in a graph
+//! with signs.
+//!
+//! The first rows have the vector of the center, and links to rows of tops. A row of a top has links
+//! to vertices, and the first to that of the top.
 
 use super::quantize::{Quantized, write_signs};
 use super::query::PreparedQuery;
 use super::rows::{NO_LINK, Rows, Shape};
 use super::traverse::Near;
+use super::view::{LinkEnd, RowsView};
 use crate::distance::quantized::{BLOCK_COUNT, kernels};
 use crate::error::Result;
+
+/// Groups at most: as many as are worth comparing with each query.
+const GROUPS_MAX: usize = 256;
+/// One vertex of so many has a group in a small graph.
+const GROUP_PARTS: usize = 64;
+/// Vertices that groups are made of, for each group.
+const SAMPLE_PER_GROUP: usize = 32;
+/// Groups that are looked at.
+const SEARCHED_COUNT: usize = 3;
+/// Vertices that a search begins at.
+const ENTRIES_COUNT: usize = 2;
 
 /// The vertices that searches may begin at.
 pub(super) struct Hub {
     rows: Rows,
 }
 
+/// What looks nearest, in order; places without one are infinitely far.
+struct Nearest<const COUNT: usize> {
+    found: [Near; COUNT],
+}
+
+impl<const COUNT: usize> Nearest<COUNT> {
+    fn new() -> Self {
+        Self { found: [Near { distance: f32::INFINITY, id: NO_LINK }; COUNT] }
+    }
+
+    /// Looks at what a row leads to.
+    #[inline]
+    fn look(&mut self, rows: RowsView<'_>, row: u32, base: f32, query: &PreparedQuery) {
+        let mut distances = [0.0; BLOCK_COUNT];
+        let block = rows.block(row, 0);
+        let line = query.line(base, block.add, block.multiply);
+        let bound = self.found[COUNT - 1].distance;
+        let mut below =
+            (kernels().estimate)(block.signs, &query.tables, &line, bound, &mut distances);
+        while below != 0 {
+            let slot = below.trailing_zeros() as usize;
+            below &= below - 1;
+            let near = Near { distance: distances[slot], id: block.links[slot] };
+            if near.id != NO_LINK && self.found.iter().all(|other| other.id != near.id) {
+                self.take(near);
+            }
+        }
+    }
+
+    fn take(&mut self, mut near: Near) {
+        for other in &mut self.found {
+            if near.distance < other.distance {
+                std::mem::swap(&mut near, other);
+            }
+        }
+    }
+
+    fn found(&self) -> impl Iterator<Item = Near> {
+        self.found.iter().copied().filter(|near| near.id != NO_LINK)
+    }
+}
+
 impl Hub {
-    pub(super) fn of(rows: &Rows, ids: &[u32]) -> Result<Self> {
-        let padded = rows.shape().padded;
-        let mut hub = Rows::new(Shape::new(padded, ids.len().max(1), true), 1)?;
-        let center = Quantized::zero(padded);
-        hub.set_vertex(0, &center.bytes, center.header);
-        for (slot, id) in ids.iter().enumerate() {
+    /// Chooses among vertices, which are in the order that they were linked in or in none: the last.
+    /// The first ones lead farther, as there were few others when they came, so searches would begin
+    /// there with a little more success; until they were removed.
+    pub(super) fn of(rows: &Rows, linked: &[u32]) -> Result<Self> {
+        let groups_count = linked.len().div_ceil(GROUP_PARTS).min(GROUPS_MAX);
+        let sample_count = linked.len().min(groups_count * SAMPLE_PER_GROUP);
+        let sample = &linked[linked.len() - sample_count..];
+        let tops = &sample[..groups_count];
+        for id in sample {
             if !rows.view().is_ready(*id) {
                 rows.failure()?;
             }
-            let other = Quantized::of(&rows.view().vertex(*id));
-            let mut neighbourhood = hub.neighbourhood(0);
-            neighbourhood.links[slot] = *id;
-            write_signs(&mut neighbourhood, slot, &center, &other);
         }
-        hub.neighbourhood(0).header.links_count = ids.len() as u16;
-        Ok(Self { rows: hub })
+        let rows = rows.view();
+        let mut hub = Self { rows: Rows::new(shape(rows), rows_count(groups_count))? };
+        let firsts_count = groups_count.div_ceil(BLOCK_COUNT);
+        let center = Quantized::zero(rows.shape().padded);
+        for (row, tops) in (0..).zip(tops.chunks(BLOCK_COUNT)) {
+            let first_top = firsts_count + row as usize * BLOCK_COUNT;
+            let links = (first_top as u32..).zip(tops.iter().copied());
+            hub.write(row, &center, rows, links);
+        }
+        for (row, top) in (firsts_count as u32..).zip(tops) {
+            let vector = Quantized::of(&rows.vertex(*top));
+            let members = members(rows, &vector, sample);
+            hub.write(row, &vector, rows, members.into_iter().map(|id| (id, id)));
+        }
+        Ok(hub)
     }
 
-    pub(super) fn ids(&self) -> &[u32] {
-        self.rows.view().links(0)
+    /// Writes a row: links, and the vertices that they are for.
+    fn write(
+        &mut self,
+        row: u32,
+        vector: &Quantized,
+        rows: RowsView<'_>,
+        links: impl Iterator<Item = (u32, u32)>,
+    ) {
+        self.rows.set_vertex(row, &vector.bytes, vector.header);
+        let mut count = 0;
+        for (slot, (link, id)) in links.enumerate() {
+            let other = Quantized::of(&rows.vertex(id));
+            let mut neighbourhood = self.rows.neighbourhood(row);
+            neighbourhood.links[slot] = link;
+            write_signs(&mut neighbourhood, slot, vector, &other);
+            count = slot + 1;
+        }
+        self.rows.neighbourhood(row).header.links_count = count as u16;
+    }
+
+    /// Reads what [`Hub::as_bytes`] gave, for the rows of a graph.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Corrupt`] if it is no such.
+    pub(super) fn from_bytes(bytes: &[u8], rows: RowsView<'_>) -> Result<Self> {
+        let count = bytes.len() / shape(rows).stride_bytes();
+        let hub = Self { rows: Rows::from_bytes(shape(rows), bytes)? };
+        let (view, firsts_count) = (hub.rows.view(), firsts_count(count));
+        view.check_rows(0..firsts_count as u32, LinkEnd(count))?;
+        view.check_rows(firsts_count as u32..count as u32, LinkEnd(rows.len()))?;
+        Ok(hub)
+    }
+
+    /// Rows that it is made of.
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        self.rows.as_bytes()
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
         self.rows.memory_bytes()
     }
 
-    /// The vertex that looks nearest to a query, and about how far it is; none if there are none.
+    /// The vertices that look nearest to a query, and about how far they are, the nearest first; none if
+    /// there are none.
     #[inline]
-    pub(super) fn nearest(&self, query: &PreparedQuery) -> Option<Near> {
-        let base = query.quantized.header.norm_squared;
-        let mut distances = [0.0; BLOCK_COUNT];
-        // One that is too far for the numbers of estimates is better than none.
-        let first = self.ids().first();
-        let mut nearest = first.map(|id| Near { distance: f32::MAX, id: *id });
-        for block in 0..self.ids().len().div_ceil(BLOCK_COUNT) {
-            let block = self.rows.view().block(0, block);
-            let line = query.line(base, block.add, block.multiply);
-            let bound = nearest.map_or(f32::INFINITY, |near| near.distance);
-            let mut below =
-                (kernels().estimate)(block.signs, &query.tables, &line, bound, &mut distances);
-            while below != 0 {
-                let slot = below.trailing_zeros() as usize;
-                below &= below - 1;
-                let near = Near { distance: distances[slot], id: block.links[slot] };
-                if near.id != NO_LINK && nearest.is_some_and(|best| near.distance < best.distance) {
-                    nearest = Some(near);
-                }
-            }
+    pub(super) fn nearest(&self, query: &PreparedQuery) -> impl Iterator<Item = Near> {
+        let rows = self.rows.view();
+        let mut tops = Nearest::<SEARCHED_COUNT>::new();
+        for row in 0..firsts_count(rows.len()) as u32 {
+            tops.look(rows, row, query.quantized.header.norm_squared, query);
         }
-        nearest
+        tops.found().for_each(|top| rows.prefetch_to_expand(top.id));
+        let mut nearest = Nearest::<ENTRIES_COUNT>::new();
+        for top in tops.found() {
+            let base = rows.vertex(top.id).distance(&query.quantized);
+            nearest.look(rows, top.id, base, query);
+        }
+        nearest.found.into_iter().filter(|near| near.id != NO_LINK)
     }
+}
+
+/// Rows of so many groups.
+fn rows_count(groups_count: usize) -> usize {
+    groups_count + groups_count.div_ceil(BLOCK_COUNT)
+}
+
+/// The rows before those of the tops, of so many.
+fn firsts_count(rows_count: usize) -> usize {
+    rows_count.div_ceil(BLOCK_COUNT + 1)
+}
+
+fn shape(rows: RowsView<'_>) -> Shape {
+    Shape::new(rows.shape().padded, BLOCK_COUNT, true)
+}
+
+/// Those of some vertices that are nearest to a vector, as many as a row has room for.
+fn members(rows: RowsView<'_>, vector: &Quantized, sample: &[u32]) -> Vec<u32> {
+    let distance = |id: &u32| Near { distance: rows.vertex(*id).distance(vector), id: *id };
+    let mut nearest: Vec<Near> = sample.iter().map(distance).collect();
+    if nearest.len() > BLOCK_COUNT {
+        nearest.select_nth_unstable_by(BLOCK_COUNT, Near::order);
+        nearest.truncate(BLOCK_COUNT);
+    }
+    nearest.sort_unstable_by(Near::order);
+    nearest.into_iter().map(|near| near.id).collect()
 }

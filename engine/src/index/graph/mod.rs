@@ -71,11 +71,6 @@ use crate::pages::CheckedMap;
 
 /// Neighbours of a vertex at most: one block of signs.
 const DEGREE: usize = 32;
-/// Vertices that searches may begin at: as many as fit the processor's cache beside the rest.
-const HUB_COUNT: usize = 1024;
-/// One vertex in so many is in the hub of a small graph.
-const HUB_PARTS: usize = 16;
-
 /// How a graph is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GraphOptions {
@@ -119,7 +114,8 @@ pub(crate) struct GraphParts {
     pub(crate) degree: usize,
     pub(crate) rows_count: usize,
     pub(crate) live_count: usize,
-    pub(crate) hub_ids: Vec<u32>,
+    pub(crate) hub: Vec<u8>,
+    pub(crate) hub_rows_count: usize,
     pub(crate) apart: Vec<u32>,
     pub(crate) calibration: Calibration,
 }
@@ -233,7 +229,8 @@ impl GraphIndex {
             degree: self.rows.shape().degree,
             rows_count: self.rows.len(),
             live_count: self.live_count,
-            hub_ids: self.hub.ids().to_vec(),
+            hub: self.hub.as_bytes().to_vec(),
+            hub_rows_count: self.hub.len(),
             apart: self.apart.clone(),
             calibration: self.calibration,
         }
@@ -261,11 +258,11 @@ impl GraphIndex {
         let rows_end = rows_start + parts.rows_count * shape.stride_bytes();
         let mapped = MappedRows::new(map, rows_start..rows_end, shape.stride_bytes());
         let rows = Rows::mapped(shape, parts.rows_count, mapped);
-        if parts.hub_ids.iter().chain(&parts.apart).any(|id| *id as usize >= rows.len()) {
+        if parts.apart.iter().any(|id| *id as usize >= rows.len()) {
             return Err(Error::new(ErrorKind::Corrupt, "a list of vertices leads to none"));
         }
         let rotation = Rotation::new(shape.padded, options.seed);
-        let hub = Hub::of(&rows, &parts.hub_ids)?;
+        let hub = Hub::from_bytes(&parts.hub, rows.view())?;
         let mut index = Self::of(options, space, rotation, (rows, hub));
         index.live_count = parts.live_count;
         index.hub_of_count = parts.live_count;

@@ -133,6 +133,13 @@ impl Rows {
         Ok(Self { shape, stride_bytes, bytes, len })
     }
 
+    /// A copy of rows.
+    pub(super) fn from_bytes(shape: Shape, bytes: &[u8]) -> Result<Self> {
+        let mut rows = Self::new(shape, bytes.len() / shape.stride_bytes())?;
+        rows.bytes.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
+        Ok(rows)
+    }
+
     /// Rows of a file.
     pub(super) fn mapped(shape: Shape, len: usize, rows: MappedRows) -> Self {
         Self { shape, stride_bytes: shape.stride_bytes(), bytes: Storage::Mapped(rows), len }
@@ -149,10 +156,7 @@ impl Rows {
     /// [`ErrorKind::Corrupt`] if the file is damaged.
     pub(super) fn to_memory(&self) -> Result<Self> {
         self.check_all()?;
-        let mut copy = Self::new(self.shape, self.len)?;
-        let len_bytes = self.memory_bytes();
-        copy.bytes.bytes_mut()[..len_bytes].copy_from_slice(&self.bytes[..len_bytes]);
-        Ok(copy)
+        Self::from_bytes(self.shape, self.as_bytes())
     }
 
     /// Adds rows of zeros.

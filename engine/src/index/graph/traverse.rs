@@ -117,12 +117,12 @@ impl Scratch {
         effort: Effort,
         findable: &Findable<'_>,
     ) -> bool {
-        let nearest = hub.nearest(&self.query);
-        if let (Some(near), false) = (nearest, SIGNS) {
-            self.seen.insert(near.id);
-        }
-        self.new
-            .extend_if(nearest.into_iter().map(|near| candidate::<ALL_PASS>(near, true, findable)));
+        self.new.extend_if(hub.nearest(&self.query).map(|near| {
+            if !SIGNS {
+                self.seen.insert(near.id);
+            }
+            candidate::<ALL_PASS>(near, true, findable)
+        }));
         self.keep_new::<ALL_PASS>();
         let fetched_count = if SIGNS { FETCHED_BY_SIGNS } else { FETCHED_BY_BYTES };
         let mut expanded_count = 0;

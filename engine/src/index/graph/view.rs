@@ -36,6 +36,10 @@ pub(super) struct Block<'a> {
     pub(super) signs: &'a [u8],
 }
 
+/// Links lead to numbers below this.
+#[derive(Clone, Copy)]
+pub(super) struct LinkEnd(pub(super) usize);
+
 impl<'a> RowsView<'a> {
     #[inline]
     pub(super) fn new(shape: Shape, bytes: &'a [u8], mapped: Option<&'a MappedRows>) -> Self {
@@ -54,12 +58,13 @@ impl<'a> RowsView<'a> {
     /// Whether a row may be read. One in memory always may.
     #[inline]
     pub(super) fn is_ready(&self, id: u32) -> bool {
-        self.mapped
-            .is_none_or(|rows| rows.is_checked(id) || rows.check(id, |part| self.check_rows(part)))
+        self.mapped.is_none_or(|rows| {
+            rows.is_checked(id) || rows.check(id, |part| self.check_rows(part, LinkEnd(self.len())))
+        })
     }
 
     /// Refuses rows that were not made by a graph.
-    fn check_rows(&self, ids: Range<u32>) -> Result<()> {
+    pub(super) fn check_rows(&self, ids: Range<u32>, LinkEnd(end): LinkEnd) -> Result<()> {
         for id in ids {
             let header = self.header(id);
             let is_vertex = header.scale.is_finite()
@@ -67,7 +72,7 @@ impl<'a> RowsView<'a> {
                 && header.sketch_scale.is_finite()
                 && header.state <= APART
                 && usize::from(header.links_count) <= self.shape.degree;
-            if !is_vertex || !self.links(id).iter().all(|link| (*link as usize) < self.len()) {
+            if !is_vertex || !self.links(id).iter().all(|link| (*link as usize) < end) {
                 return Err(Error::new(ErrorKind::Corrupt, format!("row {id} is no vertex")));
             }
         }
