@@ -50,7 +50,8 @@
 //! |---|---|---|
 //! | 4 | scale | f32 |
 //! | 4 | norm_squared | f32: of what the vector stands for |
-//! | 4 | sketch_scale | f32: what plus or minus one in the sketch stands for |
+//! | 2 | sketch_step | what plus or minus one in the sketch stands for, in 512ths of the scale |
+//! | 2 | upper_step | what products with the upper half are multiplied with, in 32,768ths |
 //! | 2 | links_count | neighbours there are; they come first |
 //! | 2 | state | 0 a vector; 1 one that was removed, and yet leads on; 2 vacant; 3 apart |
 //! | padded / 8 | sketch | a bit for each number of the vector, set if it is above 0 |

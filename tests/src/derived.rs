@@ -175,7 +175,8 @@ fn graph_file() -> Vec<u8> {
         // The vectors 127, 0, 0 … and -127, 0, 0 …
         row[..4].copy_from_slice(&0.5_f32.to_le_bytes());
         row[4..][..4].copy_from_slice(&4032.25_f32.to_le_bytes());
-        row[8..][..4].copy_from_slice(&63.5_f32.to_le_bytes());
+        row[8..][..2].copy_from_slice(&65_024_u16.to_le_bytes());
+        row[10..][..2].copy_from_slice(&33_938_u16.to_le_bytes());
         row[12] = 1;
         row[14] = 3 * vertex;
         row[16] = 1 - vertex;

@@ -105,16 +105,9 @@ pub(crate) struct QuantizedKernels {
 /// power of two.
 pub(crate) type Transform = fn(block: &mut [f32]);
 
-/// Rounds a vector, multiplied by `inverse`, to bytes. No product is beyond 127.
-pub(crate) type Quantize = fn(vector: &[f32], inverse: f32, bytes: &mut [i8]) -> ByteSums;
-
-/// Sums over the bytes of a vector.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ByteSums {
-    pub(crate) bytes: i32,
-    pub(crate) squares: i32,
-    pub(crate) magnitudes: i32,
-}
+/// Rounds a vector, multiplied by `inverse`, to bytes; returns their sum and that of their squares.
+/// No product is beyond 127.
+pub(crate) type Quantize = fn(vector: &[f32], inverse: f32, bytes: &mut [i8]) -> (i32, i32);
 
 /// Makes the tables of a query: a nibble stands for the sum of those numbers whose bits it has, and
 /// the byte is how much that is above the least of its group, in steps that suit the widest group.

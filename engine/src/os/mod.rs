@@ -7,3 +7,4 @@ pub(crate) mod limits;
 pub(crate) mod map;
 pub(crate) mod memory;
 pub(crate) mod random;
+pub(crate) mod threads;

@@ -16,8 +16,8 @@ use std::arch::x86_64::{
 use zerocopy::IntoBytes;
 
 use super::{
-    BLOCK_COUNT, ByteSums, Line, Planes, QuantizedKernels, SKETCHES_COUNT, Steps, assert_parts,
-    assert_signs, scalar,
+    BLOCK_COUNT, Line, Planes, QuantizedKernels, SKETCHES_COUNT, Steps, assert_parts, assert_signs,
+    scalar,
 };
 
 const LANES: usize = 64;
@@ -56,9 +56,9 @@ fn transform(block: &mut [f32]) {
 }
 
 #[expect(unsafe_code, reason = "calls a function of detected instructions")]
-fn quantize(vector: &[f32], inverse: f32, bytes: &mut [i8]) -> ByteSums {
+fn quantize(vector: &[f32], inverse: f32, bytes: &mut [i8]) -> (i32, i32) {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    fn body(vector: &[f32], inverse: f32, bytes: &mut [i8]) -> ByteSums {
+    fn body(vector: &[f32], inverse: f32, bytes: &mut [i8]) -> (i32, i32) {
         scalar::quantize(vector, inverse, bytes)
     }
     // SAFETY: only `KERNELS` leads here, and only `detect` to it, after it has seen them.

@@ -3,8 +3,8 @@
 use half::f16;
 
 use super::{
-    BLOCK_COUNT, ByteSums, GROUP_BYTES, GROUP_DIMENSIONS, Line, Planes, QuantizedKernels,
-    SKETCHES_COUNT, Steps, assert_parts, assert_signs,
+    BLOCK_COUNT, GROUP_BYTES, GROUP_DIMENSIONS, Line, Planes, QuantizedKernels, SKETCHES_COUNT,
+    Steps, assert_parts, assert_signs,
 };
 
 pub(super) static KERNELS: QuantizedKernels = QuantizedKernels {
@@ -104,17 +104,15 @@ fn exchange<const HALF: usize>(part: &[f32; PART]) -> [f32; PART] {
 }
 
 #[inline(always)]
-pub(super) fn quantize(vector: &[f32], inverse: f32, bytes: &mut [i8]) -> ByteSums {
-    let mut sums = ByteSums::default();
+pub(super) fn quantize(vector: &[f32], inverse: f32, bytes: &mut [i8]) -> (i32, i32) {
+    let (mut sum, mut squares) = (0, 0);
     for (byte, number) in bytes.iter_mut().zip(vector) {
         let rounded = (number * inverse + ROUNDS).to_bits() as i8;
         *byte = rounded;
-        let rounded = i32::from(rounded);
-        sums.bytes += rounded;
-        sums.squares += rounded * rounded;
-        sums.magnitudes += rounded.abs();
+        sum += i32::from(rounded);
+        squares += i32::from(rounded) * i32::from(rounded);
     }
-    sums
+    (sum, squares)
 }
 
 #[inline(always)]

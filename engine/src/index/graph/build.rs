@@ -17,6 +17,7 @@ use super::select::select;
 use super::sequence::Sequence;
 use super::traverse::{Effort, Near, Scratch};
 use crate::error::Result;
+use crate::os::threads::in_parts;
 
 /// The part of the graph that a batch may be.
 const BATCH_PARTS: usize = 50;
@@ -101,7 +102,7 @@ impl GraphIndex {
             placed.resize(self.rows.shape().padded, 0.0);
             self.rotation.rotate(&mut placed);
             quantized.set(&placed);
-            self.rows.set_vertex(*id, &quantized.bytes, quantized.header);
+            self.rows.set_vertex(*id, &quantized.bytes, quantized.vertex_header());
             if self.space.is_nowhere(vector) {
                 self.rows.set_state(*id, APART);
                 self.apart.push(*id);
@@ -115,7 +116,7 @@ impl GraphIndex {
         let chosen: Vec<Vec<u32>> = if is_first {
             (0..ids.len()).map(|index| self.choose_among(ids[index], &ids[..index])).collect()
         } else {
-            in_parts(ids, threads, |id, scratch| self.choose(*id, ids, scratch))
+            in_parts(ids, threads, |id, scratch: &mut Scratch| self.choose(*id, ids, scratch))
         };
         let mut backlinks = Vec::new();
         for (id, chosen) in ids.iter().zip(&chosen) {
@@ -126,7 +127,7 @@ impl GraphIndex {
         // The first of a graph are linked among themselves: what they are to have counts.
         let planned = if is_first { links.clone() } else { Vec::new() };
         let groups: Vec<&[Backlink]> = backlinks.chunk_by(|a, b| a.from == b.from).collect();
-        let changed = in_parts(&groups, threads, |group, _| {
+        let changed = in_parts(&groups, threads, |group, (): &mut ()| {
             let before = planned.iter().find(|(id, _)| *id == group[0].from);
             let before = before.map_or(self.rows.view().links(group[0].from), |(_, links)| links);
             self.relink(before, group)
@@ -282,27 +283,4 @@ pub(super) fn shuffle(ids: &mut [u32], seed: u64) {
     for end in (1..ids.len()).rev() {
         ids.swap(end, (random.next() % (end as u64 + 1)) as usize);
     }
-}
-
-/// Does work on items on several threads, and returns what came out in their order.
-pub(super) fn in_parts<I: Sync, T: Send>(
-    items: &[I],
-    threads: NonZero<usize>,
-    work: impl Fn(&I, &mut Scratch) -> T + Sync,
-) -> Vec<T> {
-    let each = |items: &[I]| {
-        let mut scratch = Scratch::default();
-        items.iter().map(|item| work(item, &mut scratch)).collect::<Vec<T>>()
-    };
-    let mut parts = items.chunks(items.len().div_ceil(threads.get()).max(1));
-    let Some(first) = parts.next() else { return Vec::new() };
-    std::thread::scope(|scope| {
-        let each = &each;
-        let others: Vec<_> = parts.map(|part| scope.spawn(move || each(part))).collect();
-        let mut done = each(first);
-        for other in others {
-            done.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        }
-        done
-    })
 }

@@ -8,9 +8,9 @@ use std::num::NonZero;
 use op_dbus_formats::graph_file::{CALIBRATED_EFFORTS, CALIBRATED_LIMITS};
 
 use super::GraphIndex;
-use super::build::in_parts;
 use super::filter::{GraphFilter, VertexSet};
 use super::traverse::{Effort, Near, Scratch};
+use crate::os::threads::in_parts;
 
 /// Questions that are asked.
 const QUESTIONS_COUNT: usize = 300;
@@ -44,7 +44,7 @@ impl GraphIndex {
         let [few, many] = CALIBRATED_LIMITS.map(usize::from);
         let unlinked: VertexSet = questions.iter().copied().collect();
         let is_linked = |id| !unlinked.contains(id);
-        let truths = in_parts(questions, threads, |question, scratch| {
+        let truths = in_parts(questions, threads, |question, scratch: &mut Scratch| {
             self.prepare_vertex(*question, scratch);
             scratch.scan(self.rows.view(), many, &GraphFilter::Where(&is_linked));
             nearest(scratch, many)
@@ -70,7 +70,7 @@ impl GraphIndex {
     ) -> f64 {
         let kept = self.kept_count(width, limit);
         let effort = Effort { width, kept, expanded_max: usize::MAX };
-        let found = in_parts(questions, threads, |question, scratch| {
+        let found = in_parts(questions, threads, |question, scratch: &mut Scratch| {
             self.prepare_vertex(*question, scratch);
             let findable = self.findable(GraphFilter::All);
             scratch.search(self.rows.view(), &self.hub, effort, &findable);

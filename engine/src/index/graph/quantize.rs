@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::rows::{Header, Neighbourhood};
+use super::rows::{Header, Neighbourhood, SKETCH_PARTS, UPPER_PARTS};
 use super::view::Vertex;
 use crate::distance::quantized::{
     BLOCK_COUNT, GROUP_BYTES, GROUP_DIMENSIONS, PLANES_OFFSET, kernels, read_planes,
@@ -26,11 +26,32 @@ impl Quantized {
         let scale = largest / BYTE_MAX;
         let inverse = if scale > 0.0 { scale.recip() } else { 0.0 };
         self.bytes.resize(rotated.len(), 0);
-        let sums = (kernels().quantize)(rotated, inverse, &mut self.bytes);
-        let norm_squared = scale * scale * sums.squares as f32;
-        let sketch_scale = scale * sums.squares as f32 / sums.magnitudes.max(1) as f32;
-        self.header = Header { scale, norm_squared, sketch_scale, ..Header::default() };
-        self.sum = sums.bytes;
+        let (sum, squares) = (kernels().quantize)(rotated, inverse, &mut self.bytes);
+        let norm_squared = scale * scale * squares as f32;
+        self.header = Header { scale, norm_squared, ..Header::default() };
+        self.sum = sum;
+    }
+
+    /// The header of a vertex with this vector.
+    ///
+    /// With `s` what is read instead of the vector `v`, the best that `s` alone says of a product
+    /// `<v, q>` is `<s, q> * |v|² / <s, v>`: right for what is near `v`, whatever was left out.
+    pub(super) fn vertex_header(&self) -> Header {
+        let (mut squares, mut with_sketch, mut with_upper) = (0.0_f32, 0.0_f32, 0.0_f32);
+        for byte in &self.bytes {
+            let number = f32::from(*byte);
+            let upper = (i32::from(*byte) + PLANES_OFFSET) >> 4;
+            squares += number * number;
+            with_sketch += number.abs();
+            with_upper += number * (UPPER_STEP * upper as f32 + UPPER_REST);
+        }
+        let step = |with: f32, parts: f32| {
+            let best = if with > 0.0 { squares / with } else { 1.0 };
+            (best * parts).round() as u16
+        };
+        let (sketch_step, upper_step) =
+            (step(with_sketch, SKETCH_PARTS), step(with_upper, UPPER_PARTS));
+        Header { sketch_step, upper_step, ..self.header }
     }
 
     pub(super) fn of(vertex: &Vertex<'_>) -> Self {
@@ -50,9 +71,10 @@ impl Quantized {
     }
 }
 
-/// What lower planes hold about, where they are not read.
-const LOWER_MEAN: f32 = 7.5;
+/// What one in the upper plane is worth, and what is added: half of what the lower one may hold, less
+/// what was added to bytes.
 const UPPER_STEP: f32 = 16.0;
+const UPPER_REST: f32 = 7.5 - PLANES_OFFSET as f32;
 
 impl Vertex<'_> {
     /// The squared distance between what the bytes of two vectors stand for.
@@ -66,8 +88,8 @@ impl Vertex<'_> {
     #[inline]
     pub(super) fn distance_by_upper(&self, other: &Quantized) -> f32 {
         let dot = (kernels().dot_upper)(self.planes.upper, &other.bytes) as f32;
-        let rest = LOWER_MEAN - PLANES_OFFSET as f32;
-        self.distance_of(other, UPPER_STEP * dot + rest * other.sum as f32)
+        let dot = UPPER_STEP * dot + UPPER_REST * other.sum as f32;
+        self.distance_of(other, f32::from(self.header.upper_step) * UPPER_PARTS.recip() * dot)
     }
 
     #[inline]
@@ -142,5 +164,42 @@ impl Sums {
             self.0[2][lane] += if is_plus { center } else { -center };
         }
         bits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::query::PreparedQuery;
+    use super::super::rows::{Rows, Shape};
+    use crate::distance::tests::Random;
+
+    /// What is read of a vector alone must not be wrong about queries that are near it, however its
+    /// numbers are spread.
+    #[test]
+    fn what_is_near_looks_near() {
+        let mut random = Random(5);
+        let mut vector = |spread: fn(f32) -> f32| -> Vec<f32> {
+            random.fractions(128).into_iter().map(spread).collect()
+        };
+        let vectors = [
+            vector(|x| x),
+            vector(|x| x.powi(9)),
+            vector(|x| if x > 0.0 { 1.0 } else { -1.0 }),
+            vector(|x| if x.abs() > 0.9 { x } else { 0.01 * x }),
+            vector(|x| x.abs()),
+        ];
+        for (index, rotated) in vectors.iter().enumerate() {
+            let mut query = PreparedQuery::default();
+            query.rotated.clone_from(rotated);
+            query.prepare_rotated();
+            let mut rows = Rows::new(Shape::new(128, 32, false), 1).unwrap();
+            rows.set_vertex(0, &query.quantized.bytes, query.quantized.vertex_header());
+            let (rows, norm) = (rows.view(), query.quantized.header.norm_squared);
+            let by_upper = rows.vertex(0).distance_by_upper(&query.quantized);
+            assert!(by_upper <= 0.001 * norm, "{index}: {by_upper} of {norm}");
+            let [sum, ..] = query.sum_sketched([rows.sketch(0); 4]);
+            let by_sketch = query.least_by_sketch(rows.header(0), sum);
+            assert!(by_sketch <= 0.01 * norm, "{index}: {by_sketch} of {norm}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::quantize::Quantized;
 use super::rotation::Rotation;
-use super::rows::Header;
+use super::rows::{Header, SKETCH_PARTS};
 use crate::distance::quantized::{
     BLOCK_COUNT, GROUP_BYTES, GROUP_DIMENSIONS, Line, SKETCHES_COUNT, kernels,
 };
@@ -38,9 +38,10 @@ impl PreparedQuery {
     pub(super) fn prepare_rotated(&mut self) {
         self.quantized.set(&self.rotated);
         let header = &self.quantized.header;
-        self.sketch_step = 4.0 * header.scale;
+        self.sketch_step = 4.0 * header.scale / SKETCH_PARTS;
         let margin = SKETCH_DEVIATIONS * SKETCH_DEVIATION * header.norm_squared.sqrt();
-        self.sketch_offset = 2.0 * (margin - header.scale * self.quantized.sum as f32);
+        let all = header.scale * self.quantized.sum as f32;
+        self.sketch_offset = 2.0 * (margin - all) / SKETCH_PARTS;
         self.make_tables();
     }
 
@@ -59,12 +60,10 @@ impl PreparedQuery {
     }
 
     /// The least squared distance that a vertex is likely to have, by the sum over its sketch.
-    ///
-    /// With `s` the signs of a vertex's vector `v`, the best that `s` alone says of `<v, q>` is
-    /// `<s, q> * |v|² / <s, v>`.
     #[inline]
     pub(super) fn least_by_sketch(&self, header: &Header, sum: i32) -> f32 {
-        let product = header.sketch_scale * (self.sketch_step * sum as f32 + self.sketch_offset);
+        let product = header.scale * f32::from(header.sketch_step);
+        let product = product * (self.sketch_step * sum as f32 + self.sketch_offset);
         header.norm_squared + self.quantized.header.norm_squared - product
     }
 

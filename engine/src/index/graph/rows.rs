@@ -90,12 +90,19 @@ pub(super) struct Header {
     pub(super) scale: f32,
     /// The squared norm of what the bytes stand for.
     pub(super) norm_squared: f32,
-    /// What plus or minus one in the sketch stands for, for the best estimate of products with it.
-    pub(super) sketch_scale: f32,
+    /// What plus or minus one in the sketch stands for, for the best estimate of products with it: in
+    /// parts of [`SKETCH_PARTS`] of the scale.
+    pub(super) sketch_step: u16,
+    /// The same for the upper plane, in parts of [`UPPER_PARTS`].
+    pub(super) upper_step: u16,
     pub(super) links_count: u16,
     /// One of [`LIVE`], [`REMOVED`], [`VACANT`] and [`APART`].
     pub(super) state: u16,
 }
+
+/// With these, steps fit and are exact enough not to be noticed beside what is left out.
+pub(super) const SKETCH_PARTS: f32 = 512.0;
+pub(super) const UPPER_PARTS: f32 = 32_768.0;
 
 /// A vector that can be found.
 pub(super) const LIVE: u16 = 0;

@@ -12,9 +12,10 @@ use op_dbus_formats::embedding::check_finite;
 use op_dbus_formats::graph_file::VERTICES_MAX;
 
 use super::GraphIndex;
-use super::build::{Plan, in_parts, shuffle};
+use super::build::{Plan, shuffle};
 use super::rows::{APART, LIVE, REMOVED, VACANT};
 use crate::error::{Error, ErrorKind, Result};
+use crate::os::threads::in_parts;
 
 /// Links are repaired when more than one vertex of so many was removed.
 const REMOVED_PARTS: usize = 8;
@@ -181,7 +182,8 @@ impl GraphIndex {
         if ids.is_empty() || self.removed.is_empty() {
             return None;
         }
-        let repaired = in_parts(&ids, threads, |id, _| Some((*id, self.repaired_links(*id)?)));
+        let repaired =
+            in_parts(&ids, threads, |id, (): &mut ()| Some((*id, self.repaired_links(*id)?)));
         Some(Plan { links: repaired.into_iter().flatten().collect() })
     }
 

@@ -69,7 +69,6 @@ impl<'a> RowsView<'a> {
             let header = self.header(id);
             let is_vertex = header.scale.is_finite()
                 && header.norm_squared.is_finite()
-                && header.sketch_scale.is_finite()
                 && header.state <= APART
                 && usize::from(header.links_count) <= self.shape.degree;
             if !is_vertex || !self.links(id).iter().all(|link| (*link as usize) < end) {
