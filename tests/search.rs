@@ -148,6 +148,45 @@ fn as_much_is_found_as_is_asked_for() {
 }
 
 #[test]
+fn the_graph_of_a_collection_is_asked_for_its_own_vectors() {
+    let place = workplace();
+    let _ = place.op(["cache", "import", "base.npy", "--collection", "notes"]).run().succeeded();
+    let ask = |more: &[&str]| {
+        let command = ["benchmark", "--search", "300", "--collection", "notes", "--json"];
+        rows(place.op(command.iter().chain(more)).run())
+    };
+    let without = ask(&["--recalls", "0.5"]);
+    assert_eq!(
+        (without[0]["plan"].as_str(), without[0]["recall"].as_f64()),
+        (Some("exact"), Some(1.0))
+    );
+    let _ = place.op(["link", "notes"]).run().succeeded();
+    let found = ask(&["--threads", "2"]);
+    assert_eq!(found.len(), 3);
+    for (row, asked) in found.iter().zip([0.9, 0.95, 0.99]) {
+        assert_eq!(
+            (row["plan"].as_str(), row["asked_recall"].as_f64()),
+            (Some("graph"), Some(asked))
+        );
+        assert!(row["recall"].as_f64().unwrap() >= asked - 0.03, "{row}");
+        assert!(
+            row["expanded"].as_f64() > Some(1.0) && row["qps_wall"].as_f64() > Some(0.0),
+            "{row}"
+        );
+    }
+    let wrong: [(&[&str], i32, &str); 4] = [
+        (&["--search", "--collection", "notes", "--efforts", "9"], 2, "--queries"),
+        (&["--search", "5", "--base", "base.npy", "--index", "i"], 2, "how many vectors"),
+        (&["--search", "0", "--collection", "notes"], 2, "0"),
+        (&["--search", "--collection", "nobody"], 3, "nobody"),
+    ];
+    for (arguments, code, told) in wrong {
+        let command = ["--json", "benchmark"];
+        place.op(command.iter().chain(arguments)).run().refused(code, &[told]);
+    }
+}
+
+#[test]
 fn a_damaged_graph_is_named_with_the_remedy() {
     let place = workplace();
     rows(search(&place, &[]));

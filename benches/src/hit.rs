@@ -212,8 +212,12 @@ fn each(indexes: &[u32], mut lookup: impl FnMut(&u32) -> u64) -> Vec<f64> {
     indexes.iter().map(time).collect()
 }
 
-/// The figure that `percent` of all do not exceed. There is at least one.
-pub(crate) fn percentile(figures: &mut [f64], percent: usize) -> f64 {
+/// The figure that `percent` of all do not exceed.
+///
+/// # Panics
+/// If there is none.
+#[must_use]
+pub fn percentile(figures: &mut [f64], percent: usize) -> f64 {
     figures.sort_unstable_by(f64::total_cmp);
     figures[(figures.len() * percent / 100).min(figures.len() - 1)]
 }

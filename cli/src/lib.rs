@@ -53,7 +53,10 @@ fn refuse(error: &clap::Error, given: &[OsString]) -> Exit {
         return if error.use_stderr() { Exit::Usage } else { Exit::Success };
     }
     let rendered = error.render().to_string();
-    let problem = rendered.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    // What is missing stands in lines of its own.
+    let lines: Vec<&str> =
+        rendered.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    let problem = lines.join(" ").trim_start_matches("error: ").to_owned();
     let remedy = Some("op-dbus --help shows what there is".to_owned());
-    Output::new(true).error(&error::Error::Usage { problem: problem.to_owned(), remedy })
+    Output::new(true).error(&error::Error::Usage { problem, remedy })
 }

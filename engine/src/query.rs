@@ -192,3 +192,15 @@ pub enum Plan {
     /// From vertex to vertex of the graph.
     Graph,
 }
+
+impl Plan {
+    /// Its name, which does not change.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Scan => "scan",
+            Self::Graph => "graph",
+        }
+    }
+}

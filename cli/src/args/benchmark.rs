@@ -10,7 +10,8 @@ use op_dbus_engine::{LIMIT_MAX, Metric, Profile};
 ///
 /// Hits: everything is made in a temporary directory, which takes about 4 KB for each key, and
 /// removed. Searches: a graph of the vectors of a file is made in a directory, or taken from there
-/// if it was made before, and asked with each effort.
+/// if it was made before, and asked with each effort; or the graph of a collection of the store is
+/// asked for what is near some of its own vectors.
 #[derive(Debug, Args)]
 #[command(
     group = ArgGroup::new("what").required(true).args(["cache_hit", "search"]),
@@ -21,8 +22,9 @@ Examples:
   op-dbus benchmark --search --base base.npy --index /tmp/index
   op-dbus benchmark --search --base base.npy --index /tmp/index --queries queries.npy \\
     --truth exact --efforts 10,20,50,100
+  op-dbus --store /var/lib/opdbus benchmark --search 1000 --collection notes
 
-With --json, searches print a line for the index and one for each effort."
+With --json, searches print a line for the index of a file, and one for each effort or recall."
 )]
 pub(crate) struct Benchmark {
     /// Lookups of a vector by key in each of the rounds
@@ -46,19 +48,27 @@ pub(crate) struct Benchmark {
 
 /// What to search, and how.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Searches")]
+#[command(
+    next_help_heading = "Searches",
+    group = ArgGroup::new("searched").args(["base", "collection"]),
+    group = ArgGroup::new("asked").args(["queries", "collection"]),
+)]
 pub(crate) struct Search {
-    /// Search the vectors of a file
-    #[arg(long, requires_all = ["base", "index"], help_heading = None)]
-    pub(crate) search: bool,
+    /// Search the vectors of a file, or of a collection with so many of its vectors: 1,000 unless told
+    #[arg(long, value_name = "N", num_args = 0..=1, requires = "searched",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000), help_heading = None)]
+    pub(crate) search: Option<Option<u32>>,
+    /// Ask the graph of this collection of the store
+    #[arg(long, value_name = "NAME", requires = "search")]
+    pub(crate) collection: Option<String>,
     /// The vectors: an npy file of 32-bit or 16-bit floats
-    #[arg(long, value_name = "BASE.npy", requires = "search")]
+    #[arg(long, value_name = "BASE.npy", requires_all = ["search", "index"])]
     pub(crate) base: Option<PathBuf>,
     /// Where the graph is, or is made
-    #[arg(long, value_name = "DIR", requires = "search")]
+    #[arg(long, value_name = "DIR", requires = "base")]
     pub(crate) index: Option<PathBuf>,
     /// What to search for: an npy file; without it the graph is only made
-    #[arg(long, value_name = "QUERIES.npy", requires = "search")]
+    #[arg(long, value_name = "QUERIES.npy", requires = "base")]
     pub(crate) queries: Option<PathBuf>,
     /// What should be found, for the recall: "exact", to find out by comparing all, or a file as
     /// --ids writes it, or an array of whole numbers with a row for each query
@@ -66,7 +76,7 @@ pub(crate) struct Search {
     pub(crate) truth: Option<Truth>,
     /// Vectors to find for each query
     #[arg(short, value_name = "N", default_value = "10", value_parser = neighbours,
-        requires = "queries")]
+        requires = "asked")]
     pub(crate) k: usize,
     /// Vertices that a search expands, several numbers for several rows
     #[arg(long, value_name = "N,…", value_delimiter = ',',
@@ -74,9 +84,9 @@ pub(crate) struct Search {
         requires = "queries")]
     pub(crate) efforts: Vec<usize>,
     /// Instead of efforts: the part of the nearest to find, by the effort that the graph's calibration
-    /// gives; several numbers for several rows
+    /// gives; several numbers for several rows. Of a collection 0.9,0.95,0.99 unless told
     #[arg(long, value_name = "R,…", value_delimiter = ',', value_parser = super::recall,
-        requires = "queries", conflicts_with = "efforts")]
+        requires = "asked", conflicts_with = "efforts")]
     pub(crate) recalls: Vec<f64>,
     /// Write what was found with the last effort here: numbers of vectors as little-endian i32, a row
     /// for each query
@@ -84,11 +94,11 @@ pub(crate) struct Search {
     pub(crate) ids: Option<PathBuf>,
     /// How near two vectors are: cosine, euclidean or dot
     #[arg(long, value_name = "METRIC", default_value = "cosine", value_parser = metric,
-        requires = "search")]
+        requires = "base")]
     pub(crate) metric: Metric,
     /// speed, or compact for a quarter of the memory
     #[arg(long, value_name = "PROFILE", default_value = "speed", value_parser = profile,
-        requires = "search")]
+        requires = "base")]
     pub(crate) profile: Profile,
     /// Threads that make the graph, and that share the queries
     #[arg(long, value_name = "N", default_value = "1", requires = "search")]

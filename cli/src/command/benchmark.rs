@@ -1,5 +1,6 @@
 //! `op-dbus benchmark`: what this machine does with the engine, beside what else it could use.
 
+mod collection;
 mod search;
 
 use std::io::{self, Write};
@@ -9,17 +10,19 @@ use op_dbus_benches::{HitBenchmark, HitRow};
 use serde_json::json;
 
 use crate::args::Benchmark;
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::interrupt;
 use crate::output::{Output, grouped};
 use crate::progress::Progress;
 
-pub(super) fn run(output: &Output, arguments: &Benchmark) -> Result<Exit> {
+pub(super) fn run(config: &Config, output: &Output, arguments: &Benchmark) -> Result<Exit> {
     interrupt::catch();
-    match arguments.cache_hit {
-        Some(lookups_count) => run_hits(output, arguments, lookups_count),
-        None => search::run(output, &arguments.search),
+    match (arguments.cache_hit, &arguments.search.collection) {
+        (Some(lookups_count), _) => run_hits(output, arguments, lookups_count),
+        (None, Some(name)) => collection::run(config, output, &arguments.search, name),
+        (None, None) => search::run(output, &arguments.search),
     }
 }
 

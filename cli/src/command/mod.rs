@@ -28,7 +28,7 @@ pub(crate) fn run(config: &Config, output: &Output, command: Command) -> Result<
         Command::Link(arguments) => link::run(config, output, &arguments),
         Command::Query(arguments) => query::run(config, output, arguments),
         Command::Cache { command } => cache::run(config, output, command),
-        Command::Benchmark(arguments) => benchmark::run(output, &arguments),
+        Command::Benchmark(arguments) => benchmark::run(config, output, &arguments),
         Command::Scrub(arguments) => scrub::run(config, output, &arguments),
         Command::Stats(_) => stats::run(config, output),
     }

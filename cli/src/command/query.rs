@@ -124,18 +124,10 @@ fn summary(explain: &Explain, took: std::time::Duration) -> String {
     )
 }
 
-fn plan_name(plan: Plan) -> &'static str {
-    match plan {
-        Plan::Exact => "exact",
-        Plan::Scan => "scan",
-        Plan::Graph => "graph",
-    }
-}
-
 fn explain_json(explain: &Explain) -> ExplainJson {
     let collection = |done: &CollectionExplain| CollectionJson {
         name: done.name.clone(),
-        plan: plan_name(done.plan),
+        plan: done.plan.name(),
         expanded: done.expanded,
         compared: done.compared,
         full_hot: done.full_hot,
@@ -163,7 +155,7 @@ fn render_explain(out: &mut dyn Write, explain: &Explain) -> std::io::Result<()>
         writeln!(out, "{what:<18}{:>10}", duration(took))?;
     }
     for done in &explain.collections {
-        let (name, plan) = (&done.name, plan_name(done.plan));
+        let (name, plan) = (&done.name, done.plan.name());
         let [expanded, compared, hot, cold] =
             [done.expanded, done.compared, done.full_hot, done.full_cold].map(grouped);
         writeln!(

@@ -13,6 +13,7 @@ use super::{Store, lock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{Filter, Scored};
 use crate::os::clock::unix_ms;
+use crate::os::threads::in_parts;
 use crate::query::{Answer, CollectionExplain, Explain, Hit, Plan, Query, Target};
 use crate::record::is_past;
 
@@ -94,6 +95,15 @@ impl Store {
             .collect::<Result<_>>()?;
         explain.fetch = started.elapsed();
         Ok(Answer { hits, explain })
+    }
+
+    /// Answers many queries, several at a time, in their order; each as by [`Store::search`].
+    ///
+    /// # Errors
+    /// Those of [`Store::search`], of the first query that has one.
+    pub fn search_all(&self, queries: &[Query], threads: NonZeroUsize) -> Result<Vec<Answer>> {
+        let answers = in_parts(queries, threads, |query, (): &mut ()| self.search(query));
+        answers.into_iter().collect()
     }
 
     fn search_collection(

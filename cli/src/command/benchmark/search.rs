@@ -26,6 +26,12 @@ pub(super) fn run(output: &Output, arguments: &Search) -> Result<Exit> {
     let (Some(base), Some(directory)) = (&arguments.base, &arguments.index) else {
         unreachable!("clap asks for both")
     };
+    if let Some(Some(count)) = arguments.search {
+        return Err(Error::Usage {
+            problem: format!("--search {count} says how many vectors of a collection to ask for"),
+            remedy: Some("leave the number out, and give --queries".to_owned()),
+        });
+    }
     let base_path = base;
     let base = read_npy(base_path)?;
     let queries = arguments.queries.as_deref().map(read_npy).transpose()?;
