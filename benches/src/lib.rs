@@ -12,7 +12,7 @@ mod fjall;
 mod foyer;
 pub mod hit;
 #[cfg(feature = "lmdb")]
-mod lmdb;
+pub mod lmdb;
 mod memory;
 mod ours;
 #[cfg(feature = "rivals")]

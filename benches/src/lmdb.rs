@@ -24,6 +24,20 @@ pub(crate) struct LmdbReader<'e> {
     values: Values<'e>,
 }
 
+/// Opens an environment in a directory that nobody else opens.
+///
+/// # Errors
+/// What LMDB refuses.
+pub fn open(directory: &Path) -> heed::Result<Env<WithTls>> {
+    let mut options = EnvOpenOptions::new();
+    options.map_size(MAP_BYTES);
+    #[expect(unsafe_code, reason = "LMDB leaves to its user who else opens the file")]
+    // SAFETY: the directory is ours alone, so that nobody changes the file below the map.
+    unsafe {
+        options.open(directory)
+    }
+}
+
 impl Lmdb {
     fn values(&self) -> heed::Result<Values<'_>> {
         let made: CommitOrAbort<_, ()> =
@@ -49,12 +63,7 @@ impl Engine for Lmdb {
     type Reader<'a> = LmdbReader<'a>;
 
     fn open(directory: &Path, _: Room) -> io::Result<Self> {
-        let mut options = EnvOpenOptions::new();
-        options.map_size(MAP_BYTES);
-        #[expect(unsafe_code, reason = "LMDB leaves to its user who else opens the file")]
-        // SAFETY: the directory is ours alone, so that nobody changes the file below the map.
-        let env = unsafe { options.open(directory) };
-        env.map(Self).map_err(io::Error::other)
+        open(directory).map(Self).map_err(io::Error::other)
     }
 
     fn put_batch(&self, batch: &Batch) -> io::Result<()> {
