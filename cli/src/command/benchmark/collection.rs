@@ -7,18 +7,20 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use op_dbus_benches::hit::{percentile, process_cpu};
-use op_dbus_engine::{Answer, Query, Record, Store};
+use op_dbus_engine::{Answer, ErrorKind, Query, Record, Store};
 use serde::Serialize;
 
 use crate::args::Search;
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::exit::Exit;
 use crate::interrupt;
 use crate::output::{Output, grouped};
 
 /// Questions unless the user says otherwise.
 const QUESTIONS_COUNT: u32 = 1000;
+/// Questions that are answered exactly, which takes a while, before Ctrl-C is heard.
+const EXACT_COUNT: usize = 16;
 /// Asked for unless the user says otherwise.
 const RECALLS: [f64; 3] = [0.9, 0.95, 0.99];
 
@@ -54,12 +56,18 @@ pub(super) fn run(
     let count = arguments.search.flatten().unwrap_or(QUESTIONS_COUNT);
     let questions = questions(&store, name, count as usize)?;
     if questions.is_empty() {
-        return Err(Error::Usage {
-            problem: format!("the collection {name} has no vectors to ask for"),
-            remedy: Some("put some into it, or name another".to_owned()),
-        });
+        let problem = format!("the collection {name} has no vectors to ask for");
+        return Err(op_dbus_engine::Error::new(ErrorKind::NotFound, problem)
+            .with_remedy("put some into it, or name another")
+            .into());
     }
-    let truth = ask(&store, &questions, arguments, |query| query.exact().collection(name))?;
+    let mut truth = Vec::new();
+    for part in questions.chunks(EXACT_COUNT) {
+        if interrupt::is_requested() {
+            return Ok(Exit::Interrupted);
+        }
+        truth.extend(ask(&store, part, arguments, |query| query.exact().collection(name))?);
+    }
     if !output.is_json() {
         output.text(render_head)?;
     }
@@ -84,28 +92,28 @@ pub(super) fn run(
 
 /// Some vectors of a collection, evenly from all of it.
 fn questions(store: &Store, name: &str, count: usize) -> Result<Vec<Question>> {
-    let (mut questions, mut step) = (Vec::new(), 1);
+    let (mut keys, mut step) = (Vec::new(), 1);
     for (index, record) in store.scan(name, b"")?.enumerate() {
         let Record { key, .. } = record?;
         if index % step == 0 {
-            questions.push(key);
+            keys.push(key);
         }
         // Half as many, and then half as often.
-        if questions.len() == 2 * count {
+        if keys.len() == 2 * count {
             let mut index = 0;
-            questions.retain(|_| {
+            keys.retain(|_| {
                 index += 1;
                 index % 2 == 1
             });
             step *= 2;
         }
     }
-    questions.truncate(count);
     let vectors = store.vectors(name)?;
-    let mut found = Vec::new();
-    for key in questions {
-        if let Some(vector) = vectors.get(&key)? {
-            found.push(Question { key, vector: vector.to_vec() });
+    let (count, mut found) = (count.min(keys.len()), Vec::new());
+    for index in 0..count {
+        let key = &keys[index * keys.len() / count];
+        if let Some(vector) = vectors.get(key)? {
+            found.push(Question { key: key.clone(), vector: vector.to_vec() });
         }
     }
     Ok(found)
@@ -131,12 +139,12 @@ fn row(
     (answers, truth): (&[Answer], &[Answer]),
     (cpu, wall): (Duration, Duration),
 ) -> Row {
-    let (mut hits_count, mut all_count) = (0, 0);
+    let (mut hits_count, mut all_count) = (0_u32, 0_u32);
     for ((question, answer), truth) in questions.iter().zip(answers).zip(truth) {
         let expected = truth.hits.iter().map(|hit| &hit.key).filter(|key| **key != question.key);
         for key in expected {
             all_count += 1;
-            hits_count += usize::from(answer.hits.iter().any(|hit| hit.key == *key));
+            hits_count += u32::from(answer.hits.iter().any(|hit| hit.key == *key));
         }
     }
     let time_us = |answer: &Answer| {
@@ -151,7 +159,7 @@ fn row(
         collection: name.to_owned(),
         plan: explains().next().map_or("none", |explain| explain.plan.name()),
         asked_recall,
-        recall: f64::from(hits_count as u32) / f64::from(all_count.max(1) as u32),
+        recall: f64::from(hits_count) / f64::from(all_count.max(1)),
         qps_cpu: count / cpu.as_secs_f64(),
         qps_wall: count / wall.as_secs_f64(),
         p50_us: percentile(&mut times_us, 50),

@@ -16,6 +16,16 @@ impl<T: Copy + Default> Default for Batch<T> {
     }
 }
 
+/// The slots of a block whose bits are set.
+#[inline(always)]
+pub(super) fn slots(mut bits: u32) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let slot = (bits != 0).then(|| bits.trailing_zeros() as usize);
+        bits &= bits.wrapping_sub(1);
+        slot
+    })
+}
+
 impl<T: Copy> Batch<T> {
     pub(super) fn clear(&mut self) {
         self.len = 0;

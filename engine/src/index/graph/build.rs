@@ -156,8 +156,9 @@ impl GraphIndex {
 
     /// How near vertices are to one.
     pub(super) fn nearnesses(&self, id: u32, others: &[u32]) -> impl Iterator<Item = Near> {
-        let vector = Quantized::of(&self.rows.view().vertex(id));
-        let distance = move |other: u32| self.rows.view().vertex(other).distance(&vector);
+        let rows = self.rows.view();
+        let vector = Quantized::of(&rows.vertex(id));
+        let distance = move |other: u32| rows.vertex(other).distance(&vector);
         others.iter().map(move |other| Near { distance: distance(*other), id: *other })
     }
 
@@ -195,8 +196,9 @@ impl GraphIndex {
     /// hardly better ones, and cost ten times as much.
     fn least_needed(&self, from: u32, links: &[u32]) -> usize {
         let last = links.len() - 1;
-        let new = self.rows.view().vertex(links[last]);
-        let vector = Quantized::of(&self.rows.view().vertex(from));
+        let rows = self.rows.view();
+        let new = rows.vertex(links[last]);
+        let vector = Quantized::of(&rows.vertex(from));
         let to_new = new.distance(&vector);
         let new = Quantized::of(&new);
         // How much farther the vertex is than what stands before.
@@ -204,7 +206,7 @@ impl GraphIndex {
         let mut most_occluded = (0.0_f32, last);
         let mut farthest = (to_new, last);
         for (slot, link) in links[..last].iter().enumerate() {
-            let other = self.rows.view().vertex(*link);
+            let other = rows.vertex(*link);
             let distance = other.distance(&vector);
             let between = other.distance(&new).max(f32::MIN_POSITIVE);
             if distance > farthest.0 {
@@ -232,8 +234,9 @@ impl GraphIndex {
         }
         let mut all = links.to_vec();
         all.extend(new);
-        all.iter().for_each(|id| self.rows.view().prefetch_vertex(*id));
-        all.retain(|id| self.rows.view().header(*id).state == LIVE);
+        let rows = self.rows.view();
+        all.iter().for_each(|id| rows.prefetch_vertex(*id));
+        all.retain(|id| rows.header(*id).state == LIVE);
         let limit = self.rows.shape().degree;
         if all.len() <= limit {
             return Some(all);

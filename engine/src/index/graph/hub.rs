@@ -8,11 +8,12 @@
 //! The first rows have the vector of the center, and links to rows of tops. A row of a top has links
 //! to vertices, and the first to that of the top.
 
+use super::batch::slots;
 use super::quantize::{Quantized, write_signs};
 use super::query::PreparedQuery;
 use super::rows::{NO_LINK, Rows, Shape};
 use super::traverse::Near;
-use super::view::{LinkEnd, RowsView};
+use super::view::RowsView;
 use crate::distance::quantized::{BLOCK_COUNT, kernels};
 use crate::error::Result;
 
@@ -49,11 +50,8 @@ impl<const COUNT: usize> Nearest<COUNT> {
         let block = rows.block(row, 0);
         let line = query.line(base, block.add, block.multiply);
         let bound = self.found[COUNT - 1].distance;
-        let mut below =
-            (kernels().estimate)(block.signs, &query.tables, &line, bound, &mut distances);
-        while below != 0 {
-            let slot = below.trailing_zeros() as usize;
-            below &= below - 1;
+        let below = (kernels().estimate)(block.signs, &query.tables, &line, bound, &mut distances);
+        for slot in slots(below) {
             let near = Near { distance: distances[slot], id: block.links[slot] };
             if near.id != NO_LINK && self.found.iter().all(|other| other.id != near.id) {
                 self.take(near);
@@ -69,8 +67,8 @@ impl<const COUNT: usize> Nearest<COUNT> {
         }
     }
 
-    fn found(&self) -> impl Iterator<Item = Near> {
-        self.found.iter().copied().filter(|near| near.id != NO_LINK)
+    fn found(&self) -> impl Iterator<Item = Near> + use<COUNT> {
+        self.found.into_iter().filter(|near| near.id != NO_LINK)
     }
 }
 
@@ -133,8 +131,8 @@ impl Hub {
         let count = bytes.len() / shape(rows).stride_bytes();
         let hub = Self { rows: Rows::from_bytes(shape(rows), bytes)? };
         let (view, firsts_count) = (hub.rows.view(), firsts_count(count));
-        view.check_rows(0..firsts_count as u32, LinkEnd(count))?;
-        view.check_rows(firsts_count as u32..count as u32, LinkEnd(rows.len()))?;
+        view.check_rows(0..firsts_count as u32, count)?;
+        view.check_rows(firsts_count as u32..count as u32, rows.len())?;
         Ok(hub)
     }
 
@@ -166,7 +164,7 @@ impl Hub {
             let base = rows.vertex(top.id).distance(&query.quantized);
             nearest.look(rows, top.id, base, query);
         }
-        nearest.found.into_iter().filter(|near| near.id != NO_LINK)
+        nearest.found()
     }
 }
 

@@ -177,32 +177,30 @@ impl Seen {
     /// Notes a vertex; says whether it is new.
     #[inline]
     pub(super) fn insert(&mut self, id: u32) -> bool {
-        let (word, bit) = (id / 64, 1 << (id % 64));
-        let seen = &mut self.words[word as usize];
-        self.touched[self.touched_count] = word;
-        self.touched_count += usize::from(*seen == 0);
-        let is_new = *seen & bit == 0;
-        *seen |= bit;
-        is_new
+        note(&mut self.words, &mut self.touched, &mut self.touched_count, id)
     }
 
     /// Notes vertices, and hands those on that are new.
     #[inline]
     pub(super) fn insert_new(&mut self, ids: &[u32], new: &mut Batch<u32>) {
-        // Without branches, as for a batch.
-        let (mut touched_count, touched) = (self.touched_count, self.touched.as_mut_slice());
-        let words = self.words.as_mut_slice();
-        new.extend_if(ids.iter().map(|id| {
-            let (word, bit) = (id / 64, 1 << (id % 64));
-            let seen = &mut words[word as usize];
-            touched[touched_count] = word;
-            touched_count += usize::from(*seen == 0);
-            let is_new = *seen & bit == 0;
-            *seen |= bit;
-            (*id, is_new)
-        }));
+        // A variable of its own stays in a register.
+        let mut touched_count = self.touched_count;
+        let (words, touched) = (self.words.as_mut_slice(), self.touched.as_mut_slice());
+        new.extend_if(ids.iter().map(|id| (*id, note(words, touched, &mut touched_count, *id))));
         self.touched_count = touched_count;
     }
+}
+
+/// Notes a vertex, without branches, as for a batch; says whether it is new.
+#[inline(always)]
+fn note(words: &mut [u64], touched: &mut [u32], touched_count: &mut usize, id: u32) -> bool {
+    let (word, bit) = (id / 64, 1 << (id % 64));
+    let seen = &mut words[word as usize];
+    touched[*touched_count] = word;
+    *touched_count += usize::from(*seen == 0);
+    let is_new = *seen & bit == 0;
+    *seen |= bit;
+    is_new
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ pub struct Neighbour {
 pub struct SearchCounts {
     /// Vertices whose neighbours were looked at.
     pub expanded: u64,
-    /// Vectors that were compared by their bytes on the way.
+    /// Vectors that were compared by their bytes, or by half of them, on the way.
     pub compared: u64,
     /// Vectors that were compared by their bytes in scans.
     pub scanned: u64,
@@ -171,7 +171,7 @@ impl GraphIndex {
         let wanted_count = self.wanted_count(&options.filter);
         search.plan = self.traverse(search, options, wanted_count);
         if search.plan != SearchPlan::Scan {
-            search.scratch.keep_nearest(options.limit + FULL_COUNT);
+            search.scratch.keep_nearest(options.limit.saturating_add(FULL_COUNT));
         }
         self.answer(search, query, &options.filter, vectors)
     }
@@ -213,7 +213,8 @@ impl GraphIndex {
         wanted_count: usize,
     ) -> SearchPlan {
         let SearchOptions { limit, effort, filter } = options;
-        let width = (*effort).max(1);
+        // A list is never longer than there are vertices.
+        let width = (*effort).clamp(1, self.rows.len().max(1));
         let scan_cost = match filter {
             GraphFilter::Where(_) => wanted_count + self.len() / ASKED_PER_SCANNED,
             _ => wanted_count,
@@ -230,13 +231,13 @@ impl GraphIndex {
         };
         let scratch = &mut search.scratch;
         if plan != SearchPlan::Scan {
-            let kept = self.kept_count(width, *limit);
+            let kept = self.kept_count(width, (*limit).min(self.rows.len()));
             // Those that were removed have their places in the list, too.
             let kept = kept + kept * self.removed.len() / self.live_count.max(1);
             let kept = if filter.is_all() { kept } else { (kept as f64 * part * 2.0) as usize };
             let effort = Effort {
                 width,
-                kept: kept.min(self.rows.len()).min(KEPT_MAX.max(width + limit)),
+                kept: kept.min(self.rows.len()).min(KEPT_MAX.max(width.saturating_add(*limit))),
                 expanded_max: match filter.is_all() {
                     true => usize::MAX,
                     // By then a scan costs no more than what was spent.

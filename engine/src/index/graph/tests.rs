@@ -169,6 +169,9 @@ fn few_equal_and_zero_vectors_are_found() {
                 let ids: HashSet<u32> = found.iter().map(|found| found.id).collect();
                 assert_eq!(ids.len(), limit, "{metric:?} {profile:?}");
                 assert!(found.iter().all(|found| found.nearness.is_finite()));
+                let all = (usize::MAX, usize::MAX);
+                let found = ask(&index, &mut search, &[1.0, 0.5, 0.0], all, &vectors).unwrap();
+                assert_eq!(found.len(), limit);
             }
             let equal = [0.25_f32; 3 * 200];
             let index = built(&equal, 3, options, 1);

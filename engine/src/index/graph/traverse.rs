@@ -8,7 +8,7 @@
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 
-use super::batch::Batch;
+use super::batch::{Batch, slots};
 use super::filter::Findable;
 use super::hub::Hub;
 use super::pool::{Entry, Pool, Seen};
@@ -58,16 +58,6 @@ fn candidate<const ALL_PASS: bool>(
 ) -> (Entry, bool) {
     let is_passing = ALL_PASS || (is_one && findable.has(near.id));
     (Entry::new(near.distance, near.id, is_passing), is_one)
-}
-
-/// The places of the bits that a word has.
-#[inline(always)]
-fn places(mut bits: u32) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let place = (bits != 0).then(|| bits.trailing_zeros() as usize);
-        bits &= bits.wrapping_sub(1);
-        place
-    })
 }
 
 /// Memory of a search, to be used again.
@@ -179,7 +169,7 @@ impl Scratch {
             let line = self.query.line(base, block.add, block.multiply);
             let (tables, bound) = (&self.query.tables, self.pool.bound());
             let below = (kernels().estimate)(block.signs, tables, &line, bound, &mut distances);
-            self.new.extend_if(places(below).map(|slot| {
+            self.new.extend_if(slots(below).map(|slot| {
                 let near = Near { distance: distances[slot], id: block.links[slot] };
                 let is_one = near.id != NO_LINK && !self.seen.contains(near.id);
                 candidate::<ALL_PASS>(near, is_one, findable)

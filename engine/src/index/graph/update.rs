@@ -105,8 +105,8 @@ impl GraphIndex {
     pub(crate) fn detach(&mut self) -> Result<()> {
         if !self.rows.is_in_memory() {
             self.rows = self.rows.to_memory()?;
-            let states =
-                (0..self.rows.len() as u32).map(|id| (id, self.rows.view().header(id).state));
+            let rows = self.rows.view();
+            let states = (0..rows.len() as u32).map(|id| (id, rows.header(id).state));
             let of = |wanted| move |state: &(u32, u16)| state.1 == wanted;
             self.vacant = states.clone().filter(of(VACANT)).map(|(id, _)| id).collect();
             self.removed = states.clone().filter(of(REMOVED)).map(|(id, _)| id).collect();
@@ -189,14 +189,15 @@ impl GraphIndex {
 
     /// The links that a vertex is to have without removed ones; none if it has no such.
     fn repaired_links(&self, id: u32) -> Option<Vec<u32>> {
-        let is_live = |id: &u32| self.rows.view().header(*id).state == LIVE;
-        let links = self.rows.view().links(id);
-        if self.rows.view().header(id).state != LIVE || links.iter().all(is_live) {
+        let rows = self.rows.view();
+        let is_live = |id: &u32| rows.header(*id).state == LIVE;
+        let links = rows.links(id);
+        if rows.header(id).state != LIVE || links.iter().all(is_live) {
             return None;
         }
         let mut others: Vec<u32> = links.iter().copied().filter(is_live).collect();
         for removed in links.iter().filter(|link| !is_live(link)) {
-            let instead = self.rows.view().links(*removed).iter().copied();
+            let instead = rows.links(*removed).iter().copied();
             let instead: Vec<u32> =
                 instead.filter(|other| *other != id && is_live(other)).collect();
             let mut nearest: Vec<_> = self.nearnesses(id, &instead).collect();

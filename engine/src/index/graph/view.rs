@@ -36,10 +36,6 @@ pub(super) struct Block<'a> {
     pub(super) signs: &'a [u8],
 }
 
-/// Links lead to numbers below this.
-#[derive(Clone, Copy)]
-pub(super) struct LinkEnd(pub(super) usize);
-
 impl<'a> RowsView<'a> {
     #[inline]
     pub(super) fn new(shape: Shape, bytes: &'a [u8], mapped: Option<&'a MappedRows>) -> Self {
@@ -59,19 +55,19 @@ impl<'a> RowsView<'a> {
     #[inline]
     pub(super) fn is_ready(&self, id: u32) -> bool {
         self.mapped.is_none_or(|rows| {
-            rows.is_checked(id) || rows.check(id, |part| self.check_rows(part, LinkEnd(self.len())))
+            rows.is_checked(id) || rows.check(id, |part| self.check_rows(part, self.len()))
         })
     }
 
-    /// Refuses rows that were not made by a graph.
-    pub(super) fn check_rows(&self, ids: Range<u32>, LinkEnd(end): LinkEnd) -> Result<()> {
+    /// Refuses rows that were not made by a graph, whose links lead to numbers below `links_end`.
+    pub(super) fn check_rows(&self, ids: Range<u32>, links_end: usize) -> Result<()> {
         for id in ids {
             let header = self.header(id);
             let is_vertex = header.scale.is_finite()
                 && header.norm_squared.is_finite()
                 && header.state <= APART
                 && usize::from(header.links_count) <= self.shape.degree;
-            if !is_vertex || !self.links(id).iter().all(|link| (*link as usize) < end) {
+            if !is_vertex || !self.links(id).iter().all(|link| (*link as usize) < links_end) {
                 return Err(Error::new(ErrorKind::Corrupt, format!("row {id} is no vertex")));
             }
         }
