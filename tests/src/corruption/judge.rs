@@ -1,8 +1,10 @@
 //! Says whether what a damaged store answers is allowed.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use op_dbus_engine::{Error, ErrorKind, ScrubOptions, Store};
@@ -45,7 +47,7 @@ impl<'a> Judge<'a> {
         let path = self.scratch.join("damaged");
         copy(self.whole, &path).expect("a store can be copied");
         flip.apply(&path).expect("a byte can be changed");
-        let damaged = fs::read(path.join(&flip.file)).expect("it was just written");
+        let damaged = Damaged::open(path.join(&flip.file)).expect("it was just written");
         let (outcome, why) = self.judge_store(&path, |store| prove(store, &path, flip, &damaged));
         fs::remove_dir_all(&path).expect("a copy can be removed");
         (outcome, why)
@@ -105,8 +107,31 @@ fn of_error(question: &str, error: &Error) -> (Outcome, String) {
     }
 }
 
+/// A file that was changed. It is held open, so that no other file can be taken for it: the
+/// `CURRENT` of a new cache may by chance say what the changed one said.
+struct Damaged {
+    path: PathBuf,
+    file: File,
+    bytes: Vec<u8>,
+}
+
+impl Damaged {
+    fn open(path: PathBuf) -> io::Result<Self> {
+        Ok(Self { file: File::open(&path)?, bytes: fs::read(&path)?, path })
+    }
+
+    /// Whether another file has its name, or other bytes are in it.
+    fn is_replaced(&self) -> bool {
+        let (Ok(held), Ok(named)) = (self.file.metadata(), fs::metadata(&self.path)) else {
+            return true;
+        };
+        (held.dev(), held.ino()) != (named.dev(), named.ino())
+            || fs::read(&self.path).ok().as_ref() != Some(&self.bytes)
+    }
+}
+
 /// Says why a changed byte may change nothing.
-fn prove(store: &Store, path: &Path, flip: &Flip, damaged: &[u8]) -> Result<String, String> {
+fn prove(store: &Store, path: &Path, flip: &Flip, damaged: &Damaged) -> Result<String, String> {
     let name = flip.file.rsplit('/').next().unwrap_or_default();
     if name == "LOCK" {
         return Ok("nobody reads it".to_owned());
@@ -119,10 +144,9 @@ fn prove(store: &Store, path: &Path, flip: &Flip, damaged: &[u8]) -> Result<Stri
         return Ok("it was found to be damaged, and is not used again".to_owned());
     }
     if flip.file == "@vectors/MANIFEST" {
-        return prove_manifest(damaged);
+        return prove_manifest(&damaged.bytes);
     }
-    let is_replaced = || fs::read(path.join(&flip.file)).ok().as_deref() != Some(damaged);
-    if is_replaced() {
+    if damaged.is_replaced() {
         return Ok("it was replaced".to_owned());
     }
     let report = store
@@ -132,7 +156,7 @@ fn prove(store: &Store, path: &Path, flip: &Flip, damaged: &[u8]) -> Result<Stri
         Some(fault) => Ok(format!("a scrub finds it: {}", fault.what)),
         // Tables are merged at any time, and a damaged filter does not hinder that. One that was
         // merged is no part of the store from then on, and removed a little later.
-        None if happens_soon(is_replaced) => Ok("it was replaced meanwhile".to_owned()),
+        None if happens_soon(|| damaged.is_replaced()) => Ok("it was replaced meanwhile".to_owned()),
         None => Err(format!("right answers, and a scrub finds nothing: {:?}", report.faults)),
     }
 }
@@ -158,5 +182,30 @@ fn prove_manifest(damaged: &[u8]) -> Result<String, String> {
             Ok(format!("no part holds the byte: generation {}", newest.generation))
         }
         (None, _) => Err("it names nothing, and nobody says why".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_by_another_with_the_same_bytes_and_by_other_bytes() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("CURRENT");
+        fs::write(&path, "MANIFEST-000005").unwrap();
+        let damaged = Damaged::open(path.clone()).unwrap();
+        assert!(!damaged.is_replaced());
+
+        let new = directory.path().join("new");
+        fs::write(&new, "MANIFEST-000005").unwrap();
+        fs::rename(&new, &path).unwrap();
+        assert!(damaged.is_replaced());
+
+        let damaged = Damaged::open(path.clone()).unwrap();
+        fs::write(&path, "MANIFEST-000007").unwrap();
+        assert!(damaged.is_replaced());
+        fs::remove_file(&path).unwrap();
+        assert!(damaged.is_replaced());
     }
 }
