@@ -156,7 +156,9 @@ fn prove(store: &Store, path: &Path, flip: &Flip, damaged: &Damaged) -> Result<S
         Some(fault) => Ok(format!("a scrub finds it: {}", fault.what)),
         // Tables are merged at any time, and a damaged filter does not hinder that. One that was
         // merged is no part of the store from then on, and removed a little later.
-        None if happens_soon(|| damaged.is_replaced()) => Ok("it was replaced meanwhile".to_owned()),
+        None if happens_soon(|| damaged.is_replaced()) => {
+            Ok("it was replaced meanwhile".to_owned())
+        }
         None => Err(format!("right answers, and a scrub finds nothing: {:?}", report.faults)),
     }
 }

@@ -172,6 +172,7 @@ impl GraphIndex {
     fn choose(&self, id: u32, with: &[u32], scratch: &mut Scratch) -> Vec<u32> {
         self.prepare_vertex(id, scratch);
         let effort = if self.rows.shape().has_signs { EFFORT_BY_SIGNS } else { EFFORT_BY_BYTES };
+        let effort = self.effort_among_removed(effort);
         scratch.search(self.rows.view(), &self.hub, effort, &self.findable(GraphFilter::All));
         if scratch.found.len() < FOUND_MIN.min(self.findable_count()) {
             // Nearly all that is near was removed.

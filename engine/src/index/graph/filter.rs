@@ -102,7 +102,8 @@ impl GraphFilter<'_> {
     }
 }
 
-/// What a traversal may find: what passes a filter and was not removed.
+/// What a traversal counts as found: with a filter, what passes and was not removed. Without one
+/// everything is, and those that were removed are left out of the answer alone.
 #[derive(Clone, Copy)]
 pub(super) struct Findable<'a> {
     pub(super) filter: GraphFilter<'a>,
@@ -116,7 +117,7 @@ impl Findable<'_> {
     }
 
     pub(super) fn is_all(&self) -> bool {
-        self.filter.is_all() && self.removed.is_empty()
+        self.filter.is_all()
     }
 }
 

@@ -219,31 +219,31 @@ impl GraphIndex {
             GraphFilter::Where(_) => wanted_count + self.len() / ASKED_PER_SCANNED,
             _ => wanted_count,
         };
-        // Each expansion finds one that passes only so often.
-        let part = (self.len().max(1) as f64 / wanted_count.max(1) as f64).max(1.0);
+        // Each expansion finds one that is wanted only so often. Those that were removed lead on.
+        let vertices_count = self.len().max(1) + self.removed.len();
+        let part = (vertices_count as f64 / wanted_count.max(1) as f64).max(1.0);
         let expanded = (width as f64 * part) as usize;
-        let plan = if filter.is_all() {
-            SearchPlan::Traversal
-        } else if scan_cost / SCANNED_PER_EXPANDED <= expanded {
+        let plan = if scan_cost / SCANNED_PER_EXPANDED <= expanded {
             SearchPlan::Scan
+        } else if filter.is_all() {
+            SearchPlan::Traversal
         } else {
             SearchPlan::FilteredTraversal
         };
         let scratch = &mut search.scratch;
         if plan != SearchPlan::Scan {
             let kept = self.kept_count(width, (*limit).min(self.rows.len()));
-            // Those that were removed have their places in the list, too.
-            let kept = kept + kept * self.removed.len() / self.live_count.max(1);
-            let kept = if filter.is_all() { kept } else { (kept as f64 * part * 2.0) as usize };
-            let effort = Effort {
-                width,
-                kept: kept.min(self.rows.len()).min(KEPT_MAX.max(width.saturating_add(*limit))),
-                expanded_max: match filter.is_all() {
-                    true => usize::MAX,
+            let effort = match filter.is_all() {
+                true => self.effort_among_removed(Effort { width, kept, expanded_max: usize::MAX }),
+                false => Effort {
+                    width,
+                    kept: (kept as f64 * part * 2.0) as usize,
                     // By then a scan costs no more than what was spent.
-                    false => expanded.max(scan_cost / SCANNED_PER_EXPANDED),
+                    expanded_max: expanded.max(scan_cost / SCANNED_PER_EXPANDED),
                 },
             };
+            let kept_max = KEPT_MAX.max(effort.width.saturating_add(*limit));
+            let effort = Effort { kept: effort.kept.min(self.rows.len()).min(kept_max), ..effort };
             let is_done =
                 scratch.search(self.rows.view(), &self.hub, effort, &self.findable(*filter));
             // How many pass a predicate is not known, so all that were asked for must be found. Those
@@ -262,6 +262,13 @@ impl GraphIndex {
     pub(super) fn kept_count(&self, width: usize, limit: usize) -> usize {
         let many = if self.rows.shape().has_signs { limit.saturating_sub(FEW_WANTED) } else { 0 };
         width.max(limit) + COMPARED_COUNT + COMPARED_PER_WANTED * many
+    }
+
+    /// As much as finds what another effort would if none was removed: those that were lead on, and are
+    /// expanded and kept like others.
+    pub(super) fn effort_among_removed(&self, effort: Effort) -> Effort {
+        let more = |count: usize| count + count * self.removed.len() / self.live_count.max(1);
+        Effort { width: more(effort.width), kept: more(effort.kept), ..effort }
     }
 
     pub(super) fn findable<'a>(&'a self, filter: GraphFilter<'a>) -> Findable<'a> {
