@@ -279,23 +279,94 @@ fn cold_vectors_are_read_and_found_as_hot_ones_are() {
     assert_eq!((cold.plan, cold.expanded, cold.compared), (hot.plan, hot.expanded, hot.compared));
 }
 
-#[test]
-fn a_link_that_is_ended_leaves_what_was() {
-    let directory = scratch::in_memory();
-    let (mut model, mut random) = (Model::new(), Random::new(11));
-    let store = open(directory.path());
-    create(&store, Metric::Dot);
-    put(&store, &mut model, &mut random, 500, 100_000);
-    let options = LinkOptions { profile: Profile::Speed, threads: NonZero::<usize>::MIN };
+/// Links until so many are in; returns how many were in at first, if it was ended.
+fn link_some(store: &Store, profile: Profile, until: usize, count: usize) -> Option<usize> {
+    let options = LinkOptions { profile, threads: NonZero::new(2).unwrap() };
     let mut heard = Vec::new();
     let ended = store.link(NAME, options, &mut |done, of| {
         heard.push((done, of));
-        if done > 100 { Err(Error::new(ErrorKind::Busy, "enough")) } else { Ok(()) }
+        if done >= until { Err(Error::new(ErrorKind::Busy, "enough")) } else { Ok(()) }
     });
-    assert_eq!(ended.unwrap_err().kind(), ErrorKind::Busy);
-    assert!(heard.iter().all(|(_, of)| *of == model.len()));
-    assert!(graph_file(directory.path()).is_none() && plan(&store) == Plan::Exact);
+    assert!(heard.iter().all(|(_, of)| *of == count), "{heard:?}, not {count}");
+    assert!(heard.is_sorted());
+    match ended {
+        Ok(linked_count) => {
+            assert_eq!((linked_count, heard.last().unwrap().0), (count, count));
+            None
+        }
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Busy);
+            Some(heard[0].0)
+        }
+    }
+}
+
+#[test]
+fn a_link_that_is_ended_goes_on_and_leaves_what_was() {
+    let directory = scratch::in_memory();
+    let (mut model, mut random) = (Model::new(), Random::new(11));
+    let mut store = open(directory.path());
+    create(&store, Metric::Cosine);
+    put(&store, &mut model, &mut random, 1500, 100_000);
+    for profile in Profile::ALL {
+        link(&store, profile).unwrap();
+        let path = graph_file(directory.path()).unwrap();
+        let at_once = fs::read(&path).unwrap();
+        assert!(store.unlink(NAME).unwrap());
+        // The second and the last are ended while how much searches find is measured, or thereabouts.
+        let mut last = 0;
+        for until in [0, 40, 700, 1190, 1200, 1220, 1400] {
+            let first = link_some(&store, profile, until, model.len()).unwrap();
+            assert!(first >= last, "{first} were linked, and {last} before");
+            last = until;
+            assert!(graph_file(directory.path()).is_none() && plan(&store) == Plan::Exact);
+            store.close();
+            store = open(directory.path());
+        }
+        assert_eq!(link_some(&store, profile, usize::MAX, model.len()), None);
+        assert!(fs::read(&path).unwrap() == at_once, "{profile:?}: another graph");
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+        store.unlink(NAME).unwrap();
+    }
     for name in ["nothing", ""] {
         assert_eq!(store.unlink(name).unwrap_err().kind(), ErrorKind::NotFound);
     }
+}
+
+#[test]
+fn a_link_goes_on_with_what_was_changed_meanwhile_or_begins_anew() {
+    let directory = scratch::in_memory();
+    let (mut model, mut random) = (Model::new(), Random::new(12));
+    let mut store = open(directory.path());
+    create(&store, Metric::Euclidean);
+    put(&store, &mut model, &mut random, 2000, 2500);
+    link_some(&store, Profile::Speed, 600, model.len()).unwrap();
+    for round in 0..3 {
+        remove(&store, &mut model, &mut random, 200);
+        put(&store, &mut model, &mut random, 150, 2500);
+        if round == 1 {
+            store.close();
+            store = open(directory.path());
+        }
+        let first = link_some(&store, Profile::Speed, 600 + 100 * round, model.len());
+        assert!(first.unwrap() > 400, "{first:?}");
+    }
+    assert_eq!(link_some(&store, Profile::Speed, usize::MAX, model.len()), None);
+    ask(&store, &model, Metric::Euclidean, &mut random, true);
+    let recall = ask(&store, &model, Metric::Euclidean, &mut random, false);
+    assert!(plan(&store) == Plan::Graph && recall > 0.95, "{recall}");
+    // What is of no use is made from the beginning: of another profile, damaged, or removed.
+    link_some(&store, Profile::Speed, 600, model.len()).unwrap();
+    assert_eq!(link_some(&store, Profile::Compact, 600, model.len()), Some(0));
+    let unfinished = graph_file(directory.path()).unwrap().with_extension("unfinished");
+    let mut bytes = fs::read(&unfinished).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&unfinished, bytes).unwrap();
+    let report = store.scrub(&ScrubOptions::default(), &mut |_| ControlFlow::Continue(())).unwrap();
+    assert!(report.faults.iter().any(|fault| fault.path.ends_with("1.unfinished")), "{report:?}");
+    assert_eq!(link_some(&store, Profile::Compact, 600, model.len()), Some(0));
+    assert!(store.unlink(NAME).unwrap() && !unfinished.exists());
+    assert_eq!(link_some(&store, Profile::Compact, usize::MAX, model.len()), None);
+    ask(&store, &model, Metric::Euclidean, &mut random, true);
 }

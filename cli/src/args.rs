@@ -305,7 +305,8 @@ pub(crate) struct Query {
 ///
 /// Without a graph all vectors of a collection are compared. With one a search looks at some dozens
 /// of them, and finds nearly all of the nearest. A graph is made once, kept with the store, and
-/// brought up to date with every change. It can be made again or removed at any time.
+/// brought up to date with every change. It can be made again or removed at any time. Ctrl-C keeps
+/// what was linked, and the same command goes on from there.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -116,6 +116,11 @@ pub(crate) fn graph_file(vectors: &Path, collection: u32) -> PathBuf {
     vectors.join(format!("{collection}.graph"))
 }
 
+/// The file of a graph that is being made, beside the one that it will be.
+pub(crate) fn graph_unfinished(file: &Path) -> PathBuf {
+    file.with_extension("unfinished")
+}
+
 /// What the name of a file that must not be used again ends with.
 pub(crate) const DAMAGED_SUFFIX: &str = ".damaged";
 

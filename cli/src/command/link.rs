@@ -50,7 +50,9 @@ fn link(store: &Store, output: &Output, arguments: &Link, collection: &str) -> R
         LinkOptions { profile: arguments.profile, threads: arguments.threads.unwrap_or(threads) };
     let started = Instant::now();
     let mut progress: Option<(Progress, usize)> = None;
+    let mut all_count = 0;
     let mut tell = |done_count: usize, count: usize| {
+        all_count = count;
         let (bar, before) = progress.get_or_insert_with(|| {
             let bar = Progress::start(Some(count as u64));
             bar.say(format!("linking {collection}"));
@@ -64,9 +66,15 @@ fn link(store: &Store, output: &Output, arguments: &Link, collection: &str) -> R
         }
     };
     let linked = store.link(collection, options, &mut tell);
-    drop(progress);
+    let linked_count = progress.map_or(0, |(_, linked_count)| linked_count);
     let vectors = match linked {
-        Err(_) if interrupt::is_requested() => return Ok(false),
+        Err(_) if interrupt::is_requested() => {
+            let [linked, all] = [linked_count, all_count].map(|count| grouped(count as u64));
+            output.note(&format!(
+                "{collection}: {linked} of {all} vectors are linked; the same command goes on from there"
+            ));
+            return Ok(false);
+        }
         linked => linked?,
     };
     let took = started.elapsed();

@@ -112,10 +112,12 @@ impl GraphIndex {
         writer.end_section()?;
         writer.write(&parts.hub)?;
         writer.end_section()?;
-        for id in &parts.apart {
-            writer.write(&id.to_le_bytes())?;
+        for ids in [&parts.apart, &parts.removed] {
+            for id in ids {
+                writer.write(&id.to_le_bytes())?;
+            }
+            writer.end_section()?;
         }
-        writer.end_section()?;
         for rows in self.row_bytes().chunks(WRITTEN_LEN_BYTES) {
             writer.write(rows)?;
         }
@@ -165,7 +167,10 @@ impl GraphIndex {
         let numbers =
             |range: &Range<u64>| Ok::<_, Error>(map.verified_bytes(range.clone())?.as_chunks().0);
         let center = numbers(&sections.center)?.iter().map(|bytes| f32::from_le_bytes(*bytes));
-        let apart = numbers(&sections.apart)?.iter().map(|bytes| u32::from_le_bytes(*bytes));
+        let ids = |range| {
+            let ids = numbers(range)?.iter().map(|bytes| u32::from_le_bytes(*bytes));
+            Ok::<Vec<u32>, Error>(ids.collect())
+        };
         let parts = GraphParts {
             dimensions: header.dimensions as usize,
             options: GraphOptions {
@@ -181,7 +186,9 @@ impl GraphIndex {
             live_count: header.live_count as usize,
             hub: map.verified_bytes(sections.hub.clone())?.to_vec(),
             hub_rows_count: header.hub_count as usize,
-            apart: apart.collect(),
+            hub_of_count: header.hub_of_count as usize,
+            apart: ids(&sections.apart)?,
+            removed: ids(&sections.removed)?,
             calibration: header.calibration,
         };
         let keys = (header.keys_len_bytes > 0).then(|| MappedKeys {
@@ -230,6 +237,8 @@ fn header_of(parts: &GraphParts, content: GraphContent, keys_len_bytes: u64) -> 
         hub_count: parts.hub_rows_count as u32,
         live_count: parts.live_count as u32,
         apart_count: parts.apart.len() as u32,
+        removed_count: parts.removed.len() as u32,
+        hub_of_count: parts.hub_of_count as u32,
         degree: parts.degree as u16,
         metric: parts.options.metric,
         profile: parts.options.profile,

@@ -2,46 +2,39 @@
 //! every commit once it is open.
 //!
 //! The file names the sequence that it contains. What was changed after it is brought in when it is
-//! opened, and a new file is written when the store is closed and much has changed. All of it can be
-//! deleted: without a graph, all vectors are compared.
+//! opened, and a new file is written when the store is closed and much has changed. One that is made
+//! has another file until it is whole. All of it can be deleted: without a graph, all vectors are
+//! compared.
 //!
 //! Searches go on while vectors are linked: how to link them is found out under the lock of readers,
 //! and only what changes in rows is written under that of writers.
 
 mod keyed;
+mod link;
 mod search;
 
 use std::num::NonZero;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use xxhash_rust::xxh3::Xxh3;
 
 use super::collection::Collection;
+use super::watch::Place;
 use super::{Store, lock};
 use crate::db::state::Mutation;
 use crate::error::{Error, ErrorKind, Result};
-use crate::index::{GraphIndex, GraphOptions, GraphSearch, Profile, VectorBuffer};
-use crate::layout::{damaged_mark, graph_file};
+use crate::index::{GraphIndex, GraphSearch};
+use crate::layout::{damaged_mark, graph_file, graph_unfinished};
 use crate::os::file::remove_if_there;
 use crate::segment::graph_file::GraphContent;
 use keyed::{Changes, KeyedGraph};
+pub use link::LinkOptions;
 
-/// Equal vectors that come in the same order have equal graphs.
-const SEED: u64 = 0;
 /// A new file is written at close when more than one vector of so many has changed: fewer are
 /// brought in faster than the file is written.
 const WRITTEN_PARTS: u64 = 64;
-
-/// How to make the graph of a collection.
-#[derive(Clone, Copy, Debug)]
-pub struct LinkOptions {
-    /// What vertices know: how much memory the graph takes, and how fast it is.
-    pub profile: Profile,
-    /// Threads that make it.
-    pub threads: NonZero<usize>,
-}
 
 /// Where the graph of a collection is, if it is open.
 #[derive(Default)]
@@ -75,58 +68,16 @@ impl GraphSlot {
     }
 }
 
-impl Store {
-    /// Makes the graph of a collection, in place of the one that it has: its searches are then faster
-    /// by orders of magnitude, and find nearly all of the nearest. `progress` hears how many vectors
-    /// are in, and of how many; it may end it with an error.
-    ///
-    /// The graph is kept up to date by every commit, and with the store.
-    ///
-    /// Cost: full vectors of the whole collection in memory meanwhile.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotFound`] if there is no such collection, or no vector in it; those of reading
-    /// vectors and of writing the file; what `progress` returns.
-    pub fn link(
-        &self,
-        collection: &str,
-        options: LinkOptions,
-        progress: &mut dyn FnMut(usize, usize) -> Result<()>,
-    ) -> Result<usize> {
-        let collection = self.collection(collection)?;
-        let _loading = lock(&collection.loading);
-        let since = self.commits.last_sequence();
-        let _held = self.hold_changes(since);
-        let (keys, vectors) = self.all_vectors(&collection)?;
-        let none = || {
-            Error::new(ErrorKind::NotFound, format!("{} has no vectors to link", collection.name))
-                .with_remedy("put records with texts or vectors into it first")
-        };
-        let dimensions = NonZero::new(collection.spec.dimensions as usize).ok_or_else(none)?;
-        if keys.is_empty() {
-            return Err(none());
-        }
-        let count = keys.len();
-        let graph_options =
-            GraphOptions { metric: collection.spec.metric, profile: options.profile, seed: SEED };
-        let mut told = |done| progress(done, count);
-        let index =
-            GraphIndex::build(&vectors, dimensions, graph_options, options.threads, &mut told)?;
-        drop(vectors);
-        let mut graph = KeyedGraph::new(index, keys);
-        let _changing = lock(&collection.graph.changing);
-        let mut slot = collection.graph.write();
-        self.bring_in(&collection, &mut graph, since)?;
-        let sequence = self.commits.last_sequence();
-        self.write_graph(&collection, &mut graph, sequence)?;
-        let linked_count = graph.index.len();
-        collection.graph.is_sought.store(true, Ordering::Relaxed);
-        *slot = Some(graph);
-        // It needs no full vectors in memory.
-        *collection.index_mut() = None;
-        Ok(linked_count)
-    }
+/// A graph that was read from a file.
+struct Kept<'a> {
+    graph: KeyedGraph,
+    /// Sequence that it contains.
+    since: u64,
+    /// While it lives, what comes after is not trimmed.
+    _held: Place<'a>,
+}
 
+impl Store {
     /// Removes the graph of a collection, whose searches then compare all vectors; says whether there
     /// was one.
     ///
@@ -140,6 +91,7 @@ impl Store {
         let there = slot.take().is_some() || path.exists();
         collection.graph.is_sought.store(true, Ordering::Relaxed);
         remove_if_there(&path)?;
+        remove_if_there(&graph_unfinished(&path))?;
         Ok(there)
     }
 
@@ -166,40 +118,50 @@ impl Store {
 
     fn read_graph(&self, collection: &Collection) -> Result<Option<KeyedGraph>> {
         let path = self.graph_path(collection);
-        let mark = damaged_mark(&path);
+        let Some(mut kept) = self.read_kept(collection, &path)? else { return Ok(None) };
+        self.bring_in(collection, &mut kept.graph, kept.since)?;
+        Ok(Some(kept.graph))
+    }
+
+    /// Reads the graph of a collection from a file, if there is one.
+    fn read_kept(&self, collection: &Collection, path: &Path) -> Result<Option<Kept<'_>>> {
+        let mark = damaged_mark(path);
         if mark.exists() {
-            remove_if_there(&path)?;
+            remove_if_there(path)?;
             remove_if_there(&mark)?;
         }
-        let (index, since, keys) = match GraphIndex::open_with_keys(&path, self.owner(collection)) {
+        let (index, since, keys) = match GraphIndex::open_with_keys(path, self.owner(collection)) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             opened => opened?,
         };
-        let of_another_time =
-            || Error::new(ErrorKind::Invalid, format!("{} is of another time", path.display()));
         let is_fit = index.dimensions() == collection.spec.dimensions as usize
             && index.options().metric == collection.spec.metric
             && (keys.is_some() || index.is_empty())
             && since <= self.commits.last_sequence();
-        // While it lives, what comes after is not trimmed.
-        let held = self.hold_changes(since);
-        if !is_fit || held.is_none() {
-            return Err(of_another_time());
+        match self.hold_changes(since) {
+            Some(held) if is_fit => {
+                Ok(Some(Kept { graph: KeyedGraph::mapped(index, keys), since, _held: held }))
+            }
+            _ => {
+                let context = format!("{} is of another time", path.display());
+                Err(Error::new(ErrorKind::Invalid, context))
+            }
         }
-        let mut graph = KeyedGraph::mapped(index, keys);
-        self.bring_in(collection, &mut graph, since)?;
-        Ok(Some(graph))
     }
 
     /// Brings in what was committed after this sequence.
     fn bring_in(&self, collection: &Collection, graph: &mut KeyedGraph, since: u64) -> Result<()> {
+        graph.change(&self.changes_after(collection, since)?, self.threads())
+    }
+
+    fn changes_after(&self, collection: &Collection, since: u64) -> Result<Changes> {
         let keys = self.state.changed_keys(collection.spec.id, since)?;
         let mut changes = Changes::default();
         for key in keys {
             let vector = self.vector_of_record(collection, &key)?;
             changes.note(key, vector);
         }
-        graph.change(&changes, self.threads())
+        Ok(changes)
     }
 
     /// Shows committed mutations to the graph of their collection, if it is open.
@@ -230,8 +192,8 @@ impl Store {
             if graph.changes_count * WRITTEN_PARTS <= graph.index.len() as u64 {
                 continue;
             }
-            let sequence = self.commits.last_sequence();
-            if let Err(error) = self.write_graph(&collection, graph, sequence) {
+            let (path, sequence) = (self.graph_path(&collection), self.commits.last_sequence());
+            if let Err(error) = self.write_graph(&collection, graph, &path, sequence) {
                 tracing::warn!(collection = %collection.name, %error, "its graph is not written");
             }
         }
@@ -241,13 +203,13 @@ impl Store {
         &self,
         collection: &Collection,
         graph: &mut KeyedGraph,
+        path: &Path,
         sequence: u64,
     ) -> Result<()> {
-        let path = self.graph_path(collection);
         let needed = (graph.index.memory_bytes() + graph.keys_bytes()?) as u64;
         self.segments.require_room(needed)?;
         let content = GraphContent { owner: self.owner(collection), sequence };
-        graph.save(&path, content)
+        graph.save(path, content)
     }
 
     /// Does without a graph from now on. The records are safe.
@@ -280,25 +242,7 @@ impl Store {
     fn threads(&self) -> NonZero<usize> {
         std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN)
     }
-
-    /// Reads all vectors of a collection, and the keys of their records.
-    fn all_vectors(&self, collection: &Collection) -> Result<(Vec<Arc<[u8]>>, VectorBuffer)> {
-        let mut keys = Vec::new();
-        let dimensions = collection.spec.dimensions as usize;
-        // More than there can be: room in the address space costs nothing.
-        let mut vectors = VectorBuffer::with_capacity(dimensions.max(1), VECTORS_MAX)
-            .or_else(|_| VectorBuffer::with_capacity(dimensions.max(1), VECTORS_MAX >> 10))?;
-        self.walk_vectors(collection, &mut |key, vector| {
-            vectors.push(vector)?;
-            keys.push(Arc::from(key));
-            Ok(())
-        })?;
-        Ok((keys, vectors))
-    }
 }
-
-/// Vectors for which address space is taken, at first.
-const VECTORS_MAX: usize = 1 << 28;
 
 /// Changes a graph while searches go on; whoever calls holds the lock of changes.
 fn change_beside_searches(

@@ -192,22 +192,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_replaced_by_another_with_the_same_bytes_and_by_other_bytes() {
-        let directory = tempfile::tempdir().unwrap();
+    fn a_file_is_replaced_by_another_with_the_same_bytes_and_by_other_bytes() -> io::Result<()> {
+        let directory = tempfile::tempdir()?;
         let path = directory.path().join("CURRENT");
-        fs::write(&path, "MANIFEST-000005").unwrap();
-        let damaged = Damaged::open(path.clone()).unwrap();
+        fs::write(&path, "MANIFEST-000005")?;
+        let damaged = Damaged::open(path.clone())?;
         assert!(!damaged.is_replaced());
 
         let new = directory.path().join("new");
-        fs::write(&new, "MANIFEST-000005").unwrap();
-        fs::rename(&new, &path).unwrap();
+        fs::write(&new, "MANIFEST-000005")?;
+        fs::rename(&new, &path)?;
         assert!(damaged.is_replaced());
 
-        let damaged = Damaged::open(path.clone()).unwrap();
-        fs::write(&path, "MANIFEST-000007").unwrap();
+        let damaged = Damaged::open(path.clone())?;
+        fs::write(&path, "MANIFEST-000007")?;
         assert!(damaged.is_replaced());
-        fs::remove_file(&path).unwrap();
+        fs::remove_file(&path)?;
         assert!(damaged.is_replaced());
+        Ok(())
     }
 }

@@ -6,13 +6,13 @@
 
 use std::num::NonZero;
 
-use op_dbus_formats::graph_file::DEGREE_MAX;
+use op_dbus_formats::graph_file::{Calibration, DEGREE_MAX};
 
 use super::GraphIndex;
 use super::filter::GraphFilter;
 use super::hub::Hub;
 use super::quantize::{Quantized, write_signs};
-use super::rows::{APART, LIVE, NO_LINK, Rows};
+use super::rows::{APART, LIVE, NO_LINK, Rows, WAITING};
 use super::select::select;
 use super::sequence::Sequence;
 use super::traverse::{Effort, Near, Scratch};
@@ -43,42 +43,64 @@ pub(crate) struct Plan {
     pub(super) links: Vec<(u32, Vec<u32>)>,
 }
 
-impl GraphIndex {
-    /// Links all vectors, which are written, in an order of its own.
-    pub(super) fn link_all(
-        &mut self,
-        threads: NonZero<usize>,
-        progress: &mut dyn FnMut(usize) -> Result<()>,
-    ) -> Result<()> {
-        let is_linked = |id: &u32| self.rows.view().header(*id).state == LIVE;
-        let mut ids: Vec<u32> = (0..self.rows.len() as u32).filter(is_linked).collect();
+/// In which order the vectors of a new graph are linked, and how far that is.
+pub(crate) struct Linking {
+    /// Those that are linked first.
+    order: Vec<u32>,
+    linked_count: usize,
+    /// From here on they are questions before they are linked, if it is not known yet how much
+    /// searches find.
+    questions_start: usize,
+}
+
+impl Linking {
+    /// Goes on with a graph as it is: equal graphs go on in the same way.
+    pub(crate) fn of(index: &GraphIndex) -> Self {
+        let rows = index.rows.view();
+        let is_waiting = |id: &u32| rows.header(*id).state == WAITING;
+        let is_linked = |id: &u32| rows.header(*id).state == LIVE;
+        let ids = 0..rows.len() as u32;
+        let mut order: Vec<u32> = ids.filter(|id| is_linked(id) || is_waiting(id)).collect();
         // What comes together is often near, and a batch does not see itself.
-        shuffle(&mut ids, self.options.seed);
-        let questions_start = ids.len() - Self::questions_count(ids.len());
-        self.link_up_to(&ids[..questions_start], threads, progress)?;
-        self.calibrate(&ids[questions_start..], threads);
-        self.link_up_to(&ids, threads, progress)?;
-        progress(self.len())
+        shuffle(&mut order, index.options.seed);
+        order.sort_by_key(is_waiting);
+        let linked_count = order.partition_point(is_linked);
+        let questions_start = order.len() - GraphIndex::questions_count(order.len());
+        Self { order, linked_count, questions_start: questions_start.max(linked_count) }
     }
 
-    /// Links those of these vectors that are not linked yet: all but the first ones.
-    fn link_up_to(
-        &mut self,
-        ids: &[u32],
-        threads: NonZero<usize>,
-        progress: &mut dyn FnMut(usize) -> Result<()>,
-    ) -> Result<()> {
-        while self.linked_count < ids.len() {
-            progress(self.linked_count)?;
-            let rest = &ids[self.linked_count..];
-            let batch = &rest[..rest.len().min(self.batch_len())];
-            self.apply(&self.plan(batch, threads));
-            self.linked_count += batch.len();
-            if self.linked_count >= 2 * self.hub_of_count {
-                self.renew_hub(&ids[..self.linked_count])?;
-            }
+    pub(crate) fn linked_count(&self) -> usize {
+        self.linked_count
+    }
+
+    /// Links some vectors of the graph; says whether there are more.
+    pub(crate) fn step(&mut self, index: &mut GraphIndex, threads: NonZero<usize>) -> Result<bool> {
+        let Self { order, linked_count, questions_start } = self;
+        if linked_count == questions_start && index.calibration == Calibration::default() {
+            index.renew_hub(&order[..*linked_count])?;
+            index.calibrate(&order[*questions_start..], threads);
         }
-        self.renew_hub(ids)
+        let is_before = linked_count < questions_start;
+        let end = if is_before { *questions_start } else { order.len() };
+        let batch = &order[*linked_count..end.min(*linked_count + index.batch_len())];
+        batch.iter().for_each(|id| index.rows.set_state(*id, LIVE));
+        index.apply(&index.plan(batch, threads));
+        index.linked_count += batch.len();
+        *linked_count += batch.len();
+        let is_more = *linked_count < order.len();
+        if !is_more || *linked_count >= 2 * index.hub_of_count {
+            index.renew_hub(&order[..*linked_count])?;
+        }
+        Ok(is_more)
+    }
+}
+
+impl GraphIndex {
+    /// Makes vectors wait that are written and not linked.
+    pub(crate) fn set_waiting(&mut self, ids: &[u32]) {
+        for id in self.linkable(ids) {
+            self.rows.set_state(id, WAITING);
+        }
     }
 
     /// How many may be linked at once.

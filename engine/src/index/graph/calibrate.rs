@@ -8,7 +8,7 @@ use std::num::NonZero;
 use op_dbus_formats::graph_file::{CALIBRATED_EFFORTS, CALIBRATED_LIMITS};
 
 use super::GraphIndex;
-use super::filter::{GraphFilter, VertexSet};
+use super::filter::GraphFilter;
 use super::traverse::{Effort, Near, Scratch};
 use crate::os::threads::in_parts;
 
@@ -39,14 +39,12 @@ impl GraphIndex {
         QUESTIONS_COUNT.min(count / QUESTION_PARTS)
     }
 
-    /// Measures how much each effort finds, of vectors that are written and not linked.
+    /// Measures how much each effort finds, of vectors that wait to be linked.
     pub(super) fn calibrate(&mut self, questions: &[u32], threads: NonZero<usize>) {
         let [few, many] = CALIBRATED_LIMITS.map(usize::from);
-        let unlinked: VertexSet = questions.iter().copied().collect();
-        let is_linked = |id| !unlinked.contains(id);
         let truths = in_parts(questions, threads, |question, scratch: &mut Scratch| {
             self.prepare_vertex(*question, scratch);
-            scratch.scan(self.rows.view(), many, &GraphFilter::Where(&is_linked));
+            scratch.scan(self.rows.view(), many, &GraphFilter::All);
             nearest(scratch, many)
         });
         self.calibration = [few, many].map(|limit| {

@@ -56,7 +56,7 @@ use op_dbus_formats::embedding::check_finite;
 pub use op_dbus_formats::graph_file::Profile;
 use op_dbus_formats::graph_file::{Calibration, VERTICES_MAX};
 
-pub(crate) use build::Plan as GraphPlan;
+pub(crate) use build::{Linking, Plan as GraphPlan};
 pub use filter::{GraphFilter, VertexSet};
 pub use full::{DenseVectors, FullVectors};
 use hub::Hub;
@@ -95,7 +95,7 @@ pub struct GraphIndex {
     live_count: usize,
     /// Vertices that are linked, removed ones among them.
     linked_count: usize,
-    /// Vertices that lead on and cannot be found; not known before the rows are in memory.
+    /// Vertices that lead on and cannot be found.
     removed: VertexSet,
     /// Rows to be used again.
     vacant: Vec<u32>,
@@ -116,7 +116,9 @@ pub(crate) struct GraphParts {
     pub(crate) live_count: usize,
     pub(crate) hub: Vec<u8>,
     pub(crate) hub_rows_count: usize,
+    pub(crate) hub_of_count: usize,
     pub(crate) apart: Vec<u32>,
+    pub(crate) removed: Vec<u32>,
     pub(crate) calibration: Calibration,
 }
 
@@ -139,6 +141,23 @@ impl GraphIndex {
         threads: NonZero<usize>,
         progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<Self> {
+        let mut index = Self::unlinked(vectors, dimensions, options)?;
+        let mut linking = Linking::of(&index);
+        loop {
+            progress(linking.linked_count())?;
+            if !linking.step(&mut index, threads)? {
+                progress(index.len())?;
+                return Ok(index);
+            }
+        }
+    }
+
+    /// As [`GraphIndex::build`], with vectors that are all yet to be linked.
+    pub(crate) fn unlinked(
+        vectors: &[f32],
+        dimensions: NonZero<usize>,
+        options: GraphOptions,
+    ) -> Result<Self> {
         check_vectors(vectors, dimensions.get())?;
         let count = vectors.len() / dimensions;
         let space = Space::of(vectors, dimensions.get(), options.metric);
@@ -151,7 +170,7 @@ impl GraphIndex {
         index.live_count = count;
         let ids: Vec<u32> = (0..count as u32).collect();
         index.set_vertices(&ids, vectors);
-        index.link_all(threads, progress)?;
+        index.set_waiting(&ids);
         Ok(index)
     }
 
@@ -231,7 +250,9 @@ impl GraphIndex {
             live_count: self.live_count,
             hub: self.hub.as_bytes().to_vec(),
             hub_rows_count: self.hub.len(),
+            hub_of_count: self.hub_of_count,
             apart: self.apart.clone(),
+            removed: self.removed(),
             calibration: self.calibration,
         }
     }
@@ -258,16 +279,17 @@ impl GraphIndex {
         let rows_end = rows_start + parts.rows_count * shape.stride_bytes();
         let mapped = MappedRows::new(map, rows_start..rows_end, shape.stride_bytes());
         let rows = Rows::mapped(shape, parts.rows_count, mapped);
-        if parts.apart.iter().any(|id| *id as usize >= rows.len()) {
+        if parts.apart.iter().chain(&parts.removed).any(|id| *id as usize >= rows.len()) {
             return Err(Error::new(ErrorKind::Corrupt, "a list of vertices leads to none"));
         }
         let rotation = Rotation::new(shape.padded, options.seed);
         let hub = Hub::from_bytes(&parts.hub, rows.view())?;
         let mut index = Self::of(options, space, rotation, (rows, hub));
         index.live_count = parts.live_count;
-        index.hub_of_count = parts.live_count;
+        index.hub_of_count = parts.hub_of_count;
         index.linked_count = parts.rows_count;
         index.apart = parts.apart;
+        index.removed = parts.removed.into_iter().collect();
         index.calibration = parts.calibration;
         Ok(index)
     }

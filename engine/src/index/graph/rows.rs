@@ -96,7 +96,7 @@ pub(super) struct Header {
     /// The same for the upper plane, in parts of [`UPPER_PARTS`].
     pub(super) upper_step: u16,
     pub(super) links_count: u16,
-    /// One of [`LIVE`], [`REMOVED`], [`VACANT`] and [`APART`].
+    /// One of [`LIVE`], [`REMOVED`], [`VACANT`], [`APART`] and [`WAITING`].
     pub(super) state: u16,
 }
 
@@ -113,6 +113,8 @@ pub(super) const VACANT: u16 = 2;
 /// A vector without direction, where directions are compared: as near to one query as to another, it
 /// is nowhere.
 pub(super) const APART: u16 = 3;
+/// A vector that is not linked yet, in a graph that is being made.
+pub(super) const WAITING: u16 = 4;
 
 /// All that can be written of a vertex's neighbours.
 pub(super) struct Neighbourhood<'a> {

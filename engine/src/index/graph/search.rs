@@ -5,7 +5,7 @@ use op_dbus_formats::embedding::check_finite;
 use super::GraphIndex;
 use super::filter::{Findable, GraphFilter};
 use super::full::FullVectors;
-use super::rows::{APART, LIVE};
+use super::rows::{APART, LIVE, WAITING};
 use super::space::norm;
 use super::traverse::{Effort, Scratch};
 use crate::error::{Error, ErrorKind, Result};
@@ -345,7 +345,16 @@ impl GraphIndex {
     /// Whether a number is that of a vector that can be found.
     #[must_use]
     pub fn contains(&self, id: u32) -> bool {
-        let can_be_found = |id| matches!(self.rows.view().header(id).state, LIVE | APART);
-        (id as usize) < self.rows.len() && self.rows.view().is_ready(id) && can_be_found(id)
+        matches!(self.state(id), Some(LIVE | APART))
+    }
+
+    /// Whether a number is that of a vector, whether it can be found or is not linked yet.
+    pub(crate) fn has_vector(&self, id: u32) -> bool {
+        matches!(self.state(id), Some(LIVE | APART | WAITING))
+    }
+
+    fn state(&self, id: u32) -> Option<u16> {
+        let rows = self.rows.view();
+        ((id as usize) < rows.len() && rows.is_ready(id)).then(|| rows.header(id).state)
     }
 }

@@ -13,7 +13,7 @@ use op_dbus_formats::graph_file::VERTICES_MAX;
 
 use super::GraphIndex;
 use super::build::{Plan, shuffle};
-use super::rows::{APART, LIVE, REMOVED, VACANT};
+use super::rows::{LIVE, REMOVED, VACANT};
 use crate::error::{Error, ErrorKind, Result};
 use crate::os::threads::in_parts;
 
@@ -58,17 +58,20 @@ impl GraphIndex {
     /// # Errors
     /// [`ErrorKind::Corrupt`] if the graph's file is damaged; [`ErrorKind::Full`] if memory is short.
     pub fn remove(&mut self, id: u32) -> Result<bool> {
-        if !self.contains(id) {
+        if !self.has_vector(id) {
             return Ok(false);
         }
         self.detach()?;
         self.live_count -= 1;
-        if self.rows.view().header(id).state == APART {
-            self.apart.retain(|apart| *apart != id);
-            self.vacate(id);
-        } else {
-            self.rows.set_state(id, REMOVED);
-            self.removed.insert(id);
+        match self.rows.view().header(id).state {
+            LIVE => {
+                self.rows.set_state(id, REMOVED);
+                self.removed.insert(id);
+            }
+            _ => {
+                self.apart.retain(|apart| *apart != id);
+                self.vacate(id);
+            }
         }
         Ok(true)
     }
@@ -109,7 +112,6 @@ impl GraphIndex {
             let states = (0..rows.len() as u32).map(|id| (id, rows.header(id).state));
             let of = |wanted| move |state: &(u32, u16)| state.1 == wanted;
             self.vacant = states.clone().filter(of(VACANT)).map(|(id, _)| id).collect();
-            self.removed = states.clone().filter(of(REMOVED)).map(|(id, _)| id).collect();
             self.linked_count = self.removed.len() + states.filter(of(LIVE)).count();
         }
         Ok(())

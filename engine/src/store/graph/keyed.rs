@@ -76,6 +76,9 @@ impl KeyedGraph {
 
     /// Brings in changes, while nobody searches.
     pub(super) fn change(&mut self, changes: &Changes, threads: NonZero<usize>) -> Result<()> {
+        if changes.by_key.is_empty() {
+            return Ok(());
+        }
         let mut rest = self.place(changes)?;
         while !rest.is_empty() {
             let (batch, plan) = self.plan(&mut rest, threads);
@@ -132,12 +135,13 @@ impl KeyedGraph {
         (batch, plan)
     }
 
-    fn detach(&mut self) -> Result<()> {
+    /// Brings everything into memory, so that it can be changed.
+    pub(super) fn detach(&mut self) -> Result<()> {
         self.index.detach()?;
         let Keys::Mapped(mapped) = &self.keys else { return Ok(()) };
         let (mut by_id, mut ids) = (Vec::new(), HashMap::new());
         for id in 0..self.index.rows_count() as u32 {
-            let key: Option<Arc<[u8]>> = match self.index.contains(id) {
+            let key: Option<Arc<[u8]>> = match self.index.has_vector(id) {
                 true => Some(Arc::from(mapped.get(id)?)),
                 false => None,
             };

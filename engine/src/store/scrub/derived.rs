@@ -26,13 +26,13 @@ impl Scrub<'_> {
     fn graph_files(&mut self) -> Result<ControlFlow<()>> {
         for collection in self.store.all_collections() {
             let path = layout::graph_file(&self.store.layout.vectors(), collection.spec.id.0);
-            if !path.exists() {
-                continue;
-            }
-            match graph_file::verify(&path, |bytes| self.read(bytes)) {
-                Ok(ControlFlow::Continue(())) => {}
-                Ok(broken_off) => return Ok(broken_off),
-                Err(error) => self.derived_fault(described(&error), path),
+            let unfinished = layout::graph_unfinished(&path);
+            for path in [path, unfinished].into_iter().filter(|path| path.exists()) {
+                match graph_file::verify(&path, |bytes| self.read(bytes)) {
+                    Ok(ControlFlow::Continue(())) => {}
+                    Ok(broken_off) => return Ok(broken_off),
+                    Err(error) => self.derived_fault(described(&error), path),
+                }
             }
         }
         Ok(ControlFlow::Continue(()))
