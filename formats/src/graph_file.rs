@@ -9,6 +9,7 @@
 //! | hub | rows as of vertices, with signs and 32 neighbours: see below |
 //! | apart | u32 each: vertices that no link leads to, as they have no direction |
 //! | removed | u32 each: vertices that were removed, and yet lead on |
+//! | twins | two u32 each: a vertex, and one with the same vector that no link leads to |
 //! | vertices | a row for each vertex |
 //! | key_ends | u64 for each vertex: where its key ends in the next section; nothing without keys |
 //! | keys | the key of each vertex, one behind the other |
@@ -43,8 +44,9 @@
 //! | 180 | 4 | apart_count | vertices apart |
 //! | 184 | 4 | removed_count | vertices that were removed, and yet lead on |
 //! | 188 | 4 | hub_of_count | vertices that were linked when the hub was chosen |
-//! | 192 | 2 × 2 × 16 | calibration | u16 each: see [`Calibration`] |
-//! | 256 | to the page's end | reserved | 0 |
+//! | 192 | 4 | twins_count | vertices beside others with the same vector |
+//! | 196 | 2 × 2 × 16 | calibration | u16 each: see [`Calibration`] |
+//! | 260 | to the page's end | reserved | 0 |
 //!
 //! Row of a vertex, with `padded` for the numbers of a vector, one more with the dot product, rounded
 //! up to a multiple of 64:
@@ -56,7 +58,7 @@
 //! | 2 | sketch_step | what plus or minus one in the sketch stands for, in 512ths of the scale |
 //! | 2 | upper_step | what products with the upper half are multiplied with, in 32,768ths |
 //! | 2 | links_count | neighbours there are; they come first |
-//! | 2 | state | 0 a vector; 1 one that was removed, and yet leads on; 2 vacant; 3 apart; 4 a vector that is not linked yet |
+//! | 2 | state | 0 a vector; 1 one that was removed, and yet leads on; 2 vacant; 3 apart; 4 a vector that is not linked yet; 5 one beside another |
 //! | padded / 8 | sketch | a bit for each number of the vector, set if it is above 0 |
 //! | padded / 2 | upper | upper half of each number of the vector: two of them a byte, the lower one of the first half of the vector |
 //! | padded / 2 | lower | lower half of each, in the same order |
@@ -184,16 +186,17 @@ struct RawGraphFile {
     apart_count: U32,
     removed_count: U32,
     hub_of_count: U32,
+    twins_count: U32,
     calibration: [[U16; CALIBRATED_EFFORTS.len()]; CALIBRATED_LIMITS.len()],
 }
 
 const _: () = {
-    assert!(size_of::<RawGraphFile>() == 192);
+    assert!(size_of::<RawGraphFile>() == 196);
     assert!(offset_of!(RawGraphFile, dimensions) == 32);
     assert!(offset_of!(RawGraphFile, metric) == 46);
     assert!(offset_of!(RawGraphFile, hub_offset) == 56);
     assert!(offset_of!(RawGraphFile, table_checksum) == 104);
-    assert!(offset_of!(RawGraphFile, calibration) == 128);
+    assert!(offset_of!(RawGraphFile, calibration) == 132);
 };
 
 /// What the header page of a graph file says.
@@ -219,6 +222,8 @@ pub struct GraphFileHeader {
     pub removed_count: u32,
     /// Vertices that were linked when the hub was chosen.
     pub hub_of_count: u32,
+    /// Vertices beside others with the same vector.
+    pub twins_count: u32,
     /// Neighbours of a vertex at most.
     pub degree: u16,
     /// What near means.
@@ -252,6 +257,8 @@ pub struct Sections {
     pub apart: Range<u64>,
     /// The vertices that were removed.
     pub removed: Range<u64>,
+    /// The vertices beside others.
+    pub twins: Range<u64>,
     /// The rows.
     pub vertices: Range<u64>,
     /// Where keys end.
@@ -283,7 +290,8 @@ impl GraphFileHeader {
         let numbers = |count: u32| u64::from(count) * size_of::<u32>() as u64;
         let apart = from(after(&hub), numbers(self.apart_count));
         let removed = from(after(&apart), numbers(self.removed_count));
-        let vertices = from(after(&removed), u64::from(self.vertices_count) * stride_bytes);
+        let twins = from(after(&removed), 2 * numbers(self.twins_count));
+        let vertices = from(after(&twins), u64::from(self.vertices_count) * stride_bytes);
         let ends_count = if self.keys_len_bytes > 0 { self.vertices_count } else { 0 };
         let key_ends = from(after(&vertices), u64::from(ends_count) * size_of::<u64>() as u64);
         let keys = from(after(&key_ends), self.keys_len_bytes);
@@ -295,6 +303,7 @@ impl GraphFileHeader {
             hub,
             apart,
             removed,
+            twins,
             vertices,
             key_ends,
             keys,
@@ -317,6 +326,7 @@ impl GraphFileHeader {
             ("number of vertices apart", self.apart_count),
             ("number of removed vertices", self.removed_count),
             ("number of vertices of the hub", self.hub_of_count),
+            ("number of vertices beside others", self.twins_count),
         ] {
             check_limit(what, count as usize, self.vertices_count as usize)?;
         }
@@ -379,6 +389,7 @@ impl GraphFileHeader {
             apart_count: self.apart_count.into(),
             removed_count: self.removed_count.into(),
             hub_of_count: self.hub_of_count.into(),
+            twins_count: self.twins_count.into(),
             degree: self.degree.into(),
             metric: self.metric as u8,
             profile: self.profile as u8,
@@ -412,6 +423,7 @@ impl GraphFileHeader {
             apart_count: raw.apart_count.get(),
             removed_count: raw.removed_count.get(),
             hub_of_count: raw.hub_of_count.get(),
+            twins_count: raw.twins_count.get(),
             degree: raw.degree.get(),
             metric: Metric::try_from(raw.metric)?,
             profile: Profile::try_from(raw.profile)?,
@@ -461,6 +473,7 @@ mod tests {
         apart_count: 2,
         removed_count: 1,
         hub_of_count: 17,
+        twins_count: 4,
         degree: 32,
         metric: Metric::Euclidean,
         profile: Profile::Speed,
@@ -492,12 +505,13 @@ mod tests {
         assert_eq!(sections.hub, 1024..1024 + 3 * 960);
         assert_eq!(sections.apart, 4096..4104);
         assert_eq!(sections.removed, 4608..4612);
-        assert_eq!(sections.vertices, 5120..5120 + 20 * 960);
-        assert_eq!(sections.key_ends, 24_576..24_576 + 20 * 8);
-        assert_eq!(sections.keys, 25_088..25_088 + 700);
-        assert_eq!(sections.checksums, 26_112..26_112 + 50 * 8);
+        assert_eq!(sections.twins, 5120..5152);
+        assert_eq!(sections.vertices, 5632..5632 + 20 * 960);
+        assert_eq!(sections.key_ends, 25_088..25_088 + 20 * 8);
+        assert_eq!(sections.keys, 25_600..25_600 + 700);
+        assert_eq!(sections.checksums, 26_624..26_624 + 51 * 8);
         let without_keys = GraphFileHeader { keys_len_bytes: 0, ..HEADER }.sections().unwrap();
-        assert_eq!(without_keys.checksums, 24_576..24_576 + 47 * 8);
+        assert_eq!(without_keys.checksums, 25_088..25_088 + 48 * 8);
         let compact = GraphFileHeader { profile: Profile::Compact, ..HEADER };
         assert_eq!(compact.sections().unwrap().stride_bytes, 320);
         let longer = GraphFileHeader { dimensions: 128, metric: Metric::Dot, ..HEADER };
@@ -508,7 +522,7 @@ mod tests {
     fn a_wrong_field_is_named_even_when_the_checksums_are_right() {
         assert_eq!(GraphFileHeader::decode(&altered(|_| ())), Ok(HEADER));
         type Change = fn(&mut RawGraphFile);
-        let cases: [(Change, &str); 22] = [
+        let cases: [(Change, &str); 23] = [
             (|raw| raw.dimensions = 0.into(), "vector is empty"),
             (|raw| raw.dimensions = u32::MAX.into(), "number of dimensions"),
             (|raw| raw.vertices_count = 0.into(), "graph file is empty"),
@@ -518,6 +532,7 @@ mod tests {
             (|raw| raw.apart_count = 21.into(), "vertices apart"),
             (|raw| raw.removed_count = 21.into(), "removed vertices"),
             (|raw| raw.hub_of_count = 21.into(), "vertices of the hub"),
+            (|raw| raw.twins_count = 21.into(), "vertices beside others"),
             (|raw| raw.degree = 0.into(), "degree"),
             (|raw| raw.degree = 33.into(), "degree"),
             (|raw| raw.degree = 160.into(), "degree"),

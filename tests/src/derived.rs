@@ -154,6 +154,7 @@ fn graph_file() -> Vec<u8> {
         apart_count: 1,
         removed_count: 1,
         hub_of_count: 1,
+        twins_count: 1,
         degree: 32,
         metric: Metric::Dot,
         profile: Profile::Compact,
@@ -208,7 +209,7 @@ fn dump_graph_file(bytes: &[u8]) -> Result<String, String> {
     let section = |range: &std::ops::Range<u64>| &bytes[range.start as usize..range.end as usize];
     let mut dump = format!("{header:#?}\n{sections:#?}\n");
     dump.push_str(&format!("{:?}\n", elements_of(section(&sections.center), header.dimensions)));
-    for part in [&sections.hub, &sections.apart, &sections.removed] {
+    for part in [&sections.hub, &sections.apart, &sections.removed, &sections.twins] {
         dump.push_str(&format!("{:?}\n", section(part)));
     }
     for row in section(&sections.vertices).chunks(sections.stride_bytes as usize) {

@@ -186,10 +186,11 @@ pub fn graph_file(data: &[u8]) {
         let encoded = header.encode().expect("what decoded encodes");
         assert_eq!(encoded, bytes[..header.page_len_bytes as usize]);
         let sections = header.sections().expect("what decoded has sections");
-        let Sections { center, hub, apart, removed, vertices, key_ends, keys, checksums, .. } =
-            sections;
+        let Sections { center, hub, apart, removed, twins, vertices, key_ends, .. } =
+            sections.clone();
+        let Sections { keys, checksums, .. } = sections;
         let mut end = header.page_len_bytes;
-        for section in [center, hub, apart, removed, vertices, key_ends, keys, checksums] {
+        for section in [center, hub, apart, removed, twins, vertices, key_ends, keys, checksums] {
             assert!(end <= section.start && section.start <= section.end);
             end = section.end;
         }

@@ -12,7 +12,7 @@ use op_dbus_formats::page::PAGE_LEN_MAX_BYTES;
 
 use super::PAGE_LEN_BYTES;
 use crate::error::{Error, ErrorKind, Result};
-use crate::index::{GraphIndex, GraphOptions, GraphParts};
+use crate::index::{GraphIndex, GraphOptions, GraphParts, Twin};
 use crate::os::file::{remove_if_there, sync_directory};
 use crate::os::map::MapUse;
 use crate::pages::{CheckedMap, PageWriter, PagedFile};
@@ -118,6 +118,12 @@ impl GraphIndex {
             }
             writer.end_section()?;
         }
+        for twin in &parts.twins {
+            for id in [twin.vertex, twin.id] {
+                writer.write(&id.to_le_bytes())?;
+            }
+        }
+        writer.end_section()?;
         for rows in self.row_bytes().chunks(WRITTEN_LEN_BYTES) {
             writer.write(rows)?;
         }
@@ -171,6 +177,8 @@ impl GraphIndex {
             let ids = numbers(range)?.iter().map(|bytes| u32::from_le_bytes(*bytes));
             Ok::<Vec<u32>, Error>(ids.collect())
         };
+        let pairs = ids(&sections.twins)?;
+        let twins = pairs.as_chunks::<2>().0;
         let parts = GraphParts {
             dimensions: header.dimensions as usize,
             options: GraphOptions {
@@ -189,6 +197,7 @@ impl GraphIndex {
             hub_of_count: header.hub_of_count as usize,
             apart: ids(&sections.apart)?,
             removed: ids(&sections.removed)?,
+            twins: twins.iter().map(|[vertex, id]| Twin { vertex: *vertex, id: *id }).collect(),
             calibration: header.calibration,
         };
         let keys = (header.keys_len_bytes > 0).then(|| MappedKeys {
@@ -239,6 +248,7 @@ fn header_of(parts: &GraphParts, content: GraphContent, keys_len_bytes: u64) -> 
         apart_count: parts.apart.len() as u32,
         removed_count: parts.removed.len() as u32,
         hub_of_count: parts.hub_of_count as u32,
+        twins_count: parts.twins.len() as u32,
         degree: parts.degree as u16,
         metric: parts.options.metric,
         profile: parts.options.profile,

@@ -255,12 +255,12 @@ fn change_beside_searches(
         return Ok(());
     };
     while !rest.is_empty() {
-        let (batch, plan) = match &*slot.read() {
+        let plan = match &*slot.read() {
             Some(graph) => graph.plan(&mut rest, threads),
             None => return Ok(()),
         };
         if let Some(graph) = &mut *slot.write() {
-            graph.index.link(&plan, batch.len())?;
+            graph.index.link(&plan)?;
         }
     }
     Ok(())

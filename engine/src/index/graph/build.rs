@@ -4,18 +4,21 @@
 //! from those. What a batch does depends neither on the number of threads nor on their order. What
 //! to do is found out without changing anything, so that searches go on meanwhile.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::num::NonZero;
 
-use op_dbus_formats::graph_file::{Calibration, DEGREE_MAX};
+use op_dbus_formats::graph_file::Calibration;
 
 use super::GraphIndex;
 use super::filter::GraphFilter;
 use super::hub::Hub;
-use super::quantize::{Quantized, write_signs};
-use super::rows::{APART, LIVE, NO_LINK, Rows, WAITING};
+use super::quantize::Quantized;
+use super::rows::{APART, LIVE, TWIN, WAITING};
 use super::select::select;
 use super::sequence::Sequence;
 use super::traverse::{Effort, Near, Scratch};
+use super::twins::Twin;
 use crate::error::Result;
 use crate::os::threads::in_parts;
 
@@ -40,7 +43,24 @@ struct Backlink {
 
 /// Which links vertices are to have.
 pub(crate) struct Plan {
-    pub(super) links: Vec<(u32, Vec<u32>)>,
+    links: Vec<(u32, Vec<u32>)>,
+    /// Vectors that are to be beside a vertex instead of linked.
+    twins: Vec<Twin>,
+    /// Vertices that are linked by it and were not before.
+    new_count: usize,
+}
+
+impl Plan {
+    /// Other links for vertices that are linked.
+    pub(super) fn of_linked(links: Vec<(u32, Vec<u32>)>) -> Self {
+        Self { links, twins: Vec::new(), new_count: 0 }
+    }
+}
+
+/// What is to become of a vector.
+enum Choice {
+    Links(Vec<u32>),
+    TwinOf(u32),
 }
 
 /// In which order the vectors of a new graph are linked, and how far that is.
@@ -58,7 +78,7 @@ impl Linking {
     pub(crate) fn of(index: &GraphIndex) -> Self {
         let rows = index.rows.view();
         let is_waiting = |id: &u32| rows.header(*id).state == WAITING;
-        let is_linked = |id: &u32| rows.header(*id).state == LIVE;
+        let is_linked = |id: &u32| matches!(rows.header(*id).state, LIVE | TWIN);
         let ids = 0..rows.len() as u32;
         let mut order: Vec<u32> = ids.filter(|id| is_linked(id) || is_waiting(id)).collect();
         // What comes together is often near, and a batch does not see itself.
@@ -77,7 +97,7 @@ impl Linking {
     pub(crate) fn step(&mut self, index: &mut GraphIndex, threads: NonZero<usize>) -> Result<bool> {
         let Self { order, linked_count, questions_start } = self;
         if linked_count == questions_start && index.calibration == Calibration::default() {
-            index.renew_hub(&order[..*linked_count])?;
+            index.renew_hub(&index.linkable(&order[..*linked_count]))?;
             index.calibrate(&order[*questions_start..], threads);
         }
         let is_before = linked_count < questions_start;
@@ -85,11 +105,10 @@ impl Linking {
         let batch = &order[*linked_count..end.min(*linked_count + index.batch_len())];
         batch.iter().for_each(|id| index.rows.set_state(*id, LIVE));
         index.apply(&index.plan(batch, threads));
-        index.linked_count += batch.len();
         *linked_count += batch.len();
         let is_more = *linked_count < order.len();
-        if !is_more || *linked_count >= 2 * index.hub_of_count {
-            index.renew_hub(&order[..*linked_count])?;
+        if !is_more || index.linked_count >= 2 * index.hub_of_count {
+            index.renew_hub(&index.linkable(&order[..*linked_count]))?;
         }
         Ok(is_more)
     }
@@ -111,7 +130,8 @@ impl GraphIndex {
     /// Chooses where searches begin among these, which are in the order that they were linked in, or in
     /// none.
     pub(super) fn renew_hub(&mut self, linked: &[u32]) -> Result<()> {
-        self.hub = Hub::of(&self.rows, linked)?;
+        // What many have in common is asked for most.
+        self.hub = Hub::of(&self.rows, linked, &self.twins.vertices())?;
         self.hub_of_count = linked.len();
         Ok(())
     }
@@ -135,17 +155,30 @@ impl GraphIndex {
     /// Finds out how to link vertices that are not linked yet with those that are.
     pub(crate) fn plan(&self, ids: &[u32], threads: NonZero<usize>) -> Plan {
         let is_first = self.findable_count() == 0;
-        let chosen: Vec<Vec<u32>> = if is_first {
-            (0..ids.len()).map(|index| self.choose_among(ids[index], &ids[..index])).collect()
+        let (ids, mut twins) = self.without_twins(ids);
+        let choices: Vec<Choice> = if is_first {
+            let choose = |index: usize| self.choose_among(ids[index], &ids[..index]);
+            (0..ids.len()).map(|index| Choice::Links(choose(index))).collect()
         } else {
-            in_parts(ids, threads, |id, scratch: &mut Scratch| self.choose(*id, ids, scratch))
+            in_parts(&ids, threads, |id, scratch: &mut Scratch| self.choose(*id, &ids, scratch))
         };
+        let mut links: Vec<(u32, Vec<u32>)> = Vec::new();
+        for (id, choice) in ids.into_iter().zip(choices) {
+            match choice {
+                Choice::Links(chosen) => links.push((id, chosen)),
+                Choice::TwinOf(vertex) => {
+                    let of_id = twins.iter_mut().filter(|twin| twin.vertex == id);
+                    of_id.for_each(|twin| twin.vertex = vertex);
+                    twins.push(Twin { vertex, id });
+                }
+            }
+        }
+        let new_count = links.len();
         let mut backlinks = Vec::new();
-        for (id, chosen) in ids.iter().zip(&chosen) {
+        for (id, chosen) in &links {
             backlinks.extend(chosen.iter().map(|from| Backlink { from: *from, to: *id }));
         }
         backlinks.sort_unstable();
-        let mut links: Vec<(u32, Vec<u32>)> = ids.iter().copied().zip(chosen).collect();
         // The first of a graph are linked among themselves: what they are to have counts.
         let planned = if is_first { links.clone() } else { Vec::new() };
         let groups: Vec<&[Backlink]> = backlinks.chunk_by(|a, b| a.from == b.from).collect();
@@ -159,14 +192,34 @@ impl GraphIndex {
                 links.push((group[0].from, changed));
             }
         }
-        Plan { links }
+        Plan { links, twins, new_count }
+    }
+
+    /// Leaves of equal vectors only the first, and says of which the others are twins.
+    fn without_twins(&self, ids: &[u32]) -> (Vec<u32>, Vec<Twin>) {
+        let rows = self.rows.view();
+        let mut firsts = HashMap::with_capacity(ids.len());
+        let (mut different, mut twins) = (Vec::with_capacity(ids.len()), Vec::new());
+        for id in ids {
+            match firsts.entry(rows.vertex(*id).identity()) {
+                Entry::Occupied(first) => twins.push(Twin { vertex: *first.get(), id: *id }),
+                Entry::Vacant(first) => {
+                    first.insert(*id);
+                    different.push(*id);
+                }
+            }
+        }
+        (different, twins)
     }
 
     /// Does what was found out.
     pub(crate) fn apply(&mut self, plan: &Plan) {
-        for (id, links) in &plan.links {
-            write_links(&mut self.rows, *id, links);
+        self.write_all_links(&plan.links);
+        for twin in &plan.twins {
+            self.rows.set_state(twin.id, TWIN);
+            self.twins.add(*twin);
         }
+        self.linked_count += plan.new_count;
     }
 
     /// Chooses neighbours for a vertex among these.
@@ -191,7 +244,7 @@ impl GraphIndex {
 
     /// Chooses neighbours for a vertex among those that a search finds; those `with` it are not
     /// linked yet.
-    fn choose(&self, id: u32, with: &[u32], scratch: &mut Scratch) -> Vec<u32> {
+    fn choose(&self, id: u32, with: &[u32], scratch: &mut Scratch) -> Choice {
         self.prepare_vertex(id, scratch);
         let effort = if self.rows.shape().has_signs { EFFORT_BY_SIGNS } else { EFFORT_BY_BYTES };
         let effort = self.effort_among_removed(effort);
@@ -203,7 +256,15 @@ impl GraphIndex {
         }
         scratch.found.sort_unstable_by(Near::order);
         scratch.found.truncate(CHOSEN_AMONG);
-        select(self.rows.view(), &scratch.found)
+        let rows = self.rows.view();
+        let identity = rows.vertex(id).identity();
+        // Rounding puts equal ones at any small distance.
+        let nearest =
+            scratch.found.iter().take_while(|near| near.distance <= scratch.found[0].distance);
+        match nearest.map(|near| near.id).find(|other| rows.vertex(*other).identity() == identity) {
+            Some(vertex) => Choice::TwinOf(vertex),
+            None => Choice::Links(select(rows, &scratch.found)),
+        }
     }
 
     /// Makes a query of a vertex.
@@ -274,34 +335,6 @@ impl GraphIndex {
         }
         Some(self.choose_among(from, &all))
     }
-}
-
-/// Gives a vertex these neighbours. Those that it had stay where they are.
-fn write_links(rows: &mut Rows, id: u32, links: &[u32]) {
-    let mut placed = [NO_LINK; DEGREE_MAX as usize];
-    let before = rows.view().links(id).to_vec();
-    let mut new: Vec<u32> = links.iter().copied().filter(|link| !before.contains(link)).collect();
-    for (slot, link) in before.iter().enumerate().take(links.len()) {
-        placed[slot] = if links.contains(link) { *link } else { new.pop().unwrap_or(NO_LINK) };
-    }
-    let moved = before.iter().skip(links.len()).filter(|link| links.contains(link));
-    let mut rest = moved.copied().chain(new);
-    for place in placed[..links.len()].iter_mut().filter(|place| **place == NO_LINK) {
-        *place = rest.next().unwrap_or(NO_LINK);
-    }
-    // Signs are made of two rows: those that are read are copied.
-    let vertex = Quantized::of(&rows.view().vertex(id));
-    for (slot, link) in placed[..links.len()].iter().enumerate() {
-        if rows.shape().has_signs && before.get(slot) != Some(link) {
-            let other = Quantized::of(&rows.view().vertex(*link));
-            let mut neighbourhood = rows.neighbourhood(id);
-            write_signs(&mut neighbourhood, slot, &vertex, &other);
-        }
-    }
-    let neighbourhood = rows.neighbourhood(id);
-    let degree = neighbourhood.links.len();
-    neighbourhood.links.copy_from_slice(&placed[..degree]);
-    neighbourhood.header.links_count = links.len() as u16;
 }
 
 pub(super) fn shuffle(ids: &mut [u32], seed: u64) {

@@ -62,7 +62,7 @@ impl GraphIndex {
     fn recall(
         &self,
         questions: &[u32],
-        truths: &[Vec<u32>],
+        truths: &[Vec<Near>],
         (width, limit): (usize, usize),
         threads: NonZero<usize>,
     ) -> f64 {
@@ -72,12 +72,15 @@ impl GraphIndex {
             self.prepare_vertex(*question, scratch);
             let findable = self.findable(GraphFilter::All);
             scratch.search(self.rows.view(), &self.hub, effort, &findable);
+            self.add_twins(&mut scratch.found, limit, GraphFilter::All);
             nearest(scratch, limit)
         });
         let (mut hits_count, mut all_count) = (0, 0);
         for (found, truth) in found.iter().zip(truths) {
             let truth = &truth[..truth.len().min(limit)];
-            hits_count += truth.iter().filter(|id| found.contains(id)).count();
+            // Of those that are as far as each other, any will do.
+            let farthest = truth.last().map_or(0.0, |near| near.distance);
+            hits_count += found.iter().filter(|near| near.distance <= farthest).count();
             all_count += truth.len();
         }
         hits_count as f64 / all_count.max(1) as f64
@@ -100,7 +103,7 @@ fn effort_of(measured: &[u16; CALIBRATED_EFFORTS.len()], recall: f64) -> f64 {
 }
 
 /// What was found that is nearest by its bytes.
-fn nearest(scratch: &mut Scratch, limit: usize) -> Vec<u32> {
+fn nearest(scratch: &mut Scratch, limit: usize) -> Vec<Near> {
     scratch.found.sort_unstable_by(Near::order);
-    scratch.found.iter().take(limit).map(|near| near.id).collect()
+    scratch.found.iter().take(limit).copied().collect()
 }

@@ -1,5 +1,7 @@
 //! Which vectors may be in an answer.
 
+use super::twins::Twins;
+
 /// A set of vectors, by their numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VertexSet {
@@ -108,12 +110,15 @@ impl GraphFilter<'_> {
 pub(super) struct Findable<'a> {
     pub(super) filter: GraphFilter<'a>,
     pub(super) removed: &'a VertexSet,
+    pub(super) twins: &'a Twins,
 }
 
 impl Findable<'_> {
+    /// Whether a vertex is, or one of its twins.
     #[inline]
     pub(super) fn has(&self, id: u32) -> bool {
-        self.filter.passes(id) && !self.removed.contains(id)
+        let passes = self.filter.passes(id) && !self.removed.contains(id);
+        passes || self.twins.of(id).iter().any(|twin| self.filter.passes(*twin))
     }
 
     pub(super) fn is_all(&self) -> bool {

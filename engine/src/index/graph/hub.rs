@@ -23,6 +23,8 @@ const GROUPS_MAX: usize = 256;
 const GROUP_PARTS: usize = 64;
 /// Vertices that groups are made of, for each group.
 const SAMPLE_PER_GROUP: usize = 32;
+/// One group of so many may be about a wanted vertex.
+const WANTED_PARTS: usize = 4;
 /// Groups that are looked at.
 const SEARCHED_COUNT: usize = 3;
 /// Vertices that a search begins at.
@@ -76,12 +78,17 @@ impl Hub {
     /// Chooses among vertices, which are in the order that they were linked in or in none: the last.
     /// The first ones lead farther, as there were few others when they came, so searches would begin
     /// there with a little more success; until they were removed.
-    pub(super) fn of(rows: &Rows, linked: &[u32]) -> Result<Self> {
+    ///
+    /// Some are tops before others: `wanted`, the most wanted first. They need not be near anything.
+    pub(super) fn of(rows: &Rows, linked: &[u32], wanted: &[u32]) -> Result<Self> {
         let groups_count = linked.len().div_ceil(GROUP_PARTS).min(GROUPS_MAX);
         let sample_count = linked.len().min(groups_count * SAMPLE_PER_GROUP);
-        let sample = &linked[linked.len() - sample_count..];
+        let wanted = &wanted[..wanted.len().min(groups_count / WANTED_PARTS)];
+        let last = &linked[linked.len() - sample_count..];
+        let mut sample = wanted.to_vec();
+        sample.extend(last.iter().filter(|id| !wanted.contains(id)));
         let tops = &sample[..groups_count];
-        for id in sample {
+        for id in &sample {
             if !rows.view().is_ready(*id) {
                 rows.failure()?;
             }
@@ -97,7 +104,7 @@ impl Hub {
         }
         for (row, top) in (firsts_count as u32..).zip(tops) {
             let vector = Quantized::of(&rows.vertex(*top));
-            let members = members(rows, &vector, sample);
+            let members = members(rows, &vector, &sample);
             hub.write(row, &vector, rows, members.into_iter().map(|id| (id, id)));
         }
         Ok(hub)

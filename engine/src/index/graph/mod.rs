@@ -15,6 +15,8 @@
 //! | `scan` | comparing all, and proving which are nearest |
 //! | `search`, `filter`, `full` | what is asked, and how it is answered |
 //! | `select`, `build`, `update` | which vertices become neighbours, at first and later |
+//! | `links` | writing them, so that some lead to every vertex |
+//! | `twins` | equal vectors, one of which is a vertex |
 //! | `calibrate` | which effort finds how much |
 //!
 //! Invariants: a graph and its answers depend on the vectors, their order, the options and the
@@ -31,6 +33,7 @@ mod calibrate;
 mod filter;
 mod full;
 mod hub;
+mod links;
 mod pool;
 mod quantize;
 mod query;
@@ -45,6 +48,7 @@ mod storage;
 #[cfg(test)]
 mod tests;
 mod traverse;
+mod twins;
 mod update;
 mod view;
 
@@ -65,6 +69,8 @@ use rows::{Rows, Shape};
 pub use search::{GraphSearch, Neighbour, SearchCounts, SearchOptions, SearchPlan};
 use space::Space;
 use storage::MappedRows;
+pub(crate) use twins::Twin;
+use twins::Twins;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::pages::CheckedMap;
@@ -101,6 +107,9 @@ pub struct GraphIndex {
     vacant: Vec<u32>,
     /// Vectors that no link leads to, as they have no direction.
     apart: Vec<u32>,
+    twins: Twins,
+    /// Links that lead to each vertex; known while rows are in memory.
+    in_links_counts: Vec<u32>,
     calibration: Calibration,
 }
 
@@ -119,7 +128,16 @@ pub(crate) struct GraphParts {
     pub(crate) hub_of_count: usize,
     pub(crate) apart: Vec<u32>,
     pub(crate) removed: Vec<u32>,
+    pub(crate) twins: Vec<Twin>,
     pub(crate) calibration: Calibration,
+}
+
+impl GraphParts {
+    /// All vertices that lists name.
+    fn ids(&self) -> impl Iterator<Item = u32> {
+        let twins = self.twins.iter().flat_map(|twin| [twin.vertex, twin.id]);
+        self.apart.iter().chain(&self.removed).copied().chain(twins)
+    }
 }
 
 impl GraphIndex {
@@ -165,9 +183,10 @@ impl GraphIndex {
         let shape = Shape::new(space.inner_dimensions(), DEGREE, has_signs);
         let rotation = Rotation::new(shape.padded, options.seed);
         let rows = Rows::new(shape, count)?;
-        let hub = Hub::of(&rows, &[])?;
+        let hub = Hub::of(&rows, &[], &[])?;
         let mut index = Self::of(options, space, rotation, (rows, hub));
         index.live_count = count;
+        index.in_links_counts = vec![0; count];
         let ids: Vec<u32> = (0..count as u32).collect();
         index.set_vertices(&ids, vectors);
         index.set_waiting(&ids);
@@ -192,6 +211,8 @@ impl GraphIndex {
             removed: VertexSet::new(),
             vacant: Vec::new(),
             apart: Vec::new(),
+            twins: Twins::default(),
+            in_links_counts: Vec::new(),
             calibration: Calibration::default(),
         }
     }
@@ -229,7 +250,8 @@ impl GraphIndex {
     /// Bytes of memory it holds, without the full vectors.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.rows.memory_bytes() + self.hub.memory_bytes()
+        let counts_bytes = self.in_links_counts.len() * size_of::<u32>();
+        self.rows.memory_bytes() + self.hub.memory_bytes() + counts_bytes
     }
 
     /// Whether something is wrong with the file that it is in.
@@ -253,6 +275,7 @@ impl GraphIndex {
             hub_of_count: self.hub_of_count,
             apart: self.apart.clone(),
             removed: self.removed(),
+            twins: self.twins.iter().collect(),
             calibration: self.calibration,
         }
     }
@@ -272,6 +295,9 @@ impl GraphIndex {
         map: Arc<CheckedMap>,
         rows_start: usize,
     ) -> Result<Self> {
+        if parts.ids().any(|id| id as usize >= parts.rows_count) {
+            return Err(Error::new(ErrorKind::Corrupt, "a list of vertices leads to none"));
+        }
         let GraphParts { dimensions, options, center, unit, norm_max, .. } = parts;
         let space = Space { metric: options.metric, dimensions, center, unit, norm_max };
         let has_signs = options.profile == Profile::Speed;
@@ -279,9 +305,6 @@ impl GraphIndex {
         let rows_end = rows_start + parts.rows_count * shape.stride_bytes();
         let mapped = MappedRows::new(map, rows_start..rows_end, shape.stride_bytes());
         let rows = Rows::mapped(shape, parts.rows_count, mapped);
-        if parts.apart.iter().chain(&parts.removed).any(|id| *id as usize >= rows.len()) {
-            return Err(Error::new(ErrorKind::Corrupt, "a list of vertices leads to none"));
-        }
         let rotation = Rotation::new(shape.padded, options.seed);
         let hub = Hub::from_bytes(&parts.hub, rows.view())?;
         let mut index = Self::of(options, space, rotation, (rows, hub));
@@ -290,6 +313,7 @@ impl GraphIndex {
         index.linked_count = parts.rows_count;
         index.apart = parts.apart;
         index.removed = parts.removed.into_iter().collect();
+        index.twins = parts.twins.into_iter().collect();
         index.calibration = parts.calibration;
         Ok(index)
     }

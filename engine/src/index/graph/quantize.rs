@@ -76,7 +76,12 @@ impl Quantized {
 const UPPER_STEP: f32 = 16.0;
 const UPPER_REST: f32 = 7.5 - PLANES_OFFSET as f32;
 
-impl Vertex<'_> {
+impl<'a> Vertex<'a> {
+    /// What vertices with the same vector have in common.
+    pub(super) fn identity(&self) -> (u32, &'a [u8], &'a [u8]) {
+        (self.header.scale.to_bits(), self.planes.upper, self.planes.lower)
+    }
+
     /// The squared distance between what the bytes of two vectors stand for.
     #[inline]
     pub(super) fn distance(&self, other: &Quantized) -> f32 {

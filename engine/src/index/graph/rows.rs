@@ -96,7 +96,8 @@ pub(super) struct Header {
     /// The same for the upper plane, in parts of [`UPPER_PARTS`].
     pub(super) upper_step: u16,
     pub(super) links_count: u16,
-    /// One of [`LIVE`], [`REMOVED`], [`VACANT`], [`APART`] and [`WAITING`].
+    /// One of [`LIVE`], [`REMOVED`], [`VACANT`], [`APART`],
+    /// [`WAITING`] and [`TWIN`].
     pub(super) state: u16,
 }
 
@@ -115,6 +116,8 @@ pub(super) const VACANT: u16 = 2;
 pub(super) const APART: u16 = 3;
 /// A vector that is not linked yet, in a graph that is being made.
 pub(super) const WAITING: u16 = 4;
+/// A vector that is beside a vertex with the same bytes: no link leads to it.
+pub(super) const TWIN: u16 = 5;
 
 /// All that can be written of a vertex's neighbours.
 pub(super) struct Neighbourhood<'a> {

@@ -8,7 +8,7 @@
 use std::collections::BinaryHeap;
 
 use super::filter::GraphFilter;
-use super::rows::LIVE;
+use super::rows::{LIVE, TWIN};
 use super::traverse::{Near, Scratch};
 use super::view::{RowsView, Vertex};
 
@@ -46,7 +46,7 @@ impl Scratch {
             self.counts.scanned += batch.len() as u64;
             for id in batch.iter().filter(|id| rows.is_ready(**id)) {
                 let vertex = rows.vertex(*id);
-                if vertex.header.state == LIVE {
+                if matches!(vertex.header.state, LIVE | TWIN) {
                     let distance = vertex.distance(&self.query.quantized);
                     scan.take(*id, distance, &vertex);
                 }

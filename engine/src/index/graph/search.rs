@@ -5,9 +5,9 @@ use op_dbus_formats::embedding::check_finite;
 use super::GraphIndex;
 use super::filter::{Findable, GraphFilter};
 use super::full::FullVectors;
-use super::rows::{APART, LIVE, WAITING};
+use super::rows::{APART, LIVE, TWIN, WAITING};
 use super::space::norm;
-use super::traverse::{Effort, Scratch};
+use super::traverse::{Effort, Near, Scratch};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Candidates that are compared by their bytes beyond those that are expanded.
@@ -246,6 +246,7 @@ impl GraphIndex {
             let effort = Effort { kept: effort.kept.min(self.rows.len()).min(kept_max), ..effort };
             let is_done =
                 scratch.search(self.rows.view(), &self.hub, effort, &self.findable(*filter));
+            self.add_twins(&mut scratch.found, *limit, *filter);
             // How many pass a predicate is not known, so all that were asked for must be found. Those
             // apart are known without being found.
             let is_counted = !matches!(filter, GraphFilter::Where(_));
@@ -264,15 +265,30 @@ impl GraphIndex {
         width.max(limit) + COMPARED_COUNT + COMPARED_PER_WANTED * many
     }
 
+    /// Adds the twins of vertices that were found, and leaves out those that do not pass themselves.
+    pub(super) fn add_twins(&self, found: &mut Vec<Near>, limit: usize, filter: GraphFilter<'_>) {
+        if self.twins.is_empty() {
+            return;
+        }
+        for place in 0..found.len() {
+            let Near { distance, id } = found[place];
+            let passing = self.twins.of(id).iter().filter(|twin| filter.passes(**twin));
+            found.extend(passing.take(limit).map(|id| Near { distance, id: *id }));
+        }
+        if !filter.is_all() {
+            found.retain(|near| filter.passes(near.id));
+        }
+    }
+
     /// As much as finds what another effort would if none was removed: those that were lead on, and are
     /// expanded and kept like others.
     pub(super) fn effort_among_removed(&self, effort: Effort) -> Effort {
-        let more = |count: usize| count + count * self.removed.len() / self.live_count.max(1);
+        let more = |count: usize| count + count * self.removed.len() / self.findable_count().max(1);
         Effort { width: more(effort.width), kept: more(effort.kept), ..effort }
     }
 
     pub(super) fn findable<'a>(&'a self, filter: GraphFilter<'a>) -> Findable<'a> {
-        Findable { filter, removed: &self.removed }
+        Findable { filter, removed: &self.removed, twins: &self.twins }
     }
 
     /// How many vectors pass, exactly or about.
@@ -345,12 +361,12 @@ impl GraphIndex {
     /// Whether a number is that of a vector that can be found.
     #[must_use]
     pub fn contains(&self, id: u32) -> bool {
-        matches!(self.state(id), Some(LIVE | APART))
+        matches!(self.state(id), Some(LIVE | APART | TWIN))
     }
 
     /// Whether a number is that of a vector, whether it can be found or is not linked yet.
     pub(crate) fn has_vector(&self, id: u32) -> bool {
-        matches!(self.state(id), Some(LIVE | APART | WAITING))
+        matches!(self.state(id), Some(LIVE | APART | TWIN | WAITING))
     }
 
     fn state(&self, id: u32) -> Option<u16> {

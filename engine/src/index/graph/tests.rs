@@ -421,7 +421,7 @@ fn recall_after_removals(is_repaired: bool) -> f64 {
         for id in 0..6000 {
             let mut links = index.rows.view().links(id).to_vec();
             links.retain(|link| index.rows.view().header(*link).state != rows::REMOVED);
-            index.apply(&build::Plan { links: vec![(id, links)] });
+            index.apply(&build::Plan::of_linked(vec![(id, links)]));
         }
         index.end_repair(&removed).unwrap();
     }
@@ -478,5 +478,82 @@ fn effort_for_a_recall_is_known() {
         let found = efforts.map(|effort| recall(&index, &vectors, &queries, (limit, effort)));
         // What is asked for, less what a hundred questions and other limits may miss of it.
         assert!(found[1] >= 0.85 && found[2] >= 0.975, "{limit} {efforts:?} {found:?}");
+    }
+}
+
+impl Changing {
+    /// What must be true of links and twins whatever happened.
+    fn check(&mut self) {
+        let counts = self.index.in_links_counts.clone();
+        self.index.count_links();
+        assert_eq!(counts, self.index.in_links_counts);
+        let rows = self.index.rows.view();
+        for id in 0..rows.len() as u32 {
+            let state = rows.header(id).state;
+            assert!(
+                counts[id as usize] == 0 || matches!(state, rows::LIVE | rows::REMOVED),
+                "{id}"
+            );
+            let of_vertices = state == rows::LIVE || self.index.twins.of(id).is_empty();
+            assert!(of_vertices, "{id} has twins, and its state is {state}");
+        }
+        for twin in self.index.twins.iter() {
+            assert_eq!(rows.vertex(twin.id).identity(), rows.vertex(twin.vertex).identity());
+            assert_eq!(rows.header(twin.id).state, rows::TWIN);
+        }
+    }
+
+    /// How many of the nearest to a vector that many have are as near as that.
+    fn equal_count(&self, vector: &[f32], limit: usize, filter: GraphFilter<'_>) -> usize {
+        let mut search = GraphSearch::default();
+        let options = SearchOptions { limit, effort: 10, filter };
+        let dense = DenseVectors::new(&self.dense, self.index.dimensions());
+        let found = self.index.search(&mut search, vector, &options, &dense).unwrap();
+        found.iter().filter(|found| found.nearness > 0.9999).count()
+    }
+}
+
+/// Most are equal to one of three, one of which is far from everything; all are found, whatever goes.
+#[test]
+fn vectors_that_are_equal_are_found_whatever_their_number() {
+    let mut random = Random(13);
+    let mut padded = |count: usize| -> Vec<f32> {
+        let vectors = Subject::new(&mut random, 32).vectors(&mut random, count);
+        vectors.chunks(32).flat_map(|vector| [&[0.0], vector].concat()).collect()
+    };
+    let (others, mut shared) = (padded(3000), padded(3));
+    shared[..33].fill(0.0);
+    shared[0] = 1.0;
+    let shared: Vec<&[f32]> = shared.chunks(33).collect();
+    for profile in Profile::ALL {
+        let mut vectors = others.clone();
+        (0..900).for_each(|index| vectors.extend_from_slice(shared[index % 3]));
+        let index = built(&vectors, 33, options(Metric::Cosine, profile), 2);
+        let mut changing = Changing { index, dense: vectors, live: (0..3900).collect() };
+        let mut random = Random(14);
+        for round in 0..6 {
+            changing.check();
+            let copies_count = changing.live.iter().filter(|id| (3000..3900).contains(*id)).count();
+            for vector in &shared {
+                for limit in [10, 100] {
+                    let found_count = changing.equal_count(vector, limit, GraphFilter::All);
+                    assert!(found_count == limit || copies_count < 600, "{round}: {found_count}");
+                }
+                let some: VertexSet =
+                    changing.live.iter().filter(|id| *id % 2 == 0).copied().collect();
+                assert_eq!(changing.equal_count(vector, 10, GraphFilter::Among(&some)), 10);
+            }
+            // Copies of one that is beside all of them go first.
+            let first = changing.index.twins.vertices()[0];
+            changing.live.retain(|id| *id != first);
+            assert!(changing.index.remove(first).unwrap());
+            changing.remove(&mut random, 300);
+            changing.insert(&shared.concat());
+        }
+        changing.index.repair(count(2)).unwrap();
+        changing.check();
+        shared.iter().for_each(|vector| {
+            assert_eq!(changing.equal_count(vector, 10, GraphFilter::All), 10);
+        });
     }
 }

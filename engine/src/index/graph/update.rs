@@ -47,8 +47,7 @@ impl GraphIndex {
         let mut rest = self.linkable(&ids);
         while !rest.is_empty() {
             let batch: Vec<u32> = rest.drain(..rest.len().min(self.batch_len())).collect();
-            let plan = self.plan(&batch, threads);
-            self.link(&plan, batch.len())?;
+            self.link(&self.plan(&batch, threads))?;
         }
         Ok(ids)
     }
@@ -67,13 +66,28 @@ impl GraphIndex {
             LIVE => {
                 self.rows.set_state(id, REMOVED);
                 self.removed.insert(id);
+                self.link_twins_of(id)?;
             }
             _ => {
                 self.apart.retain(|apart| *apart != id);
+                self.twins.remove(id);
                 self.vacate(id);
             }
         }
         Ok(true)
+    }
+
+    /// Makes a vertex of the first twin of one that was removed, with the others beside it.
+    fn link_twins_of(&mut self, removed: u32) -> Result<()> {
+        let twins = self.twins.take(removed);
+        let Some(first) = twins.first() else { return Ok(()) };
+        twins.iter().for_each(|id| self.rows.set_state(*id, LIVE));
+        self.link(&self.plan(&twins, NonZero::<usize>::MIN))?;
+        if self.rows.view().header(*first).state == LIVE {
+            // What led to the one leads to the other.
+            self.link_also(removed, *first);
+        }
+        Ok(())
     }
 
     /// Whether enough were removed for it to be worth repairing links.
@@ -113,6 +127,7 @@ impl GraphIndex {
             let of = |wanted| move |state: &(u32, u16)| state.1 == wanted;
             self.vacant = states.clone().filter(of(VACANT)).map(|(id, _)| id).collect();
             self.linked_count = self.removed.len() + states.filter(of(LIVE)).count();
+            self.count_links();
         }
         Ok(())
     }
@@ -149,6 +164,7 @@ impl GraphIndex {
         }
         let first_new = self.rows.len() as u32;
         self.rows.grow_to(rows_count)?;
+        self.in_links_counts.resize(rows_count, 0);
         let reused = self.vacant.drain(self.vacant.len() - (count - new_count)..);
         let ids: Vec<u32> = reused.chain(first_new..rows_count as u32).collect();
         self.set_vertices(&ids, vectors);
@@ -161,10 +177,9 @@ impl GraphIndex {
         ids.iter().copied().filter(|id| self.rows.view().header(*id).state == LIVE).collect()
     }
 
-    /// Links as planned, which makes so many vertices found.
-    pub(crate) fn link(&mut self, plan: &Plan, count: usize) -> Result<()> {
+    /// Links as planned.
+    pub(crate) fn link(&mut self, plan: &Plan) -> Result<()> {
         self.apply(plan);
-        self.linked_count += count;
         let (now, then) = (self.findable_count(), self.hub_of_count);
         if now >= 2 * then || now <= then / 4 { self.choose_hub() } else { Ok(()) }
     }
@@ -186,7 +201,7 @@ impl GraphIndex {
         }
         let repaired =
             in_parts(&ids, threads, |id, (): &mut ()| Some((*id, self.repaired_links(*id)?)));
-        Some(Plan { links: repaired.into_iter().flatten().collect() })
+        Some(Plan::of_linked(repaired.into_iter().flatten().collect()))
     }
 
     /// The links that a vertex is to have without removed ones; none if it has no such.
@@ -217,11 +232,17 @@ impl GraphIndex {
         self.linked_count -= removed.len();
         removed.iter().for_each(|id| _ = self.removed.remove(*id));
         self.choose_hub()?;
-        removed.iter().for_each(|id| self.vacate(*id));
+        for id in removed {
+            let links = self.rows.view().links(*id).to_vec();
+            self.vacate(*id);
+            self.lead_to(&links);
+        }
         Ok(())
     }
 
     fn vacate(&mut self, id: u32) {
+        let links = self.rows.view().links(id).to_vec();
+        self.forget_links(&links);
         let neighbourhood = self.rows.neighbourhood(id);
         neighbourhood.header.state = VACANT;
         neighbourhood.header.links_count = 0;

@@ -81,8 +81,8 @@ impl KeyedGraph {
         }
         let mut rest = self.place(changes)?;
         while !rest.is_empty() {
-            let (batch, plan) = self.plan(&mut rest, threads);
-            self.index.link(&plan, batch.len())?;
+            let plan = self.plan(&mut rest, threads);
+            self.index.link(&plan)?;
         }
         if self.index.needs_repair() { self.index.repair(threads) } else { Ok(()) }
     }
@@ -123,16 +123,11 @@ impl KeyedGraph {
     }
 
     /// Finds out how to link some of these.
-    pub(super) fn plan(
-        &self,
-        rest: &mut Vec<u32>,
-        threads: NonZero<usize>,
-    ) -> (Vec<u32>, GraphPlan) {
+    pub(super) fn plan(&self, rest: &mut Vec<u32>, threads: NonZero<usize>) -> GraphPlan {
         let batch: Vec<u32> = rest.drain(..rest.len().min(self.index.batch_len())).collect();
         // To start a thread takes as long as to link some vectors.
         let worth = NonZero::new(batch.len() / VECTORS_A_THREAD).unwrap_or(NonZero::<usize>::MIN);
-        let plan = self.index.plan(&batch, threads.min(worth));
-        (batch, plan)
+        self.index.plan(&batch, threads.min(worth))
     }
 
     /// Brings everything into memory, so that it can be changed.
