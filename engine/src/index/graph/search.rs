@@ -16,15 +16,20 @@ const COMPARED_COUNT: usize = 8;
 /// the list hold one of them. Of ten the expanded ones are enough.
 const COMPARED_PER_WANTED: usize = 5;
 const FEW_WANTED: usize = 10;
-/// Of those that are nearest by their bytes so many more than asked for are compared in full: bytes
-/// are nearly exact, and six more have found no more of the nearest than two.
+/// Of those that are nearest by their bytes so many more than asked for are compared in full, and one
+/// more for this much effort: bytes are nearly exact, and only who wants nearly all misses the rest.
 const FULL_COUNT: usize = 2;
+const EFFORT_PER_FULL: usize = 64;
 /// Vectors that are compared by their bytes in the time of an expansion.
 const SCANNED_PER_EXPANDED: usize = 16;
 /// Vectors that a filter is asked about in the time that one is compared.
 const ASKED_PER_SCANNED: usize = 4;
 /// Vectors that a filter is asked about to learn how many pass.
 const SAMPLE_COUNT: usize = 256;
+/// How often a search goes to find as many as were asked for, before all are compared.
+const TRIES_COUNT: usize = 2;
+/// So many times the effort is made the next time.
+const TRIED_AGAIN_TIMES: usize = 4;
 /// The longest list of candidates of a filtered traversal, beyond which it costs more than it finds.
 const KEPT_MAX: usize = 16 << 10;
 
@@ -171,7 +176,8 @@ impl GraphIndex {
         let wanted_count = self.wanted_count(&options.filter);
         search.plan = self.traverse(search, options, wanted_count);
         if search.plan != SearchPlan::Scan {
-            search.scratch.keep_nearest(options.limit.saturating_add(FULL_COUNT));
+            let full_count = FULL_COUNT + options.effort / EFFORT_PER_FULL;
+            search.scratch.keep_nearest(options.limit.saturating_add(full_count));
         }
         self.answer(search, query, &options.filter, vectors)
     }
@@ -212,6 +218,39 @@ impl GraphIndex {
         options: &SearchOptions<'_>,
         wanted_count: usize,
     ) -> SearchPlan {
+        let SearchOptions { limit, filter, .. } = options;
+        let (plan, mut effort) = self.plan_search(options, wanted_count);
+        // How many pass a predicate is not known, so all that were asked for must be found.
+        let is_counted = !matches!(filter, GraphFilter::Where(_));
+        let needed = if is_counted { wanted_count.min(*limit) } else { *limit };
+        let scratch = &mut search.scratch;
+        let tries_count = match plan {
+            SearchPlan::Scan => 0,
+            SearchPlan::FilteredTraversal => 1,
+            // By signs a few vertices, each a candidate many times, may fill the list.
+            SearchPlan::Traversal => TRIES_COUNT,
+        };
+        for _ in 0..tries_count {
+            let is_done =
+                scratch.search(self.rows.view(), &self.hub, effort, &self.findable(*filter));
+            self.add_twins(&mut scratch.found, *limit, *filter);
+            // Those apart are known without being found.
+            if is_done && scratch.found.len() + self.apart.len() >= needed {
+                return plan;
+            }
+            let more = |count: usize| (count * TRIED_AGAIN_TIMES).min(self.rows.len());
+            effort = Effort { width: more(effort.width), kept: more(effort.kept), ..effort };
+        }
+        scratch.scan(self.rows.view(), *limit, filter);
+        SearchPlan::Scan
+    }
+
+    /// How to answer, and with how much effort unless all are compared.
+    fn plan_search(
+        &self,
+        options: &SearchOptions<'_>,
+        wanted_count: usize,
+    ) -> (SearchPlan, Effort) {
         let SearchOptions { limit, effort, filter } = options;
         // A list is never longer than there are vertices.
         let width = (*effort).clamp(1, self.rows.len().max(1));
@@ -230,33 +269,18 @@ impl GraphIndex {
         } else {
             SearchPlan::FilteredTraversal
         };
-        let scratch = &mut search.scratch;
-        if plan != SearchPlan::Scan {
-            let kept = self.kept_count(width, (*limit).min(self.rows.len()));
-            let effort = match filter.is_all() {
-                true => self.effort_among_removed(Effort { width, kept, expanded_max: usize::MAX }),
-                false => Effort {
-                    width,
-                    kept: (kept as f64 * part * 2.0) as usize,
-                    // By then a scan costs no more than what was spent.
-                    expanded_max: expanded.max(scan_cost / SCANNED_PER_EXPANDED),
-                },
-            };
-            let kept_max = KEPT_MAX.max(effort.width.saturating_add(*limit));
-            let effort = Effort { kept: effort.kept.min(self.rows.len()).min(kept_max), ..effort };
-            let is_done =
-                scratch.search(self.rows.view(), &self.hub, effort, &self.findable(*filter));
-            self.add_twins(&mut scratch.found, *limit, *filter);
-            // How many pass a predicate is not known, so all that were asked for must be found. Those
-            // apart are known without being found.
-            let is_counted = !matches!(filter, GraphFilter::Where(_));
-            let needed = if is_counted { wanted_count.min(*limit) } else { *limit };
-            if is_done && scratch.found.len() + self.apart.len() >= needed {
-                return plan;
-            }
-        }
-        scratch.scan(self.rows.view(), *limit, filter);
-        SearchPlan::Scan
+        let kept = self.kept_count(width, (*limit).min(self.rows.len()));
+        let effort = match filter.is_all() {
+            true => self.effort_among_removed(Effort { width, kept, expanded_max: usize::MAX }),
+            false => Effort {
+                width,
+                kept: (kept as f64 * part * 2.0) as usize,
+                // By then a scan costs no more than what was spent.
+                expanded_max: expanded.max(scan_cost / SCANNED_PER_EXPANDED),
+            },
+        };
+        let kept_max = KEPT_MAX.max(effort.width.saturating_add(*limit)).min(self.rows.len());
+        (plan, Effort { kept: effort.kept.min(kept_max), ..effort })
     }
 
     /// Candidates that a search keeps which expands so many and is asked for so many.
