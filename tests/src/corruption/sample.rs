@@ -6,6 +6,7 @@ use op_dbus_engine::{
     CollectionOptions, Encoding, Error, Metric, Payload, Query, Record, Result, Store, StoreConfig,
 };
 
+use crate::crash::check::LINK;
 use crate::model;
 
 /// Records with vectors that callers gave.
@@ -68,6 +69,8 @@ pub fn write(path: &Path) -> Result<()> {
     for (collection, key) in [(GIVEN, "key 0"), (GIVEN, "key 3"), (GIVEN, "key 5"), (TEXTS, "0")] {
         assert!(store.vectors(collection)?.get(key.as_bytes())?.is_some(), "{key} was put");
     }
+    // What is written later is brought in whenever it is opened.
+    store.link(GIVEN, LINK, &mut |_, _| Ok(()))?;
     store.close();
 
     let store = Store::open(config(path))?;

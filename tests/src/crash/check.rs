@@ -6,9 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::num::NonZero;
 use std::path::Path;
 
-use op_dbus_engine::{ErrorKind, Query, Record, Store, StoreConfig};
+use op_dbus_engine::{ErrorKind, LinkOptions, Profile, Query, Record, Store, StoreConfig};
 
 use super::workload::{Operation, State, prefix, whole_version};
 
@@ -149,6 +150,10 @@ pub fn observe(store: &Path) -> Result<Observed, Finding> {
     })
 }
 
+/// How collections are linked that are written to.
+pub const LINK: LinkOptions =
+    LinkOptions { profile: Profile::Compact, threads: NonZero::<usize>::MIN };
+
 fn read(store: &Path) -> op_dbus_engine::Result<Observed> {
     const SEARCHED_COUNT: usize = 8;
     let store = Store::open(StoreConfig::new(store))?;
@@ -160,12 +165,19 @@ fn read(store: &Path) -> op_dbus_engine::Result<Observed> {
     for record in records.iter().step_by((records.len() / SEARCHED_COUNT).max(1)) {
         let Some(vector) = &record.vector else { continue };
         let query = Query::vector(&vector[..]).collection(COLLECTION).limit(1);
-        if store.search(&query)?.hits.first().is_none_or(|hit| hit.key != record.key) {
-            unsearchable.push(String::from_utf8_lossy(&record.key).into_owned());
+        // By the graph, if there is one, and without it.
+        for query in [query.clone().recall(1.0), query.exact()] {
+            if store.search(&query)?.hits.first().is_none_or(|hit| hit.key != record.key) {
+                unsearchable.push(String::from_utf8_lossy(&record.key).into_owned());
+            }
         }
     }
     let stale = stale(&store, &records)?;
     let stats = store.stats()?;
+    if !records.is_empty() && stats.collections.iter().all(|known| known.graph.is_none()) {
+        // From now on there is one, which every session changes and every opening brings up to date.
+        store.link(COLLECTION, LINK, &mut |_, _| Ok(()))?;
+    }
     let counted = stats.collections.iter().map(|collection| collection.records).sum();
     store.close();
     Ok(Observed { records, sequence: stats.sequence, counted, unsearchable, stale })

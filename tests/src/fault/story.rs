@@ -10,7 +10,7 @@ use std::path::Path;
 
 use op_dbus_engine::{Error, ErrorKind, Record, Store, StoreConfig};
 
-use crate::crash::check::{COLLECTION, Finding, Session};
+use crate::crash::check::{COLLECTION, Finding, LINK, Session};
 use crate::crash::workload::{Operation, State, Workload, record};
 use crate::random::Random;
 
@@ -18,6 +18,9 @@ const SEED: u64 = 1;
 const SESSIONS_COUNT: usize = 6;
 const STEPS_OF_SESSION: usize = 5;
 const BATCH_COUNT_MAX: usize = 6;
+
+/// Sessions that begin with making the graph of the collection, which those that follow change.
+const LINKED_SESSIONS: [usize; 2] = [1, 4];
 
 /// Noted for each step that the store has acknowledged.
 const ACKNOWLEDGED: u8 = b'.';
@@ -72,6 +75,9 @@ impl Story {
         for (number, session) in self.steps.chunks(STEPS_OF_SESSION).enumerate() {
             let played = Store::open(StoreConfig::new(store)).and_then(|store| {
                 check_vectors(&store, &left);
+                if LINKED_SESSIONS.contains(&number) {
+                    link(&store);
+                }
                 play_session(&store, session, &mut notes)?;
                 left.extend(
                     session
@@ -152,6 +158,15 @@ fn check_vectors(store: &Store, left: &BTreeMap<&str, Option<u64>>) {
             let found = vectors.get(key.as_bytes()).expect("reads go on");
             assert_eq!(found.as_deref(), expected.as_deref(), "{key}");
         }
+    }
+}
+
+/// Makes the graph, or fails: records do not depend on it.
+fn link(store: &Store) {
+    match store.link(COLLECTION, LINK, &mut |_, _| Ok(())) {
+        Ok(_) => {}
+        Err(error) if matches!(error.kind(), ErrorKind::Io | ErrorKind::Full) => {}
+        Err(error) => panic!("a link that failed: {error:?}"),
     }
 }
 
