@@ -45,8 +45,9 @@
 //! | 184 | 4 | removed_count | vertices that were removed, and yet lead on |
 //! | 188 | 4 | hub_of_count | vertices that were linked when the hub was chosen |
 //! | 192 | 4 | twins_count | vertices beside others with the same vector |
-//! | 196 | 2 × 2 × 16 | calibration | u16 each: see [`Calibration`] |
-//! | 260 | to the page's end | reserved | 0 |
+//! | 196 | 4 | calibrated_of_count | vertices that were linked when it was measured |
+//! | 200 | 2 × 2 × 16 | calibration | u16 each: see [`Calibration`] |
+//! | 264 | to the page's end | reserved | 0 |
 //!
 //! Row of a vertex, with `padded` for the numbers of a vector, one more with the dot product, rounded
 //! up to a multiple of 64:
@@ -187,16 +188,17 @@ struct RawGraphFile {
     removed_count: U32,
     hub_of_count: U32,
     twins_count: U32,
+    calibrated_of_count: U32,
     calibration: [[U16; CALIBRATED_EFFORTS.len()]; CALIBRATED_LIMITS.len()],
 }
 
 const _: () = {
-    assert!(size_of::<RawGraphFile>() == 196);
+    assert!(size_of::<RawGraphFile>() == 200);
     assert!(offset_of!(RawGraphFile, dimensions) == 32);
     assert!(offset_of!(RawGraphFile, metric) == 46);
     assert!(offset_of!(RawGraphFile, hub_offset) == 56);
     assert!(offset_of!(RawGraphFile, table_checksum) == 104);
-    assert!(offset_of!(RawGraphFile, calibration) == 132);
+    assert!(offset_of!(RawGraphFile, calibration) == 136);
 };
 
 /// What the header page of a graph file says.
@@ -224,6 +226,8 @@ pub struct GraphFileHeader {
     pub hub_of_count: u32,
     /// Vertices beside others with the same vector.
     pub twins_count: u32,
+    /// Vertices that were linked when the calibration was measured.
+    pub calibrated_of_count: u32,
     /// Neighbours of a vertex at most.
     pub degree: u16,
     /// What near means.
@@ -327,6 +331,7 @@ impl GraphFileHeader {
             ("number of removed vertices", self.removed_count),
             ("number of vertices of the hub", self.hub_of_count),
             ("number of vertices beside others", self.twins_count),
+            ("number of vertices of the calibration", self.calibrated_of_count),
         ] {
             check_limit(what, count as usize, self.vertices_count as usize)?;
         }
@@ -390,6 +395,7 @@ impl GraphFileHeader {
             removed_count: self.removed_count.into(),
             hub_of_count: self.hub_of_count.into(),
             twins_count: self.twins_count.into(),
+            calibrated_of_count: self.calibrated_of_count.into(),
             degree: self.degree.into(),
             metric: self.metric as u8,
             profile: self.profile as u8,
@@ -424,6 +430,7 @@ impl GraphFileHeader {
             removed_count: raw.removed_count.get(),
             hub_of_count: raw.hub_of_count.get(),
             twins_count: raw.twins_count.get(),
+            calibrated_of_count: raw.calibrated_of_count.get(),
             degree: raw.degree.get(),
             metric: Metric::try_from(raw.metric)?,
             profile: Profile::try_from(raw.profile)?,
@@ -474,6 +481,7 @@ mod tests {
         removed_count: 1,
         hub_of_count: 17,
         twins_count: 4,
+        calibrated_of_count: 6,
         degree: 32,
         metric: Metric::Euclidean,
         profile: Profile::Speed,
@@ -522,7 +530,7 @@ mod tests {
     fn a_wrong_field_is_named_even_when_the_checksums_are_right() {
         assert_eq!(GraphFileHeader::decode(&altered(|_| ())), Ok(HEADER));
         type Change = fn(&mut RawGraphFile);
-        let cases: [(Change, &str); 23] = [
+        let cases: [(Change, &str); 24] = [
             (|raw| raw.dimensions = 0.into(), "vector is empty"),
             (|raw| raw.dimensions = u32::MAX.into(), "number of dimensions"),
             (|raw| raw.vertices_count = 0.into(), "graph file is empty"),
@@ -533,6 +541,7 @@ mod tests {
             (|raw| raw.removed_count = 21.into(), "removed vertices"),
             (|raw| raw.hub_of_count = 21.into(), "vertices of the hub"),
             (|raw| raw.twins_count = 21.into(), "vertices beside others"),
+            (|raw| raw.calibrated_of_count = 21.into(), "vertices of the calibration"),
             (|raw| raw.degree = 0.into(), "degree"),
             (|raw| raw.degree = 33.into(), "degree"),
             (|raw| raw.degree = 160.into(), "degree"),

@@ -155,6 +155,7 @@ fn graph_file() -> Vec<u8> {
         removed_count: 1,
         hub_of_count: 1,
         twins_count: 1,
+        calibrated_of_count: 2,
         degree: 32,
         metric: Metric::Dot,
         profile: Profile::Compact,

@@ -17,7 +17,7 @@ pub use graph::{
     DenseVectors, FullVectors, GraphFilter, GraphIndex, GraphOptions, GraphSearch, Neighbour,
     Profile, SearchCounts, SearchOptions, SearchPlan, VertexSet,
 };
-pub(crate) use graph::{GraphParts, GraphPlan, Linking, Twin};
+pub(crate) use graph::{GraphParts, GraphPlan, Linking, Measured, Twin};
 
 use op_dbus_formats::collection::Metric;
 use std::cmp::Ordering;

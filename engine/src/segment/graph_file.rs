@@ -199,6 +199,7 @@ impl GraphIndex {
             removed: ids(&sections.removed)?,
             twins: twins.iter().map(|[vertex, id]| Twin { vertex: *vertex, id: *id }).collect(),
             calibration: header.calibration,
+            calibrated_of_count: header.calibrated_of_count as usize,
         };
         let keys = (header.keys_len_bytes > 0).then(|| MappedKeys {
             map: Arc::clone(&map),
@@ -256,6 +257,7 @@ fn header_of(parts: &GraphParts, content: GraphContent, keys_len_bytes: u64) -> 
         norm_max: parts.norm_max,
         keys_len_bytes,
         calibration: parts.calibration,
+        calibrated_of_count: parts.calibrated_of_count as u32,
         page_len_bytes: PAGE_LEN_BYTES,
         table_checksum: 0,
     }

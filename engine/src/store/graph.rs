@@ -25,7 +25,7 @@ use super::watch::Place;
 use super::{Store, lock};
 use crate::db::state::Mutation;
 use crate::error::{Error, ErrorKind, Result};
-use crate::index::{GraphIndex, GraphSearch};
+use crate::index::{GraphIndex, GraphSearch, Measured};
 use crate::layout::{damaged_mark, graph_file, graph_unfinished};
 use crate::os::file::remove_if_there;
 use crate::segment::graph_file::GraphContent;
@@ -266,10 +266,12 @@ fn change_beside_searches(
     Ok(())
 }
 
-/// Repairs links beside searches and commits, on a thread of its own, if it is worth it.
+/// Repairs links and measures anew what searches find, beside searches and commits, on a thread of its
+/// own, if it is worth it.
 fn repair_beside_searches(collection: &Arc<Collection>) {
-    let needs_repair = |graph: &KeyedGraph| graph.index.needs_repair();
-    if !collection.graph.read().as_ref().is_some_and(needs_repair)
+    let needs_any =
+        |graph: &KeyedGraph| graph.index.needs_repair() || graph.index.needs_calibration();
+    if !collection.graph.read().as_ref().is_some_and(needs_any)
         || collection.graph.is_repairing.swap(true, Ordering::AcqRel)
     {
         return;
@@ -279,6 +281,7 @@ fn repair_beside_searches(collection: &Arc<Collection>) {
         if let Err(error) = repair(&repaired.graph) {
             tracing::warn!(collection = %repaired.name, %error, "links are not repaired");
         }
+        calibrate(&repaired.graph);
         repaired.graph.is_repairing.store(false, Ordering::Release);
     });
     if let Err(error) = spawned {
@@ -288,10 +291,33 @@ fn repair_beside_searches(collection: &Arc<Collection>) {
     }
 }
 
+fn calibrate(slot: &GraphSlot) {
+    let Some((identity, questions)) = slot.read().as_ref().and_then(|graph| {
+        let needs = graph.index.needs_calibration();
+        needs.then(|| (graph.identity, graph.index.questions()))
+    }) else {
+        return;
+    };
+    let (mut all, mut search) = (Measured::default(), GraphSearch::default());
+    for question in questions {
+        // Commits come between.
+        match &*slot.read() {
+            Some(graph) if graph.identity == identity => {
+                all.add(&graph.index.measure(question, search.scratch()));
+            }
+            _ => return,
+        }
+    }
+    match &mut *slot.write() {
+        Some(graph) if graph.identity == identity => graph.index.set_calibration(&all),
+        _ => {}
+    }
+}
+
 fn repair(slot: &GraphSlot) -> Result<()> {
     let removed = match &*slot.read() {
-        Some(graph) => graph.index.removed(),
-        None => return Ok(()),
+        Some(graph) if graph.index.needs_repair() => graph.index.removed(),
+        _ => return Ok(()),
     };
     let identity = slot.read().as_ref().map(|graph| graph.identity);
     let (mut next, one) = (0, NonZero::<usize>::MIN);

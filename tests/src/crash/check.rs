@@ -156,21 +156,25 @@ pub const LINK: LinkOptions =
 
 fn read(store: &Path) -> op_dbus_engine::Result<Observed> {
     const SEARCHED_COUNT: usize = 8;
+    const MISSED_MAX: usize = 2;
     let store = Store::open(StoreConfig::new(store))?;
     let records: Vec<Record> = match store.scan(COLLECTION, b"") {
         Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
         scan => scan?.collect::<op_dbus_engine::Result<_>>()?,
     };
-    let mut unsearchable = Vec::new();
+    let (mut missed, mut unsearchable) = (Vec::new(), Vec::new());
     for record in records.iter().step_by((records.len() / SEARCHED_COUNT).max(1)) {
         let Some(vector) = &record.vector else { continue };
         let query = Query::vector(&vector[..]).collection(COLLECTION).limit(1);
-        // By the graph, if there is one, and without it.
-        for query in [query.clone().recall(1.0), query.exact()] {
+        for (query, unfound) in [(query.clone(), &mut missed), (query.exact(), &mut unsearchable)] {
             if store.search(&query)?.hits.first().is_none_or(|hit| hit.key != record.key) {
-                unsearchable.push(String::from_utf8_lossy(&record.key).into_owned());
+                unfound.push(String::from_utf8_lossy(&record.key).into_owned());
             }
         }
+    }
+    // With a graph nearly all are found, unless it is of another time.
+    if missed.len() > MISSED_MAX {
+        unsearchable.extend(missed);
     }
     let stale = stale(&store, &records)?;
     let stats = store.stats()?;

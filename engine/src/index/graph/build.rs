@@ -97,31 +97,23 @@ impl Linking {
     pub(crate) fn step(&mut self, index: &mut GraphIndex, threads: NonZero<usize>) -> Result<bool> {
         let Self { order, linked_count, questions_start } = self;
         if linked_count == questions_start && index.calibration == Calibration::default() {
-            index.renew_hub(&index.linkable(&order[..*linked_count]))?;
+            index.renew_hub(&index.vertices(&order[..*linked_count]))?;
             index.calibrate(&order[*questions_start..], threads);
         }
         let is_before = linked_count < questions_start;
         let end = if is_before { *questions_start } else { order.len() };
         let batch = &order[*linked_count..end.min(*linked_count + index.batch_len())];
-        batch.iter().for_each(|id| index.rows.set_state(*id, LIVE));
         index.apply(&index.plan(batch, threads));
         *linked_count += batch.len();
         let is_more = *linked_count < order.len();
         if !is_more || index.linked_count >= 2 * index.hub_of_count {
-            index.renew_hub(&index.linkable(&order[..*linked_count]))?;
+            index.renew_hub(&index.vertices(&order[..*linked_count]))?;
         }
         Ok(is_more)
     }
 }
 
 impl GraphIndex {
-    /// Makes vectors wait that are written and not linked.
-    pub(crate) fn set_waiting(&mut self, ids: &[u32]) {
-        for id in self.linkable(ids) {
-            self.rows.set_state(id, WAITING);
-        }
-    }
-
     /// How many may be linked at once.
     pub(crate) fn batch_len(&self) -> usize {
         (self.linked_count / BATCH_PARTS).max(BATCH_MIN)
@@ -136,7 +128,7 @@ impl GraphIndex {
         Ok(())
     }
 
-    /// Writes vectors into rows. Those without direction are found apart.
+    /// Writes vectors into rows. Those without direction are found apart, the others wait for links.
     pub(super) fn set_vertices(&mut self, ids: &[u32], vectors: &[f32]) {
         let (mut placed, mut quantized) = (Vec::new(), Quantized::default());
         for (id, vector) in ids.iter().zip(vectors.chunks_exact(self.space.dimensions)) {
@@ -148,6 +140,8 @@ impl GraphIndex {
             if self.space.is_nowhere(vector) {
                 self.rows.set_state(*id, APART);
                 self.apart.push(*id);
+            } else {
+                self.rows.set_state(*id, WAITING);
             }
         }
     }
@@ -160,7 +154,7 @@ impl GraphIndex {
             let choose = |index: usize| self.choose_among(ids[index], &ids[..index]);
             (0..ids.len()).map(|index| Choice::Links(choose(index))).collect()
         } else {
-            in_parts(&ids, threads, |id, scratch: &mut Scratch| self.choose(*id, &ids, scratch))
+            in_parts(&ids, threads, |id, scratch: &mut Scratch| self.choose(*id, scratch))
         };
         let mut links: Vec<(u32, Vec<u32>)> = Vec::new();
         for (id, choice) in ids.into_iter().zip(choices) {
@@ -214,6 +208,8 @@ impl GraphIndex {
 
     /// Does what was found out.
     pub(crate) fn apply(&mut self, plan: &Plan) {
+        let (new, _) = plan.links.split_at(plan.new_count);
+        new.iter().for_each(|(id, _)| self.rows.set_state(*id, LIVE));
         self.write_all_links(&plan.links);
         for twin in &plan.twins {
             self.rows.set_state(twin.id, TWIN);
@@ -242,17 +238,16 @@ impl GraphIndex {
         self.linked_count - self.removed.len()
     }
 
-    /// Chooses neighbours for a vertex among those that a search finds; those `with` it are not
-    /// linked yet.
-    fn choose(&self, id: u32, with: &[u32], scratch: &mut Scratch) -> Choice {
+    /// Chooses neighbours for a vertex among those that a search finds.
+    fn choose(&self, id: u32, scratch: &mut Scratch) -> Choice {
         self.prepare_vertex(id, scratch);
         let effort = if self.rows.shape().has_signs { EFFORT_BY_SIGNS } else { EFFORT_BY_BYTES };
         let effort = self.effort_among_removed(effort);
         scratch.search(self.rows.view(), &self.hub, effort, &self.findable(GraphFilter::All));
         if scratch.found.len() < FOUND_MIN.min(self.findable_count()) {
             // Nearly all that is near was removed.
-            scratch.scan(self.rows.view(), FOUND_MIN + with.len(), &GraphFilter::All);
-            scratch.found.retain(|near| !with.contains(&near.id));
+            scratch.scan(self.rows.view(), FOUND_MIN, &GraphFilter::All);
+            scratch.found.retain(|near| self.rows.view().header(near.id).state == LIVE);
         }
         scratch.found.sort_unstable_by(Near::order);
         scratch.found.truncate(CHOSEN_AMONG);
@@ -320,7 +315,8 @@ impl GraphIndex {
         all.extend(new);
         let rows = self.rows.view();
         all.iter().for_each(|id| rows.prefetch_vertex(*id));
-        all.retain(|id| rows.header(*id).state == LIVE);
+        // What waits is what the new links lead to.
+        all.retain(|id| matches!(rows.header(*id).state, LIVE | WAITING));
         let limit = self.rows.shape().degree;
         if all.len() <= limit {
             return Some(all);

@@ -61,6 +61,7 @@ pub use op_dbus_formats::graph_file::Profile;
 use op_dbus_formats::graph_file::{Calibration, VERTICES_MAX};
 
 pub(crate) use build::{Linking, Plan as GraphPlan};
+pub(crate) use calibrate::Measured;
 pub use filter::{GraphFilter, VertexSet};
 pub use full::{DenseVectors, FullVectors};
 use hub::Hub;
@@ -111,6 +112,8 @@ pub struct GraphIndex {
     /// Links that lead to each vertex; known while rows are in memory.
     in_links_counts: Vec<u32>,
     calibration: Calibration,
+    /// Vertices there were when it was measured.
+    calibrated_of_count: usize,
 }
 
 /// What a file of a graph holds beside its rows.
@@ -130,6 +133,7 @@ pub(crate) struct GraphParts {
     pub(crate) removed: Vec<u32>,
     pub(crate) twins: Vec<Twin>,
     pub(crate) calibration: Calibration,
+    pub(crate) calibrated_of_count: usize,
 }
 
 impl GraphParts {
@@ -189,7 +193,6 @@ impl GraphIndex {
         index.in_links_counts = vec![0; count];
         let ids: Vec<u32> = (0..count as u32).collect();
         index.set_vertices(&ids, vectors);
-        index.set_waiting(&ids);
         Ok(index)
     }
 
@@ -214,6 +217,7 @@ impl GraphIndex {
             twins: Twins::default(),
             in_links_counts: Vec::new(),
             calibration: Calibration::default(),
+            calibrated_of_count: 0,
         }
     }
 
@@ -277,6 +281,7 @@ impl GraphIndex {
             removed: self.removed(),
             twins: self.twins.iter().collect(),
             calibration: self.calibration,
+            calibrated_of_count: self.calibrated_of_count,
         }
     }
 
@@ -315,6 +320,7 @@ impl GraphIndex {
         index.removed = parts.removed.into_iter().collect();
         index.twins = parts.twins.into_iter().collect();
         index.calibration = parts.calibration;
+        index.calibrated_of_count = parts.calibrated_of_count;
         Ok(index)
     }
 }

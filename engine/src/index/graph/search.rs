@@ -95,6 +95,10 @@ impl GraphSearch {
         self.scratch.counts
     }
 
+    pub(crate) fn scratch(&mut self) -> &mut Scratch {
+        &mut self.scratch
+    }
+
     /// Puts what was found in order.
     fn nearest_first(&mut self, limit: usize) -> &[Neighbour] {
         let order =

@@ -398,6 +398,11 @@ fn what_comes_is_found_and_what_goes_is_not_and_recall_stays() {
             changing.insert(vector);
         }
         assert!(changing.recall(&queries, 60) > 0.95);
+        // All at once: the first of them are linked while none of the others is.
+        changing.remove(&mut random, 60);
+        changing.insert(&subject.vectors(&mut random, 1000));
+        assert!(changing.recall(&queries, 30) > 0.95);
+        changing.check();
         assert!(changing.index.rows_count() < 3000 * 12 / 10);
     }
 }
@@ -555,5 +560,22 @@ fn vectors_that_are_equal_are_found_whatever_their_number() {
         shared.iter().for_each(|vector| {
             assert_eq!(changing.equal_count(vector, 10, GraphFilter::All), 10);
         });
+    }
+}
+
+#[test]
+fn effort_for_a_recall_is_known_of_a_graph_that_has_grown() {
+    let mut random = Random(15);
+    let subject = Subject::new(&mut random, 48);
+    let (vectors, queries) =
+        (subject.vectors(&mut random, 4000), subject.vectors(&mut random, 100));
+    for profile in Profile::ALL {
+        let (few, rest) = vectors.split_at(48 * 10);
+        let mut index = built(few, 48, options(Metric::Cosine, profile), 1);
+        let at_first = index.effort_for(0.9, 10);
+        rest.chunks(48 * 500).for_each(|part| _ = index.insert(part, count(2)).unwrap());
+        let efforts = [0.9, 0.99].map(|recall| index.effort_for(recall, 10));
+        let found = efforts.map(|effort| recall(&index, &vectors, &queries, (10, effort)));
+        assert!(found[0] >= 0.85 && found[1] >= 0.975, "{at_first} {efforts:?} {found:?}");
     }
 }

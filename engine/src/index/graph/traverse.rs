@@ -62,7 +62,7 @@ fn candidate<const ALL_PASS: bool>(
 
 /// Memory of a search, to be used again.
 #[derive(Default)]
-pub(super) struct Scratch {
+pub(crate) struct Scratch {
     pub(super) query: PreparedQuery,
     pool: Pool,
     seen: Seen,
@@ -86,8 +86,21 @@ impl Scratch {
         effort: Effort,
         findable: &Findable<'_>,
     ) -> bool {
+        self.search_without(None, rows, hub, effort, findable)
+    }
+
+    /// As [`Scratch::search`], as if there were not this vertex.
+    pub(super) fn search_without(
+        &mut self,
+        without: Option<u32>,
+        rows: RowsView<'_>,
+        hub: &Hub,
+        effort: Effort,
+        findable: &Findable<'_>,
+    ) -> bool {
         self.pool.reset(effort.kept);
         self.seen.reset(rows.len());
+        without.map(|id| self.seen.insert(id));
         self.found.clear();
         self.fetched.clear();
         self.met.clear();
@@ -108,10 +121,9 @@ impl Scratch {
         findable: &Findable<'_>,
     ) -> bool {
         self.new.extend_if(hub.nearest(&self.query).map(|near| {
-            if !SIGNS {
-                self.seen.insert(near.id);
-            }
-            candidate::<ALL_PASS>(near, true, findable)
+            let is_one =
+                if SIGNS { !self.seen.contains(near.id) } else { self.seen.insert(near.id) };
+            candidate::<ALL_PASS>(near, is_one, findable)
         }));
         self.keep_new::<ALL_PASS>();
         let fetched_count = if SIGNS { FETCHED_BY_SIGNS } else { FETCHED_BY_BYTES };

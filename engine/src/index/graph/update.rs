@@ -13,7 +13,7 @@ use op_dbus_formats::graph_file::VERTICES_MAX;
 
 use super::GraphIndex;
 use super::build::{Plan, shuffle};
-use super::rows::{LIVE, REMOVED, VACANT};
+use super::rows::{LIVE, REMOVED, VACANT, WAITING};
 use crate::error::{Error, ErrorKind, Result};
 use crate::os::threads::in_parts;
 
@@ -44,11 +44,12 @@ impl GraphIndex {
             self.repair(threads)?;
         }
         let ids = self.place(vectors)?;
-        let mut rest = self.linkable(&ids);
+        let mut rest = self.waiting(&ids);
         while !rest.is_empty() {
             let batch: Vec<u32> = rest.drain(..rest.len().min(self.batch_len())).collect();
             self.link(&self.plan(&batch, threads))?;
         }
+        self.calibrate_if_needed(threads);
         Ok(ids)
     }
 
@@ -81,7 +82,7 @@ impl GraphIndex {
     fn link_twins_of(&mut self, removed: u32) -> Result<()> {
         let twins = self.twins.take(removed);
         let Some(first) = twins.first() else { return Ok(()) };
-        twins.iter().for_each(|id| self.rows.set_state(*id, LIVE));
+        twins.iter().for_each(|id| self.rows.set_state(*id, WAITING));
         self.link(&self.plan(&twins, NonZero::<usize>::MIN))?;
         if self.rows.view().header(*first).state == LIVE {
             // What led to the one leads to the other.
@@ -172,9 +173,18 @@ impl GraphIndex {
         Ok(ids)
     }
 
-    /// Those of some vertices that links can lead to.
-    pub(crate) fn linkable(&self, ids: &[u32]) -> Vec<u32> {
-        ids.iter().copied().filter(|id| self.rows.view().header(*id).state == LIVE).collect()
+    /// Those of some vectors that are to be linked.
+    pub(crate) fn waiting(&self, ids: &[u32]) -> Vec<u32> {
+        self.in_state(ids, WAITING)
+    }
+
+    /// Those of some vectors that are linked.
+    pub(super) fn vertices(&self, ids: &[u32]) -> Vec<u32> {
+        self.in_state(ids, LIVE)
+    }
+
+    fn in_state(&self, ids: &[u32], state: u16) -> Vec<u32> {
+        ids.iter().copied().filter(|id| self.rows.view().header(*id).state == state).collect()
     }
 
     /// Links as planned.
@@ -186,7 +196,7 @@ impl GraphIndex {
 
     fn choose_hub(&mut self) -> Result<()> {
         let ids: Vec<u32> = (0..self.rows.len() as u32).collect();
-        let mut linked = self.linkable(&ids);
+        let mut linked = self.vertices(&ids);
         shuffle(&mut linked, self.options.seed ^ self.rows.len() as u64);
         self.renew_hub(&linked)
     }

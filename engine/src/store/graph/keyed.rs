@@ -84,7 +84,11 @@ impl KeyedGraph {
             let plan = self.plan(&mut rest, threads);
             self.index.link(&plan)?;
         }
-        if self.index.needs_repair() { self.index.repair(threads) } else { Ok(()) }
+        if self.index.needs_repair() {
+            self.index.repair(threads)?;
+        }
+        self.index.calibrate_if_needed(threads);
+        Ok(())
     }
 
     /// Removes what went, and writes what came; returns what is to be linked.
@@ -119,7 +123,7 @@ impl KeyedGraph {
             ids.insert(key, *id);
             self.changes_count += 1;
         }
-        Ok(self.index.linkable(&placed))
+        Ok(self.index.waiting(&placed))
     }
 
     /// Finds out how to link some of these.

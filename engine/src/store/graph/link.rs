@@ -108,8 +108,7 @@ impl Store {
             let now = self.commits.last_sequence();
             let held = self.hold_changes(now);
             graph.detach()?;
-            let placed = graph.place(&self.changes_after(collection, since)?)?;
-            graph.index.set_waiting(&placed);
+            graph.place(&self.changes_after(collection, since)?)?;
             Ok((!graph.index.is_empty()).then(|| Making::of(graph, now, held)))
         };
         read().unwrap_or_else(|error| {
