@@ -313,7 +313,7 @@ fn a_link_that_is_ended_goes_on_and_leaves_what_was() {
         let path = graph_file(directory.path()).unwrap();
         let at_once = fs::read(&path).unwrap();
         assert!(store.unlink(NAME).unwrap());
-        // The second and the last are ended while how much searches find is measured, or thereabouts.
+        // Some end about where how much searches find is measured: when 1200 are linked.
         let mut last = 0;
         for until in [0, 40, 700, 1190, 1200, 1220, 1400] {
             let first = link_some(&store, profile, until, model.len()).unwrap();

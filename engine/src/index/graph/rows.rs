@@ -96,8 +96,7 @@ pub(super) struct Header {
     /// The same for the upper plane, in parts of [`UPPER_PARTS`].
     pub(super) upper_step: u16,
     pub(super) links_count: u16,
-    /// One of [`LIVE`], [`REMOVED`], [`VACANT`], [`APART`],
-    /// [`WAITING`] and [`TWIN`].
+    /// One of [`LIVE`], [`REMOVED`], [`VACANT`], [`APART`], [`WAITING`] and [`TWIN`].
     pub(super) state: u16,
 }
 
@@ -114,7 +113,7 @@ pub(super) const VACANT: u16 = 2;
 /// A vector without direction, where directions are compared: as near to one query as to another, it
 /// is nowhere.
 pub(super) const APART: u16 = 3;
-/// A vector that is not linked yet, in a graph that is being made.
+/// A vector that is not linked yet: no link leads to it, and no search finds it.
 pub(super) const WAITING: u16 = 4;
 /// A vector that is beside a vertex with the same bytes: no link leads to it.
 pub(super) const TWIN: u16 = 5;
