@@ -59,7 +59,7 @@
 //! | 2 | sketch_step | what plus or minus one in the sketch stands for, in 512ths of the scale |
 //! | 2 | upper_step | what products with the upper half are multiplied with, in 32,768ths |
 //! | 2 | links_count | neighbours there are; they come first |
-//! | 2 | state | 0 a vector; 1 one that was removed, and yet leads on; 2 vacant; 3 apart; 4 a vector that is not linked yet; 5 one beside another |
+//! | 2 | state | 0 a vector; 1 one that was removed, and yet leads on; 2 vacant; 3 apart; 4 a vector that is not linked yet; 5 one beside another; 6 one that was removed, and has others beside it |
 //! | padded / 8 | sketch | a bit for each number of the vector, set if it is above 0 |
 //! | padded / 2 | upper | upper half of each number of the vector: two of them a byte, the lower one of the first half of the vector |
 //! | padded / 2 | lower | lower half of each, in the same order |

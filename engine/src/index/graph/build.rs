@@ -14,7 +14,7 @@ use super::GraphIndex;
 use super::filter::GraphFilter;
 use super::hub::Hub;
 use super::quantize::Quantized;
-use super::rows::{APART, LIVE, TWIN, WAITING};
+use super::rows::{APART, HOLLOW, LIVE, TWIN, WAITING};
 use super::select::select;
 use super::sequence::Sequence;
 use super::traverse::{Effort, Near, Scratch};
@@ -78,7 +78,7 @@ impl Linking {
     pub(crate) fn of(index: &GraphIndex) -> Self {
         let rows = index.rows.view();
         let is_waiting = |id: &u32| rows.header(*id).state == WAITING;
-        let is_linked = |id: &u32| matches!(rows.header(*id).state, LIVE | TWIN);
+        let is_linked = |id: &u32| matches!(rows.header(*id).state, LIVE | HOLLOW | TWIN);
         let ids = 0..rows.len() as u32;
         let mut order: Vec<u32> = ids.filter(|id| is_linked(id) || is_waiting(id)).collect();
         // What comes together is often near, and a batch does not see itself.
@@ -156,17 +156,20 @@ impl GraphIndex {
         } else {
             in_parts(&ids, threads, |id, scratch: &mut Scratch| self.choose(*id, scratch))
         };
-        let mut links: Vec<(u32, Vec<u32>)> = Vec::new();
+        let (mut links, mut found, mut vertex_of) = (Vec::new(), Vec::new(), HashMap::new());
         for (id, choice) in ids.into_iter().zip(choices) {
             match choice {
                 Choice::Links(chosen) => links.push((id, chosen)),
                 Choice::TwinOf(vertex) => {
-                    let of_id = twins.iter_mut().filter(|twin| twin.vertex == id);
-                    of_id.for_each(|twin| twin.vertex = vertex);
-                    twins.push(Twin { vertex, id });
+                    found.push(Twin { vertex, id });
+                    vertex_of.insert(id, vertex);
                 }
             }
         }
+        for twin in &mut twins {
+            twin.vertex = vertex_of.get(&twin.vertex).copied().unwrap_or(twin.vertex);
+        }
+        twins.append(&mut found);
         let new_count = links.len();
         let mut backlinks = Vec::new();
         for (id, chosen) in &links {
@@ -247,7 +250,7 @@ impl GraphIndex {
         if scratch.found.len() < FOUND_MIN.min(self.findable_count()) {
             // Nearly all that is near was removed.
             scratch.scan(self.rows.view(), FOUND_MIN, &GraphFilter::All);
-            scratch.found.retain(|near| self.rows.view().header(near.id).state == LIVE);
+            scratch.found.retain(|near| self.rows.view().header(near.id).is_findable());
         }
         scratch.found.sort_unstable_by(Near::order);
         scratch.found.truncate(CHOSEN_AMONG);
@@ -316,7 +319,7 @@ impl GraphIndex {
         let rows = self.rows.view();
         all.iter().for_each(|id| rows.prefetch_vertex(*id));
         // What waits is what the new links lead to.
-        all.retain(|id| matches!(rows.header(*id).state, LIVE | WAITING));
+        all.retain(|id| rows.header(*id).is_findable() || rows.header(*id).state == WAITING);
         let limit = self.rows.shape().degree;
         if all.len() <= limit {
             return Some(all);

@@ -5,7 +5,7 @@ use op_dbus_formats::graph_file::DEGREE_MAX;
 
 use super::GraphIndex;
 use super::quantize::{Quantized, write_signs};
-use super::rows::{LIVE, NO_LINK, Rows};
+use super::rows::{NO_LINK, Rows};
 use super::traverse::Near;
 
 /// Links that lead to a vertex at least, if it is linked with as many: one of them may be that of a
@@ -60,9 +60,9 @@ impl GraphIndex {
                 continue;
             }
             let rows = self.rows.view();
-            let is_vertex = |id: &u32| rows.header(*id).state == LIVE;
-            let links: Vec<u32> = rows.links(*id).iter().copied().filter(is_vertex).collect();
-            if !is_vertex(id) {
+            let is_findable = |id: &u32| rows.header(*id).is_findable();
+            let links: Vec<u32> = rows.links(*id).iter().copied().filter(is_findable).collect();
+            if !is_findable(id) {
                 continue;
             }
             let mut near: Vec<Near> = self.nearnesses(*id, &links).collect();

@@ -96,8 +96,16 @@ pub(super) struct Header {
     /// The same for the upper plane, in parts of [`UPPER_PARTS`].
     pub(super) upper_step: u16,
     pub(super) links_count: u16,
-    /// One of [`LIVE`], [`REMOVED`], [`VACANT`], [`APART`], [`WAITING`] and [`TWIN`].
+    /// One of [`LIVE`], [`REMOVED`], [`VACANT`], [`APART`], [`WAITING`], [`TWIN`] and [`HOLLOW`].
     pub(super) state: u16,
+}
+
+impl Header {
+    /// Whether searches may find it, for its own vector or for those of its twins.
+    #[inline(always)]
+    pub(super) fn is_findable(&self) -> bool {
+        matches!(self.state, LIVE | HOLLOW)
+    }
 }
 
 /// With these, steps fit and are exact enough not to be noticed beside what is left out.
@@ -117,6 +125,8 @@ pub(super) const APART: u16 = 3;
 pub(super) const WAITING: u16 = 4;
 /// A vector that is beside a vertex with the same bytes: no link leads to it.
 pub(super) const TWIN: u16 = 5;
+/// A vertex that was removed, and has twins: it stays for these.
+pub(super) const HOLLOW: u16 = 6;
 
 /// All that can be written of a vertex's neighbours.
 pub(super) struct Neighbourhood<'a> {

@@ -5,7 +5,7 @@ use op_dbus_formats::embedding::check_finite;
 use super::GraphIndex;
 use super::filter::{Findable, GraphFilter};
 use super::full::FullVectors;
-use super::rows::{APART, LIVE, TWIN, WAITING};
+use super::rows::{APART, HOLLOW, LIVE, TWIN, WAITING};
 use super::space::norm;
 use super::traverse::{Effort, Near, Scratch};
 use crate::error::{Error, ErrorKind, Result};
@@ -293,7 +293,8 @@ impl GraphIndex {
         width.max(limit) + COMPARED_COUNT + COMPARED_PER_WANTED * many
     }
 
-    /// Adds the twins of vertices that were found, and leaves out those that do not pass themselves.
+    /// Adds the twins of vertices that were found, and leaves out those that were removed or do not
+    /// pass themselves.
     pub(super) fn add_twins(&self, found: &mut Vec<Near>, limit: usize, filter: GraphFilter<'_>) {
         if self.twins.is_empty() {
             return;
@@ -303,9 +304,8 @@ impl GraphIndex {
             let passing = self.twins.of(id).iter().filter(|twin| filter.passes(**twin));
             found.extend(passing.take(limit).map(|id| Near { distance, id: *id }));
         }
-        if !filter.is_all() {
-            found.retain(|near| filter.passes(near.id));
-        }
+        let rows = self.rows.view();
+        found.retain(|near| rows.header(near.id).state != HOLLOW && filter.passes(near.id));
     }
 
     /// As much as finds what another effort would if none was removed: those that were lead on, and are

@@ -13,7 +13,7 @@ use super::filter::Findable;
 use super::hub::Hub;
 use super::pool::{Entry, Pool, Seen};
 use super::query::PreparedQuery;
-use super::rows::{LIVE, NO_LINK};
+use super::rows::NO_LINK;
 use super::search::SearchCounts;
 use super::view::RowsView;
 use crate::distance::quantized::{BLOCK_COUNT, SKETCHES_COUNT, kernels};
@@ -172,7 +172,7 @@ impl Scratch {
     ) {
         let vertex = rows.vertex(id);
         let base = vertex.distance(&self.query.quantized);
-        if vertex.header.state == LIVE && (ALL_PASS || findable.has(id)) {
+        if vertex.header.is_findable() && (ALL_PASS || findable.has(id)) {
             self.found.push(Near { distance: base, id });
         }
         let mut distances = [0.0; BLOCK_COUNT];
@@ -213,7 +213,7 @@ impl Scratch {
             // The search fails.
             self.met.clear();
         }
-        if rows.header(id).state == LIVE && (ALL_PASS || findable.has(id)) {
+        if rows.header(id).is_findable() && (ALL_PASS || findable.has(id)) {
             let distance = rows.vertex(id).distance(&self.query.quantized);
             self.found.push(Near { distance, id });
         }
@@ -270,7 +270,7 @@ impl Scratch {
             }
             self.counts.compared += 1;
             let vertex = rows.vertex(id);
-            if vertex.header.state == LIVE {
+            if vertex.header.is_findable() {
                 self.found.push(Near { distance: vertex.distance(query), id });
             }
         }

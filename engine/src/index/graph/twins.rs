@@ -13,8 +13,8 @@ pub(super) struct Twins {
     of: BTreeMap<u32, Vec<u32>>,
     /// Vertices with twins.
     vertices: VertexSet,
-    /// The vertex of each twin.
-    vertex_of: HashMap<u32, u32>,
+    /// The vertex of each twin, and its place among the twins of that.
+    places: HashMap<u32, (u32, usize)>,
 }
 
 /// A vector, and the vertex that it is beside.
@@ -26,7 +26,7 @@ pub(crate) struct Twin {
 
 impl Twins {
     pub(super) fn is_empty(&self) -> bool {
-        self.vertex_of.is_empty()
+        self.places.is_empty()
     }
 
     /// The twins of a vertex.
@@ -45,28 +45,25 @@ impl Twins {
     }
 
     pub(super) fn add(&mut self, twin: Twin) {
-        self.of.entry(twin.vertex).or_default().push(twin.id);
+        let twins = self.of.entry(twin.vertex).or_default();
+        self.places.insert(twin.id, (twin.vertex, twins.len()));
+        twins.push(twin.id);
         self.vertices.insert(twin.vertex);
-        self.vertex_of.insert(twin.id, twin.vertex);
     }
 
-    /// Forgets one, if it is a twin.
-    pub(super) fn remove(&mut self, id: u32) {
-        let Some(vertex) = self.vertex_of.remove(&id) else { return };
-        let twins = self.of.entry(vertex).or_default();
-        twins.retain(|twin| *twin != id);
+    /// Forgets one, if it is a twin; returns the vertex that it was beside.
+    pub(super) fn remove(&mut self, id: u32) -> Option<u32> {
+        let (vertex, place) = self.places.remove(&id)?;
+        let twins = self.of.get_mut(&vertex)?;
+        twins.swap_remove(place);
+        if let Some(moved) = twins.get(place) {
+            self.places.insert(*moved, (vertex, place));
+        }
         if twins.is_empty() {
             self.of.remove(&vertex);
             self.vertices.remove(vertex);
         }
-    }
-
-    /// Forgets all of a vertex.
-    pub(super) fn take(&mut self, vertex: u32) -> Vec<u32> {
-        let twins = self.of.remove(&vertex).unwrap_or_default();
-        self.vertices.remove(vertex);
-        twins.iter().for_each(|twin| _ = self.vertex_of.remove(twin));
-        twins
+        Some(vertex)
     }
 
     /// All of them, by vertex.
@@ -100,12 +97,11 @@ mod tests {
         let all: Vec<Twin> = twins.iter().collect();
         assert_eq!(all, [given[2], given[0], given[1], given[3]]);
         assert_eq!(twins.vertices(), [3, 1]);
-        for id in [70, 4, 4, 3] {
-            twins.remove(id);
-        }
-        assert_eq!((twins.of(1).len(), twins.of(3)), (0, &[9, 5][..]));
-        assert_eq!((twins.take(3), twins.take(3)), (vec![9, 5], vec![]));
+        let removed = [70, 9, 9, 3].map(|id| twins.remove(id));
+        assert_eq!(removed, [Some(1), Some(3), None, None]);
+        assert_eq!((twins.of(1).len(), twins.of(3)), (0, &[5, 4][..]));
+        twins.add(given[0]);
+        assert_eq!([5, 4, 9].map(|id| twins.remove(id)), [Some(3); 3]);
         assert!(twins.is_empty() && twins.of(3).is_empty() && twins.iter().next().is_none());
-        twins.remove(9);
     }
 }

@@ -13,7 +13,7 @@ use op_dbus_formats::graph_file::VERTICES_MAX;
 
 use super::GraphIndex;
 use super::build::{Plan, shuffle};
-use super::rows::{LIVE, REMOVED, VACANT, WAITING};
+use super::rows::{HOLLOW, Header, LIVE, REMOVED, TWIN, VACANT, WAITING};
 use crate::error::{Error, ErrorKind, Result};
 use crate::os::threads::in_parts;
 
@@ -64,31 +64,30 @@ impl GraphIndex {
         self.detach()?;
         self.live_count -= 1;
         match self.rows.view().header(id).state {
-            LIVE => {
-                self.rows.set_state(id, REMOVED);
-                self.removed.insert(id);
-                self.link_twins_of(id)?;
+            LIVE if !self.twins.of(id).is_empty() => self.rows.set_state(id, HOLLOW),
+            LIVE => self.lead_on(id),
+            TWIN => {
+                let vertex = self.twins.remove(id);
+                self.vacate(id);
+                let is_alone = |id: &u32| {
+                    self.rows.view().header(*id).state == HOLLOW && self.twins.of(*id).is_empty()
+                };
+                if let Some(vertex) = vertex.filter(is_alone) {
+                    self.lead_on(vertex);
+                }
             }
             _ => {
                 self.apart.retain(|apart| *apart != id);
-                self.twins.remove(id);
                 self.vacate(id);
             }
         }
         Ok(true)
     }
 
-    /// Makes a vertex of the first twin of one that was removed, with the others beside it.
-    fn link_twins_of(&mut self, removed: u32) -> Result<()> {
-        let twins = self.twins.take(removed);
-        let Some(first) = twins.first() else { return Ok(()) };
-        twins.iter().for_each(|id| self.rows.set_state(*id, WAITING));
-        self.link(&self.plan(&twins, NonZero::<usize>::MIN))?;
-        if self.rows.view().header(*first).state == LIVE {
-            // What led to the one leads to the other.
-            self.link_also(removed, *first);
-        }
-        Ok(())
+    /// Leaves of a vertex only that it leads on.
+    fn lead_on(&mut self, id: u32) {
+        self.rows.set_state(id, REMOVED);
+        self.removed.insert(id);
     }
 
     /// Whether enough were removed for it to be worth repairing links.
@@ -127,7 +126,8 @@ impl GraphIndex {
             let states = (0..rows.len() as u32).map(|id| (id, rows.header(id).state));
             let of = |wanted| move |state: &(u32, u16)| state.1 == wanted;
             self.vacant = states.clone().filter(of(VACANT)).map(|(id, _)| id).collect();
-            self.linked_count = self.removed.len() + states.filter(of(LIVE)).count();
+            self.linked_count = self.removed.len()
+                + states.filter(|(id, _)| rows.header(*id).is_findable()).count();
             self.count_links();
         }
         Ok(())
@@ -175,16 +175,16 @@ impl GraphIndex {
 
     /// Those of some vectors that are to be linked.
     pub(crate) fn waiting(&self, ids: &[u32]) -> Vec<u32> {
-        self.in_state(ids, WAITING)
+        self.having(ids, |header| header.state == WAITING)
     }
 
     /// Those of some vectors that are linked.
     pub(super) fn vertices(&self, ids: &[u32]) -> Vec<u32> {
-        self.in_state(ids, LIVE)
+        self.having(ids, Header::is_findable)
     }
 
-    fn in_state(&self, ids: &[u32], state: u16) -> Vec<u32> {
-        ids.iter().copied().filter(|id| self.rows.view().header(*id).state == state).collect()
+    fn having(&self, ids: &[u32], is_wanted: impl Fn(&Header) -> bool) -> Vec<u32> {
+        ids.iter().copied().filter(|id| is_wanted(self.rows.view().header(*id))).collect()
     }
 
     /// Links as planned.
@@ -217,16 +217,16 @@ impl GraphIndex {
     /// The links that a vertex is to have without removed ones; none if it has no such.
     fn repaired_links(&self, id: u32) -> Option<Vec<u32>> {
         let rows = self.rows.view();
-        let is_live = |id: &u32| rows.header(*id).state == LIVE;
+        let is_findable = |id: &u32| rows.header(*id).is_findable();
         let links = rows.links(id);
-        if rows.header(id).state != LIVE || links.iter().all(is_live) {
+        if !is_findable(&id) || links.iter().all(is_findable) {
             return None;
         }
-        let mut others: Vec<u32> = links.iter().copied().filter(is_live).collect();
-        for removed in links.iter().filter(|link| !is_live(link)) {
+        let mut others: Vec<u32> = links.iter().copied().filter(is_findable).collect();
+        for removed in links.iter().filter(|link| !is_findable(link)) {
             let instead = rows.links(*removed).iter().copied();
             let instead: Vec<u32> =
-                instead.filter(|other| *other != id && is_live(other)).collect();
+                instead.filter(|other| *other != id && is_findable(other)).collect();
             let mut nearest: Vec<_> = self.nearnesses(id, &instead).collect();
             nearest.sort_unstable_by(super::traverse::Near::order);
             others.extend(nearest.iter().take(INSTEAD_COUNT).map(|near| near.id));

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use zerocopy::{FromBytes, Immutable};
 
-use super::rows::{Header, Shape, TWIN};
+use super::rows::{HOLLOW, Header, Shape};
 use super::storage::MappedRows;
 use crate::distance::quantized::{BLOCK_COUNT, Planes};
 use crate::error::{Error, ErrorKind, Result};
@@ -65,7 +65,7 @@ impl<'a> RowsView<'a> {
             let header = self.header(id);
             let is_vertex = header.scale.is_finite()
                 && header.norm_squared.is_finite()
-                && header.state <= TWIN
+                && header.state <= HOLLOW
                 && usize::from(header.links_count) <= self.shape.degree;
             if !is_vertex || !self.links(id).iter().all(|link| (*link as usize) < links_end) {
                 return Err(Error::new(ErrorKind::Corrupt, format!("row {id} is no vertex")));
