@@ -33,7 +33,7 @@ impl Line {
 
     #[cold]
     fn take(&self) -> usize {
-        let first_free = |owned: u64| (owned != u64::MAX).then_some(owned | (owned + 1));
+        let first_free = |owned: u64| (owned != u64::MAX).then(|| owned | (owned + 1));
         let taken = OWNED.fetch_update(Ordering::Acquire, Ordering::Relaxed, first_free);
         let line = taken.map_or(SHARED, |owned| owned.trailing_ones() as usize);
         self.0.set(Some(line));
@@ -86,17 +86,24 @@ impl Counter {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+
     use super::*;
 
     #[test]
     fn nothing_is_lost_between_threads() {
         let counter = Counter::default();
         // More than there are lines, at the same time and one after the other.
+        let all_begin = Barrier::new(OWNED_COUNT + 20);
+        let count = || {
+            counter.add_one();
+            // Each has its line by now, and keeps it.
+            all_begin.wait();
+            (1..1000).for_each(|_| counter.add_one());
+        };
         for _ in 0..3 {
             std::thread::scope(|scope| {
-                for _ in 0..OWNED_COUNT + 20 {
-                    scope.spawn(|| (0..1000).for_each(|_| counter.add_one()));
-                }
+                (0..OWNED_COUNT + 20).for_each(|_| _ = scope.spawn(count));
             });
         }
         assert_eq!(counter.sum(), 3000 * (OWNED_COUNT as u64 + 20));
