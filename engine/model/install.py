@@ -9,7 +9,7 @@ Usage: install.py [runtime] [model]      (both if none is named)
 
 Writes, under ${XDG_DATA_HOME:-~/.local/share}/op-dbus:
   lib/libonnxruntime.so
-  models/all-MiniLM-L6-v2/{model.onnx,tokenizer.json,config.json}
+  models/all-MiniLM-L6-v2/{model.onnx,tokenizer.json,config.json,SHA256SUMS}
 What is there and has the right hash is left alone; what has another hash is replaced. A file
 appears under its name only when it is complete. Needs python3 with venv, and a network; runs on
 Linux with glibc 2.28 or newer, x86-64 or AArch64. Work in progress lies in
@@ -141,6 +141,10 @@ def install_model():
         }
         for name, content in contents.items():
             install_file(content, directory / name, MODEL_SHA256[name])
+    # For `op-dbus model verify` and `sha256sum --check`.
+    sums = "".join(f"{wanted}  {name}\n" for name, wanted in MODEL_SHA256.items()).encode()
+    if not is_installed(directory / "SHA256SUMS", sha256(sums)):
+        install_file(sums, directory / "SHA256SUMS", sha256(sums))
     print(f"model {MODEL_NAME}: {directory}")
 
 

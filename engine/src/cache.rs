@@ -4,13 +4,14 @@
 //! that share a key. Lookups count; the counters outlive the process when the store is closed
 //! properly and lose at most one process's share otherwise: they are statistics, not state.
 
+mod compute;
+mod flights;
 mod notes;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
 
 use op_dbus_formats::collection::ModelFingerprint;
 use op_dbus_formats::embedding::{self, EmbeddingKey, EncodedEmbedding, Encoding, Packing};
@@ -25,6 +26,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::os::file::used_bytes;
 use crate::os::random;
 use crate::tier::{Counter, Departure, Fence, Pool, Tier, TierStats};
+use flights::Flights;
 use notes::{read_meta, write_meta};
 
 const COUNTERS: &str = "counters";
@@ -95,6 +97,8 @@ pub(crate) struct EmbeddingCache {
     pool: OnceLock<Arc<Pool>>,
     /// Changes when embeddings were removed or replaced: copies of them elsewhere are then useless.
     generation: AtomicU64,
+    /// Embeddings that are being computed.
+    flights: Flights,
     counters: Counters,
 }
 
@@ -165,8 +169,17 @@ impl EmbeddingCache {
             None => begin_generation(&db)?,
         };
         let generation = AtomicU64::new(generation);
-        let (writing, pool) = (Mutex::default(), OnceLock::new());
-        Ok(Self { db, disk_max_bytes, writing, seed, tier, pool, generation, counters })
+        Ok(Self {
+            db,
+            disk_max_bytes,
+            writing: Mutex::default(),
+            seed,
+            tier,
+            pool: OnceLock::new(),
+            generation,
+            flights: Flights::default(),
+            counters,
+        })
     }
 
     pub(crate) fn key(&self, model: ModelFingerprint, text: &str) -> EmbeddingKey {
@@ -174,48 +187,6 @@ impl EmbeddingCache {
         hasher.update(&model.0);
         hasher.update(text.as_bytes());
         EmbeddingKey(hasher.digest128())
-    }
-
-    /// Returns the embeddings of `texts`, in their order, computing those that are missing.
-    ///
-    /// A text that occurs twice is computed once; the second counts as a hit.
-    pub(crate) fn get_or_embed(
-        &self,
-        embedder: &Embedder,
-        texts: &[&str],
-    ) -> Result<Vec<CachedEmbedding>> {
-        let model = embedder.fingerprint();
-        let keys: Vec<EmbeddingKey> = texts.iter().map(|text| self.key(model, text)).collect();
-        let mut found = self.find_all(embedder, &keys);
-        let mut missing: Vec<(EmbeddingKey, &str)> = keys
-            .iter()
-            .zip(texts)
-            .filter(|(key, _)| !found.contains_key(key))
-            .map(|(key, text)| (*key, *text))
-            .collect();
-        missing.sort_unstable_by_key(|(key, _)| *key);
-        missing.dedup_by_key(|(key, _)| *key);
-        let mut computed = self.compute(embedder, &missing)?;
-        Ok(keys
-            .into_iter()
-            .map(|key| {
-                // Only the first of equal texts takes the computed one and leaves it to the rest.
-                let embedding = match computed.remove(&key) {
-                    Some(embedding) => {
-                        found.insert(key, embedding.vector.clone());
-                        embedding
-                    }
-                    None => CachedEmbedding {
-                        vector: found[&key].clone(),
-                        hit: true,
-                        truncated: false,
-                        key,
-                    },
-                };
-                self.count(embedding.hit);
-                embedding
-            })
-            .collect())
     }
 
     /// Where the embeddings of this model are hot; `None` while their length is not known.
@@ -284,39 +255,6 @@ impl EmbeddingCache {
             }
         }
         found
-    }
-
-    fn compute(
-        &self,
-        embedder: &Embedder,
-        missing: &[(EmbeddingKey, &str)],
-    ) -> Result<HashMap<EmbeddingKey, CachedEmbedding>> {
-        if missing.is_empty() {
-            return Ok(HashMap::new());
-        }
-        let texts: Vec<&str> = missing.iter().map(|(_, text)| *text).collect();
-        let started = Instant::now();
-        let embeddings = embedder.embed(&texts)?;
-        let nanos = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.counters.computed.fetch_add(missing.len() as u64, Ordering::Relaxed);
-        self.counters.compute_nanos.fetch_add(nanos, Ordering::Relaxed);
-        let computed: HashMap<_, _> = missing
-            .iter()
-            .zip(embeddings)
-            .map(|((key, _), embedding)| {
-                let (vector, truncated) = (embedding.vector, embedding.truncated);
-                (*key, CachedEmbedding { vector, hit: false, truncated, key: *key })
-            })
-            .collect();
-        let vectors: Vec<(EmbeddingKey, &[f32])> =
-            computed.values().map(|embedding| (embedding.key, &embedding.vector[..])).collect();
-        if let Err(error) = self.put(&vectors, &HashSet::new()) {
-            // One that cannot be kept costs time later, nothing else. It does not become hot either:
-            // what is hot is in RocksDB.
-            let cause = std::error::Error::source(&error).map(ToString::to_string);
-            tracing::warn!(%error, cause, "embeddings are not kept and will be computed again");
-        }
-        Ok(computed)
     }
 
     /// Stores embeddings and makes room for them. Those in `known` replace others.

@@ -50,7 +50,9 @@ mod store;
 mod tier;
 
 pub use cache::{CacheStats, CachedEmbedding, Removed};
-pub use embed::{Embedder, EmbedderConfig, Embedding, KnownModel, Provider};
+pub use embed::{
+    Embedder, EmbedderConfig, Embedding, KnownModel, ModelFile, ModelOutline, Provider,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use index::{
     DenseVectors, FullVectors, GraphFilter, GraphIndex, GraphOptions, GraphSearch, Neighbour,
@@ -65,8 +67,9 @@ pub use query::{Answer, CollectionExplain, Explain, Hit, LIMIT_MAX, Plan, Query}
 pub use record::Record;
 pub use store::{
     Change, CollectionInfo, CollectionOptions, CollectionStats, Fault, GraphStats, LinkOptions,
-    MemoryCap, PutReport, STATE_COLLECTION, STATE_VERSIONS_KEPT, Scan, ScrubOptions, ScrubProgress,
-    ScrubReport, Stats, Store, StoreConfig, Vector, Vectors, Version, Watch,
+    MemoryCap, PutReport, ReembedProgress, Reembedded, STATE_COLLECTION, STATE_VERSIONS_KEPT, Scan,
+    ScrubOptions, ScrubProgress, ScrubReport, Stats, Store, StoreConfig, Vector, Vectors, Version,
+    Watch,
 };
 pub use tier::{
     Evictions, PolicyKind, SimulationReport, TierStats, TraceReport, read_trace, simulate,

@@ -30,10 +30,20 @@ pub fn installed() -> PathBuf {
 /// As [`installed`].
 #[cfg(feature = "engine")]
 pub fn config() -> op_dbus_engine::EmbedderConfig {
-    op_dbus_engine::EmbedderConfig {
-        model_dir: installed(),
-        runtime_library: None,
-        provider: op_dbus_engine::Provider::Cpu,
-        threads_count: None,
-    }
+    op_dbus_engine::EmbedderConfig::new(installed())
+}
+
+/// Writes a small model for the words of the installed one into a directory: of other dimensions,
+/// without token types, and with a vector for each token alone.
+///
+/// # Panics
+/// As [`installed`]; if the directory cannot be written.
+pub fn write_small(directory: &std::path::Path, dimensions: usize) {
+    const WORD_PIECES_COUNT: usize = 30_522;
+    let model = crate::onnx::text_encoder(WORD_PIECES_COUNT, dimensions, dimensions as u64);
+    let tokenizer = installed().join("tokenizer.json");
+    let written = std::fs::create_dir_all(directory)
+        .and_then(|()| std::fs::write(directory.join("model.onnx"), model))
+        .and_then(|()| std::fs::copy(tokenizer, directory.join("tokenizer.json")));
+    written.expect("the directory can be written");
 }

@@ -6,22 +6,25 @@
 //! | `onnx` | the outline of an ONNX file, read without trusting it |
 //! | `settings` | the small JSON files beside it |
 //! | `runtime` | the ONNX Runtime library: one per process |
-//! | `tokenize`, `batch`, `session`, `pooling` | text → tokens → batch → output → vector |
-//! | `sessions` | who may run which session |
+//! | `pinned` | the hashes of a model's files, and copies that have them |
+//! | `provider` | which hardware runs it |
+//! | `tokenize`, `session`, `pooling` | text → tokens → output → vector |
+//! | `queue` | whose turn it is |
+//! | `sessions` | the work of those who wait |
 //!
 //! Invariants: opening is cheap and loads no library; the first text, or
 //! [`Embedder::load`], does. The provider that was asked for is the one that runs. Every
 //! vector has length 1 and the model's dimensions; a model that gives anything else
 //! is an error, never a stored vector.
 //!
-//! Deliberately not here: caching (the store's), and batches across callers. Callers
-//! take turns batch by batch, so a query waits for one batch of an indexing run.
+//! Deliberately not here: caching (the store's).
 
-mod batch;
 mod model;
 mod onnx;
+mod pinned;
 mod pooling;
 mod provider;
+mod queue;
 mod runtime;
 mod session;
 mod sessions;
@@ -33,18 +36,18 @@ use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use op_dbus_formats::collection::ModelFingerprint;
+use serde::Serialize;
 
-use self::model::Model;
+use self::model::{Model, Pooling};
+use self::provider::Device;
 use self::sessions::Sessions;
-use self::tokenize::{Tokenizer, Tokens};
+use self::settings::TokenPooling;
+use self::tokenize::Tokenizer;
 use crate::error::{Error, ErrorKind, Result};
 
 pub use self::model::KnownModel;
+pub use self::pinned::ModelFile;
 pub use self::provider::Provider;
-
-/// Texts tokenized and sorted at a time: enough that sorting leaves hardly any padding,
-/// few enough that their tokens take some megabytes.
-const WINDOW_TEXTS_COUNT: usize = 4096;
 
 /// Which model to use, and on what.
 #[derive(Clone, Debug)]
@@ -57,9 +60,15 @@ pub struct EmbedderConfig {
     pub provider: Provider,
     /// Threads that run the model; `None` for all that this process may use.
     ///
-    /// Up to four share them as sessions of their own once there are many texts; each
+    /// A session has all of them; up to four more share them once there are many texts. Each
     /// takes about the model file's size in memory.
     pub threads_count: Option<NonZeroUsize>,
+    /// Which card, by the number that `nvidia-smi` shows; nothing to the processor.
+    pub device_id: u32,
+    /// Most memory of the card to take; as much as is needed unless given.
+    pub device_memory_max_bytes: Option<usize>,
+    /// Where TensorRT keeps what it builds, which takes minutes; nowhere unless given.
+    pub engine_cache_dir: Option<PathBuf>,
 }
 
 impl EmbedderConfig {
@@ -71,6 +80,9 @@ impl EmbedderConfig {
             runtime_library: None,
             provider: Provider::default(),
             threads_count: None,
+            device_id: 0,
+            device_memory_max_bytes: None,
+            engine_cache_dir: None,
         }
     }
 }
@@ -86,6 +98,23 @@ pub struct Embedding {
     pub truncated: bool,
 }
 
+/// What a model takes and gives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ModelOutline {
+    /// Where its files are.
+    pub directory: PathBuf,
+    /// The output that becomes the vector.
+    pub output: String,
+    /// How it becomes one for each text.
+    pub pooling: &'static str,
+    /// Whether it takes token types, which are all 0.
+    pub takes_token_types: bool,
+    /// Tokens a text can have, special tokens included.
+    pub max_tokens: usize,
+    /// Length of the vectors, if its files declare it.
+    pub dimensions: Option<u32>,
+}
+
 /// A model that turns texts into vectors.
 ///
 /// Shared by reference between threads. One process can have several, of one ONNX
@@ -95,14 +124,9 @@ pub struct Embedder {
     model: Model,
     fingerprint: ModelFingerprint,
     dimensions: OnceLock<u32>,
-    loaded: OnceLock<Loaded>,
+    loaded: OnceLock<Sessions>,
     /// Held while loading, so that two callers do not load twice.
     loading: Mutex<()>,
-}
-
-struct Loaded {
-    tokenizer: Tokenizer,
-    sessions: Sessions,
 }
 
 impl Embedder {
@@ -114,12 +138,11 @@ impl Embedder {
     /// # Errors
     /// [`ErrorKind::NotFound`] if the directory or a file is missing;
     /// [`ErrorKind::Corrupt`] if a file is cut off or of another kind;
-    /// [`ErrorKind::Unsupported`] for a provider or a model that this version cannot
-    /// run; [`ErrorKind::Denied`] if the model takes data from outside its directory;
+    /// [`ErrorKind::Unsupported`] for a model that this version cannot run;
+    /// [`ErrorKind::Denied`] if the model takes data from outside its directory;
     /// [`ErrorKind::Invalid`] if its files contradict each other; [`ErrorKind::Busy`]
     /// if they change meanwhile.
     pub fn open(config: &EmbedderConfig, known: Option<KnownModel>) -> Result<Self> {
-        config.provider.require_supported()?;
         let model = Model::open(&config.model_dir)?;
         let known = known.filter(|known| known.files_identity == model.files_identity);
         let fingerprint = match known {
@@ -189,8 +212,8 @@ impl Embedder {
     /// Loads the model now rather than with the first text.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`] if there is no usable ONNX Runtime library;
-    /// [`ErrorKind::Corrupt`], [`ErrorKind::Unsupported`] or [`ErrorKind::Invalid`] if
+    /// [`ErrorKind::Unavailable`] if there is no usable ONNX Runtime library, or it cannot use the
+    /// provider that was asked for; [`ErrorKind::Corrupt`], [`ErrorKind::Unsupported`] or [`ErrorKind::Invalid`] if
     /// the tokenizer or the runtime refuses its file; [`ErrorKind::Busy`] if a file has
     /// changed since the model was opened.
     pub fn load(&self) -> Result<()> {
@@ -200,7 +223,8 @@ impl Embedder {
     /// Returns the embeddings of `texts`, in their order.
     ///
     /// Texts may be any number and any length; the work per text is bounded by
-    /// [`Embedder::max_tokens`]. Texts of like length run together.
+    /// [`Embedder::max_tokens`]. Texts of like length run together, also those of other callers, and
+    /// callers take turns batch by batch.
     /// Cost: the first call loads the model.
     ///
     /// # Errors
@@ -210,48 +234,45 @@ impl Embedder {
         if texts.is_empty() {
             return Ok(Vec::new());
         }
-        let loaded = self.loaded()?;
-        let mut embeddings = Vec::with_capacity(texts.len());
-        for window in texts.chunks(WINDOW_TEXTS_COUNT) {
-            self.embed_window(loaded, window, &mut embeddings)?;
+        let embeddings = self.loaded()?.embed(texts)?;
+        for embedding in &embeddings {
+            self.check_dimensions(embedding.vector.len())?;
         }
         Ok(embeddings)
     }
 
-    fn embed_window(
-        &self,
-        loaded: &Loaded,
-        texts: &[&str],
-        embeddings: &mut Vec<Embedding>,
-    ) -> Result<()> {
-        let tokens = texts
-            .iter()
-            .map(|text| loaded.tokenizer.tokenize(text))
-            .collect::<Result<Vec<Tokens>>>()?;
-        if let Some(index) = tokens.iter().position(|tokens| tokens.ids.is_empty()) {
-            // Only without special tokens: a model cannot be run on nothing.
-            return Err(Error::new(
-                ErrorKind::Invalid,
-                format!("the model {} has no tokens for the text {:?}", self.name(), texts[index]),
-            )
-            .with_remedy("give a text with words"));
+    /// Tokens that the model sees of a text, special tokens included.
+    ///
+    /// Cost: the first call loads the model.
+    ///
+    /// # Errors
+    /// Those of [`Embedder::load`]; [`ErrorKind::Invalid`] if the tokenizer refuses the text.
+    pub fn tokens_count(&self, text: &str) -> Result<usize> {
+        self.loaded()?.tokens_count(text)
+    }
+
+    /// What is known of the model without loading it.
+    #[must_use]
+    pub fn outline(&self) -> ModelOutline {
+        let model = &self.model;
+        ModelOutline {
+            directory: model.directory.clone(),
+            output: model.output.clone(),
+            pooling: match model.pooling {
+                Pooling::Model => "by the model",
+                Pooling::Tokens(TokenPooling::Mean) => "mean of the tokens",
+                Pooling::Tokens(TokenPooling::First) => "first token",
+            },
+            takes_token_types: model.takes_token_types,
+            max_tokens: model.settings.max_tokens,
+            dimensions: self.dimensions.get().copied(),
         }
-        let start = embeddings.len();
-        embeddings.extend(tokens.iter().map(|tokens| Embedding {
-            vector: Vec::new(),
-            tokens_count: tokens.ids.len(),
-            truncated: tokens.truncated,
-        }));
-        let order = batch::by_length(&tokens);
-        let batches = batch::batches(&tokens, &order, batch::BUDGET_TOKENS);
-        let vectors = loaded.sessions.run(&batches, &tokens)?;
-        for (batch, vectors) in batches.iter().zip(vectors) {
-            for (&text, vector) in batch.texts.iter().zip(vectors) {
-                self.check_dimensions(vector.len())?;
-                embeddings[start + text].vector = vector;
-            }
-        }
-        Ok(())
+    }
+
+    /// What runs the model, once it is loaded.
+    #[must_use]
+    pub fn running_provider(&self) -> Option<Provider> {
+        self.loaded.get().map(Sessions::provider)
     }
 
     /// Checks a vector's length against the model's, which the first vector may decide.
@@ -270,7 +291,7 @@ impl Embedder {
         Ok(dimensions)
     }
 
-    fn loaded(&self) -> Result<&Loaded> {
+    fn loaded(&self) -> Result<&Sessions> {
         if let Some(loaded) = self.loaded.get() {
             return Ok(loaded);
         }
@@ -278,13 +299,12 @@ impl Embedder {
         if let Some(loaded) = self.loaded.get() {
             return Ok(loaded);
         }
-        let loaded = self.load_session()?;
+        let loaded = self.load_first()?;
         Ok(self.loaded.get_or_init(|| loaded))
     }
 
-    fn load_session(&self) -> Result<Loaded> {
+    fn load_first(&self) -> Result<Sessions> {
         let started = std::time::Instant::now();
-        let model = &self.model;
         let threads_count = match self.config.threads_count {
             Some(count) => count,
             None => std::thread::available_parallelism().map_err(|source| {
@@ -293,9 +313,8 @@ impl Embedder {
                     .with_source(source)
             })?,
         };
-        let tokenizer = Tokenizer::load(&model.tokenizer_path(), &model.settings)?;
         let runtime = runtime::open(self.config.runtime_library.as_deref())?;
-        let sessions = Sessions::load(runtime, model, threads_count, tokenizer.pad_token_id())?;
+        let sessions = self.load_sessions(runtime, threads_count)?;
         tracing::info!(
             model = self.name(),
             runtime = format_args!("1.{}", runtime.library.minor_version),
@@ -303,9 +322,37 @@ impl Embedder {
             threads = threads_count,
             elapsed_ms = started.elapsed().as_millis() as u64,
             "ML_PROVIDER={}",
-            self.config.provider,
+            sessions.provider(),
         );
-        Ok(Loaded { tokenizer, sessions })
+        Ok(sessions)
+    }
+
+    /// Loads the model on what was asked for, or the first of several that can be used.
+    fn load_sessions(
+        &self,
+        runtime: &'static runtime::Runtime,
+        threads_count: NonZeroUsize,
+    ) -> Result<Sessions> {
+        let load = |provider| {
+            let device = Device {
+                provider,
+                id: self.config.device_id,
+                memory_max_bytes: self.config.device_memory_max_bytes,
+                engine_cache_dir: self.config.engine_cache_dir.clone(),
+                max_tokens: self.max_tokens(),
+            };
+            let model = &self.model;
+            let tokenizer = Tokenizer::load(&model.tokenizer_path(), &model.settings)?;
+            Sessions::load(runtime, model, device, tokenizer, threads_count)
+        };
+        if self.config.provider != Provider::Auto {
+            return load(self.config.provider);
+        }
+        load(Provider::Cuda).or_else(|error| {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::info!(%error, cause, "the processor runs the model");
+            load(Provider::Cpu)
+        })
     }
 }
 

@@ -20,7 +20,7 @@ use op_dbus_formats::collection::ModelFingerprint;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::onnx::{self, ELEMENT_FLOAT, ELEMENT_INT64, OnnxError, Outline, Port};
-use super::settings::{Settings, TokenPooling};
+use super::settings::{SETTINGS_FILES, Settings, TokenPooling};
 use crate::error::{Error, ErrorKind, Result};
 
 const MODEL_FILE: &str = "model.onnx";
@@ -150,6 +150,14 @@ impl Model {
     fn files(&self) -> impl Iterator<Item = PathBuf> {
         let external = self.external_files.iter().map(|file| self.directory.join(file));
         [self.model_path(), self.tokenizer_path()].into_iter().chain(external)
+    }
+
+    /// Paths of all files that there are, within the directory, settings among them.
+    pub(super) fn all_files(&self) -> Vec<PathBuf> {
+        let own = [MODEL_FILE, TOKENIZER_FILE].map(PathBuf::from);
+        let settings = SETTINGS_FILES.map(PathBuf::from);
+        let settings = settings.into_iter().filter(|file| self.directory.join(file).is_file());
+        own.into_iter().chain(self.external_files.iter().cloned()).chain(settings).collect()
     }
 
     /// Checks that the files are still those that were opened.

@@ -248,7 +248,8 @@ fn log(level: LogLevel, category: &str, _id: &str, location: &str, message: &str
     match level {
         LogLevel::Verbose => tracing::trace!(category, location, "{message}"),
         LogLevel::Info => tracing::debug!(category, location, "{message}"),
-        LogLevel::Warning => tracing::warn!(category, location, "{message}"),
+        // About how it places operators; nothing that a user could mend.
+        LogLevel::Warning => tracing::info!(category, location, "{message}"),
         LogLevel::Error | LogLevel::Fatal => tracing::error!(category, location, "{message}"),
     }
 }

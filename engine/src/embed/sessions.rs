@@ -1,100 +1,86 @@
-//! The sessions of one model, and who may run which.
+//! The sessions of one model, and the work of those who wait for vectors.
 //!
-//! Several sessions of one thread do more than one session of several. Measured with
-//! all-MiniLM-L6-v2 and two threads on two cores that had other work too, six pairs of
-//! runs: 5.2 to 5.8 against 6.4 to 7.1 CPU milliseconds a text, and 5 to 47 % more texts
-//! a second. The likely reason is that threads of a session meet after every operator.
-//! Each session keeps the weights again, so their number is limited, they share the
-//! threads there are, and all but the first are loaded only when there is enough to do.
-//!
-//! Invariant: whoever waits for a session gets the next that is free, so a query waits
-//! for one batch of an indexing run, not for its end.
+//! One session has all threads: a batch that runs alone is answered soonest by it. Several sessions
+//! of one thread do more than one session of several. Measured with all-MiniLM-L6-v2 and two threads
+//! on two cores that had other work too, six pairs of runs: 5.2 to 5.8 against 6.4 to 7.1 CPU
+//! milliseconds a text, and 5 to 47 % more texts a second. The likely reason is that threads of a
+//! session meet after every operator. Each session keeps the weights again, so their number is
+//! limited, and all but the first are loaded only when there is enough to do.
 //!
 //! A session has threads of its own, so it does not survive `fork`: its use in a child
 //! process is an error instead of a wait for threads that are not there.
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::batch::Batch;
+use super::Embedding;
 use super::model::Model;
+use super::provider::{Device, Provider};
+use super::queue::{Queue, Run, Step, Ticket};
 use super::runtime::Runtime;
 use super::session::Session;
-use super::tokenize::Tokens;
+use super::tokenize::{Tokenizer, Tokens};
 use crate::error::{Error, ErrorKind, Result};
 
-const SESSIONS_COUNT_MAX: usize = 4;
+/// Sessions of less than all threads at most.
+const OTHERS_COUNT_MAX: usize = 4;
 /// Batches per session from which it is worth its loading, which takes as long as a few.
 const BATCHES_PER_SESSION_MIN: usize = 16;
+/// Texts that are tokenized at a time.
+const CHUNK_TEXTS_COUNT: usize = 32;
+/// Threads beside the caller's that tokenize and run.
+const HELPERS_COUNT_MAX: usize = 8;
 
-/// The loaded sessions of a model.
+/// A model that is loaded.
 pub(super) struct Sessions {
     runtime: &'static Runtime,
     model: Model,
-    pad_token_id: u32,
-    /// How many there can be.
-    count_max: usize,
-    /// Threads of each.
+    device: Device,
+    tokenizer: Tokenizer,
     threads_count: NonZeroUsize,
     process_id: u32,
-    /// Held while waiting for a free session. Without it a caller with many batches
-    /// would take its session back before a woken waiter gets to it.
-    turn: Mutex<()>,
-    state: Mutex<State>,
-    freed: Condvar,
-}
-
-struct State {
-    free: Vec<Session>,
-    /// Loaded or being loaded.
-    count: usize,
-}
-
-/// A session in use; it is free again when this is dropped.
-struct Lease<'s> {
-    sessions: &'s Sessions,
-    session: Option<Session>,
+    queue: Queue<Session>,
+    /// Others than the first, loaded or being loaded.
+    others_count: AtomicUsize,
 }
 
 impl Sessions {
-    /// Loads the first session of `model`, of `threads_count` threads in all.
+    /// Loads the first session of `model`.
     ///
     /// # Errors
     /// Those of [`Session::load`].
     pub(super) fn load(
         runtime: &'static Runtime,
         model: &Model,
+        device: Device,
+        tokenizer: Tokenizer,
         threads_count: NonZeroUsize,
-        pad_token_id: u32,
     ) -> Result<Self> {
-        let count_max = threads_count.get().min(SESSIONS_COUNT_MAX);
-        let threads_count =
-            NonZeroUsize::new(threads_count.get() / count_max).unwrap_or(NonZeroUsize::MIN);
-        let first = Session::load(runtime, model, threads_count)?;
+        let first = Session::load(runtime, model, &device, threads_count)?;
+        let budget_tokens = device.budget_tokens();
         Ok(Self {
             runtime,
             model: model.clone(),
-            pad_token_id,
-            count_max,
+            device,
+            tokenizer,
             threads_count,
             process_id: std::process::id(),
-            turn: Mutex::new(()),
-            state: Mutex::new(State { free: vec![first], count: 1 }),
-            freed: Condvar::new(),
+            queue: Queue::new(first, budget_tokens),
+            others_count: AtomicUsize::new(0),
         })
     }
 
-    /// Runs `batches` of `tokens`: the vectors of each, in the order of the batches.
+    /// What runs the model.
+    pub(super) fn provider(&self) -> Provider {
+        self.device.provider
+    }
+
+    /// Returns the embeddings of texts, in their order.
     ///
     /// # Errors
-    /// Those of [`Session::run`], and of [`Session::load`] for further sessions;
-    /// [`ErrorKind::Unsupported`] after a `fork`.
-    pub(super) fn run(
-        &self,
-        batches: &[Batch<'_>],
-        tokens: &[Tokens],
-    ) -> Result<Vec<Vec<Vec<f32>>>> {
+    /// Those of [`Session::run`] and [`Tokenizer::tokenize`]; [`ErrorKind::Unsupported`] after a
+    /// `fork`.
+    pub(super) fn embed(&self, texts: &[&str]) -> Result<Vec<Embedding>> {
         if std::process::id() != self.process_id {
             return Err(Error::new(
                 ErrorKind::Unsupported,
@@ -102,108 +88,122 @@ impl Sessions {
             )
             .with_remedy("open the model in the process that uses it"));
         }
-        let workers_count = (batches.len() / BATCHES_PER_SESSION_MIN).clamp(1, self.count_max);
-        let left = AtomicUsize::new(batches.len());
-        let work = || self.work(batches, tokens, &left);
-        let done = std::thread::scope(|scope| {
-            let help = || if self.grow(workers_count) { work() } else { Ok(Vec::new()) };
-            let helpers: Vec<_> = (1..workers_count).map(|_| scope.spawn(help)).collect();
-            let mut done = vec![work()];
-            for helper in helpers {
-                done.push(helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        let ticket = self.queue.enter(texts.len());
+        let taken_count = AtomicUsize::new(0);
+        let work = |before: &dyn Fn()| self.work(&ticket, (texts, &taken_count), before);
+        let chunks_count = texts.len().div_ceil(CHUNK_TEXTS_COUNT);
+        let helpers_count = (chunks_count - 1).min(self.threads_count.get() - 1);
+        std::thread::scope(|scope| {
+            for _ in 0..helpers_count.min(HELPERS_COUNT_MAX) {
+                scope.spawn(|| work(&|| self.grow(ticket.batches_count())));
             }
-            done
+            work(&|| ());
         });
-        let mut vectors = vec![Vec::new(); batches.len()];
-        for worker in done {
-            for (batch, of_batch) in worker? {
-                vectors[batch] = of_batch;
-            }
-        }
-        Ok(vectors)
+        ticket.finish()
     }
 
-    /// Runs batches until none is left, the last first.
-    ///
-    /// The last are the longest: taken first, they do not keep one worker busy while
-    /// the others have nothing left to do.
+    /// Sessions of fewer threads that there can be.
+    fn others_count_max(&self) -> usize {
+        match self.threads_count.get() {
+            1 => 0,
+            _ if self.device.is_accelerator() => 0,
+            threads_count => threads_count.min(OTHERS_COUNT_MAX),
+        }
+    }
+
+    /// Does what there is to do until the request of the ticket is over, and before each step what is
+    /// given.
     fn work(
         &self,
-        batches: &[Batch<'_>],
-        tokens: &[Tokens],
-        left: &AtomicUsize,
-    ) -> Result<Vec<(usize, Vec<Vec<f32>>)>> {
-        let mut done = Vec::new();
-        let take = |left: usize| left.checked_sub(1);
-        while let Ok(before) = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
-            let index = before - 1;
-            let mut lease = self.lease();
-            match lease.session().run(&self.model, &batches[index], tokens, self.pad_token_id) {
-                Ok(vectors) => done.push((index, vectors)),
-                Err(error) => {
-                    // The answer is this error, so the other workers can stop too.
-                    left.store(0, Ordering::Relaxed);
-                    return Err(error);
-                }
+        ticket: &Ticket<'_, Session>,
+        (texts, taken_count): (&[&str], &AtomicUsize),
+        before: &dyn Fn(),
+    ) {
+        loop {
+            before();
+            match ticket.next(taken_count.load(Ordering::Relaxed) < texts.len()) {
+                Step::End => return,
+                Step::Tokenize => self.tokenize_some(ticket, texts, taken_count),
+                Step::Run(run) => self.run(run),
             }
         }
-        Ok(done)
     }
 
-    /// Sees to it that there are `count` sessions, loading one if need be; says whether
-    /// there is one more to use.
+    fn tokenize_some(
+        &self,
+        ticket: &Ticket<'_, Session>,
+        texts: &[&str],
+        taken_count: &AtomicUsize,
+    ) {
+        let start = taken_count.fetch_add(CHUNK_TEXTS_COUNT, Ordering::Relaxed).min(texts.len());
+        let end = texts.len().min(start + CHUNK_TEXTS_COUNT);
+        let tokenized: Result<Vec<(usize, Tokens)>> =
+            (start..end).map(|place| Ok((place, self.tokenize(texts[place])?))).collect();
+        match tokenized {
+            Ok(tokenized) => ticket.add(tokenized),
+            Err(error) => ticket.fail(error),
+        }
+    }
+
+    pub(super) fn tokens_count(&self, text: &str) -> Result<usize> {
+        Ok(self.tokenizer.tokenize(text)?.ids.len())
+    }
+
+    fn tokenize(&self, text: &str) -> Result<Tokens> {
+        let tokens = self.tokenizer.tokenize(text)?;
+        if tokens.ids.is_empty() {
+            // Only without special tokens: a model cannot be run on nothing.
+            let name = self.model.name();
+            let context = format!("the model {name} has no tokens for the text {text:?}");
+            return Err(
+                Error::new(ErrorKind::Invalid, context).with_remedy("give a text with words")
+            );
+        }
+        Ok(tokens)
+    }
+
+    /// Runs a batch; should it fail, each request's texts alone, so that nobody suffers for others.
+    fn run(&self, mut run: Run<'_, Session>) {
+        let mut are_together = true;
+        while run.texts_count() > 0 {
+            let (all_count, group_count) = (run.texts_count(), run.last_group_count());
+            let count = if are_together { all_count } else { group_count };
+            let (session, texts) = run.parts();
+            let texts = &texts[all_count - count..];
+            match session.run(&self.model, texts, self.tokenizer.pad_token_id()) {
+                Ok(vectors) => run.deliver(vectors),
+                Err(_) if count > group_count => are_together = false,
+                Err(error) => run.refuse(count, error),
+            }
+        }
+    }
+
+    /// Loads one more session beside the first, if so many batches are worth it.
     ///
     /// Without it the work takes longer but is done, so a failure is only reported. The
     /// usual one is that the model's files have been replaced since.
-    fn grow(&self, count: usize) -> bool {
-        {
-            let mut state = self.state();
-            if state.count >= count {
-                return true;
-            }
-            state.count += 1;
+    fn grow(&self, batches_count: usize) {
+        let most = self.others_count_max();
+        // One other session does no more than the first.
+        let worth = match batches_count / BATCHES_PER_SESSION_MIN {
+            0 | 1 => 0,
+            worth => worth.min(most),
+        };
+        let grown = |before: usize| (before < worth).then_some(before + 1);
+        let is_mine =
+            self.others_count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown).is_ok();
+        if !is_mine {
+            return;
         }
-        match Session::load(self.runtime, &self.model, self.threads_count) {
-            Ok(session) => {
-                self.state().free.push(session);
-                self.freed.notify_one();
-                true
-            }
+        let threads_count =
+            NonZeroUsize::new(self.threads_count.get() / most).unwrap_or(NonZeroUsize::MIN);
+        match Session::load(self.runtime, &self.model, &self.device, threads_count) {
+            Ok(session) => self.queue.add_session(session),
             Err(error) => {
-                self.state().count -= 1;
+                self.others_count.fetch_sub(1, Ordering::Relaxed);
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
                 tracing::warn!(%error, cause, "embedding goes on with fewer sessions");
-                false
             }
         }
-    }
-
-    /// Waits for a free session.
-    fn lease(&self) -> Lease<'_> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut state = self.state();
-        loop {
-            if let Some(session) = state.free.pop() {
-                return Lease { sessions: self, session: Some(session) };
-            }
-            state = self.freed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Lease<'_> {
-    fn session(&mut self) -> &mut Session {
-        self.session.as_mut().expect("a lease has its session until it is dropped")
-    }
-}
-
-impl Drop for Lease<'_> {
-    fn drop(&mut self) {
-        self.sessions.state().free.extend(self.session.take());
-        self.sessions.freed.notify_one();
     }
 }

@@ -18,6 +18,14 @@ const MAX_TOKENS_LIMIT: usize = 8192;
 /// `tokenizer_config.json` repeats the added tokens; nothing else here is long.
 const FILE_LEN_BYTES_MAX: u64 = 16 << 20;
 
+const MODEL_CONFIG: &str = "config.json";
+const SENTENCE_CONFIG: &str = "sentence_bert_config.json";
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+const POOLING_CONFIG: &str = "1_Pooling/config.json";
+/// All that is read, within the model's directory.
+pub(super) const SETTINGS_FILES: [&str; 4] =
+    [MODEL_CONFIG, SENTENCE_CONFIG, TOKENIZER_CONFIG, POOLING_CONFIG];
+
 /// How a model that gives one vector per token is reduced to one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TokenPooling {
@@ -80,12 +88,12 @@ impl Settings {
     /// [`ErrorKind::Corrupt`] if a file is not what its name says;
     /// [`ErrorKind::Unsupported`] if it asks for a pooling that is not offered.
     pub(super) fn read(directory: &Path) -> Result<Self> {
-        let model: ModelConfig = read_json(&directory.join("config.json"))?.unwrap_or_default();
+        let model: ModelConfig = read_json(&directory.join(MODEL_CONFIG))?.unwrap_or_default();
         let sentence: SentenceConfig =
-            read_json(&directory.join("sentence_bert_config.json"))?.unwrap_or_default();
+            read_json(&directory.join(SENTENCE_CONFIG))?.unwrap_or_default();
         let tokenizer: TokenizerConfig =
-            read_json(&directory.join("tokenizer_config.json"))?.unwrap_or_default();
-        let pooling_path = directory.join("1_Pooling/config.json");
+            read_json(&directory.join(TOKENIZER_CONFIG))?.unwrap_or_default();
+        let pooling_path = directory.join(POOLING_CONFIG);
         let pooling = match read_json::<PoolingConfig>(&pooling_path)? {
             Some(config) => config.pooling(&pooling_path)?,
             None => TokenPooling::Mean,
