@@ -15,9 +15,9 @@ use op_dbus_formats::embedding::{self, EncodedEmbedding, Encoding, Packing};
 use op_dbus_formats::exchange::jsonl::{self, ExchangeRecord};
 use op_dbus_formats::exchange::{fvecs, npy};
 use op_dbus_formats::{
-    Change, CollectionId, CollectionSpec, EmbeddingKey, EmbeddingSource, HistoryEntry, Metric,
-    ModelFingerprint, Operation, Payload, Record, StoreFile, TraceStart, TracedAccess, change,
-    document, introspection, trace,
+    Change, CollectionId, CollectionSpec, EmbeddingSource, HistoryEntry, Metric, ModelFingerprint,
+    Operation, Payload, Record, StoreFile, TraceStart, TracedAccess, change, document,
+    introspection, trace,
 };
 use support::derived;
 
@@ -76,7 +76,7 @@ fn values() -> Vec<Golden> {
     let full = Record {
         payload: Payload::Json(r#"{"state": "up", "mtu": 1500}"#.into()),
         text: Some("wired network, grüßt".into()),
-        embedding: EmbeddingSource::Cached(EmbeddingKey(0xFEDC_BA98 << 64 | 7)),
+        embedding: EmbeddingSource::Text,
         expires_at_unix_ms: Some(1_800_000_000_000),
     };
     let given = Record {

@@ -7,8 +7,8 @@ use std::borrow::Cow;
 use op_dbus_formats::embedding::{self, EncodedEmbedding, Encoding, Packing};
 use op_dbus_formats::exchange::jsonl::{self, ExchangeRecord};
 use op_dbus_formats::{
-    Change, CollectionId, CollectionSpec, EmbeddingKey, EmbeddingSource, ModelFingerprint,
-    Operation, Payload, Record, StoreFile, change, document,
+    Change, CollectionId, CollectionSpec, EmbeddingSource, ModelFingerprint, Operation, Payload,
+    Record, StoreFile, change, document,
 };
 use proptest::prelude::*;
 
@@ -44,7 +44,7 @@ prop_compose! {
         embedding in prop_oneof![
             Just(EmbeddingSource::None),
             Just(EmbeddingSource::Given),
-            any::<u128>().prop_map(|key| EmbeddingSource::Cached(EmbeddingKey(key))),
+            Just(EmbeddingSource::Text),
         ],
         expires_at_unix_ms in any::<Option<u64>>(),
     ) -> Record<'static> {

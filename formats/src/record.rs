@@ -5,14 +5,14 @@
 //! | 0 | 1 | marker | `R` |
 //! | 1 | 1 | version | 2 for a document, 1 otherwise |
 //! | 2 | 1 | payload_tag | 1 none, 2 JSON, 3 bytes; in version 2: 4 document |
-//! | 3 | 1 | embedding_tag | 1 none, 2 cached, 3 given |
+//! | 3 | 1 | embedding_tag | 1 none, 2 of the text, 3 given |
 //! | 4 | 1 | text_tag | 1 none, 2 text |
 //! | 5 | 1 | expiry_tag | 1 never, 2 at `expires_at_unix_ms` |
 //! | 6 | 2 | reserved | 0 |
 //! | 8 | 4 | text_len | bytes, 0 without text |
 //! | 12 | 4 | payload_len | bytes, 0 without payload |
 //! | 16 | 8 | expires_at_unix_ms | or 0 |
-//! | 24 | 16 | embedding_key | or 0 |
+//! | 24 | 16 | embedding_key | 0; what stands here with embedding_tag 2 is not read |
 //! | 40 | 8 | checksum | of a value ([`crate::header`]), magic `opdbRECD` |
 //! | 48 | text_len | text | UTF-8 |
 //! | | payload_len | payload | |
@@ -33,7 +33,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::header::{
     Magic, check, check_limit, check_oldest, check_value_start, too_short, value_checksum,
 };
-use crate::{EmbeddingKey, FormatError, document};
+use crate::{FormatError, document};
 
 /// Longest key of a record.
 pub const KEY_LEN_MAX_BYTES: usize = 4096;
@@ -64,7 +64,7 @@ const EXPIRES: u8 = 2;
 const PAYLOAD_JSON: u8 = 2;
 const PAYLOAD_BYTES: u8 = 3;
 const PAYLOAD_DOCUMENT: u8 = 4;
-const EMBEDDING_CACHED: u8 = 2;
+const EMBEDDING_OF_TEXT: u8 = 2;
 const EMBEDDING_GIVEN: u8 = 3;
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -176,8 +176,8 @@ pub enum EmbeddingSource {
     /// Nowhere: the record is found by its key only.
     #[default]
     None,
-    /// In the cache of embedded texts; it can be computed again from the text.
-    Cached(EmbeddingKey),
+    /// It is that of the text by the collection's model, and can be computed again.
+    Text,
     /// Among the vectors that callers gave; it cannot be computed again.
     Given,
 }
@@ -186,7 +186,7 @@ impl EmbeddingSource {
     const fn tag(self) -> u8 {
         match self {
             Self::None => NONE,
-            Self::Cached(_) => EMBEDDING_CACHED,
+            Self::Text => EMBEDDING_OF_TEXT,
             Self::Given => EMBEDDING_GIVEN,
         }
     }
@@ -226,10 +226,7 @@ impl<'a> Record<'a> {
             text_len: (text.len() as u32).into(),
             payload_len: (payload.len() as u32).into(),
             expires_at_unix_ms: self.expires_at_unix_ms.unwrap_or(0).into(),
-            embedding_key: match self.embedding {
-                EmbeddingSource::Cached(key) => key.0.into(),
-                EmbeddingSource::None | EmbeddingSource::Given => 0.into(),
-            },
+            embedding_key: 0.into(),
             checksum: 0.into(),
         };
         let mut bytes = Vec::with_capacity(HEADER_LEN_BYTES + text.len() + payload.len());
@@ -345,7 +342,7 @@ impl RawRecord {
                 Err(zero_expected(offset_of!(Self, embedding_key)))
             }
             NONE => Ok(EmbeddingSource::None),
-            EMBEDDING_CACHED => Ok(EmbeddingSource::Cached(EmbeddingKey(key))),
+            EMBEDDING_OF_TEXT => Ok(EmbeddingSource::Text),
             EMBEDDING_GIVEN => Ok(EmbeddingSource::Given),
             found => Err(FormatError::UnknownTag { what: "embedding tag", found }),
         }
@@ -454,6 +451,15 @@ mod tests {
             raw.embedding_key = 1.into();
         };
         assert_eq!(error_of(b"", given), zero(24));
+        // Earlier versions wrote the key of the text's embedding.
+        let of_text = |raw: &mut RawRecord| {
+            raw.embedding_tag = EMBEDDING_OF_TEXT;
+            raw.embedding_key = 1.into();
+        };
+        assert_eq!(
+            Record::decode(&altered(b"", of_text)).unwrap().embedding,
+            EmbeddingSource::Text
+        );
     }
 
     #[test]
@@ -526,7 +532,7 @@ mod tests {
         let empty = Record {
             payload: Payload::Bytes(Cow::Borrowed(&[])),
             text: Some("".into()),
-            embedding: EmbeddingSource::Cached(EmbeddingKey(0)),
+            embedding: EmbeddingSource::Text,
             expires_at_unix_ms: Some(0),
         };
         let (absent_bytes, empty_bytes) = (absent.encode().unwrap(), empty.encode().unwrap());

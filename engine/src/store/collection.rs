@@ -35,6 +35,8 @@ pub(super) struct Collection {
     pub(super) loading: Mutex<()>,
     /// Finds the nearest of them faster, if there is one.
     pub(super) graph: GraphSlot,
+    /// Whether it has this embedding space still; held by those who write vectors.
+    pub(super) is_current: RwLock<bool>,
 }
 
 /// The embedding space of a new collection.
@@ -78,9 +80,26 @@ pub struct CollectionInfo {
 impl Collection {
     /// `hash_seed` is the store's own, so that nobody can prepare keys that collide.
     pub(super) fn new(name: CollectionName, spec: CollectionSpec, hash_seed: u64) -> Self {
-        let tier_seed = xxh3_64_with_seed(&spec.id.0.to_le_bytes(), hash_seed);
+        // Vectors by another model are others.
+        let model = spec.model.map_or([0; 16], |model| model.0);
+        let space = [&spec.id.0.to_le_bytes()[..], &model].concat();
+        let tier_seed = xxh3_64_with_seed(&space, hash_seed);
         let (index, loading) = (RwLock::new(None), Mutex::new(()));
-        Self { name, spec, tier_seed, index, loading, graph: GraphSlot::default() }
+        let (graph, is_current) = (GraphSlot::default(), RwLock::new(true));
+        Self { name, spec, tier_seed, index, loading, graph, is_current }
+    }
+
+    /// Keeps the embedding space as it is while vectors are written.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`] if the collection was embedded anew since it was looked up.
+    pub(super) fn hold_space(&self) -> Result<RwLockReadGuard<'_, bool>> {
+        let is_current = self.is_current.read().unwrap_or_else(PoisonError::into_inner);
+        if *is_current {
+            return Ok(is_current);
+        }
+        let context = format!("collection {} was embedded anew meanwhile", self.name);
+        Err(Error::new(ErrorKind::Busy, context).with_remedy("write the records again"))
     }
 
     pub(super) fn index(&self) -> RwLockReadGuard<'_, Option<ExactIndex>> {
@@ -177,7 +196,9 @@ impl Collection {
                     embedder.fingerprint()
                 ),
             )
-            .with_remedy("use the model it was made with, or index into another collection")),
+            .with_remedy(format!(
+                "use the model it was made with, or embed it anew: op-dbus collection reembed {name}"
+            ))),
             None => Err(Error::new(
                 ErrorKind::Invalid,
                 format!("collection {name} holds vectors given by callers, of no known model"),
@@ -345,7 +366,7 @@ fn no_dimensions(name: &CollectionName) -> Error {
         .with_remedy("give vectors of at least one element, or create it for documents")
 }
 
-fn encode(name: &str, spec: &CollectionSpec) -> Result<[u8; COLLECTION_SPEC_LEN_BYTES]> {
+pub(super) fn encode(name: &str, spec: &CollectionSpec) -> Result<[u8; COLLECTION_SPEC_LEN_BYTES]> {
     spec.encode().map_err(|error| {
         Error::new(ErrorKind::Invalid, format!("collection {name} cannot be created"))
             .with_source(error)

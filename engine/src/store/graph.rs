@@ -227,7 +227,7 @@ impl Store {
         }
     }
 
-    fn graph_path(&self, collection: &Collection) -> PathBuf {
+    pub(super) fn graph_path(&self, collection: &Collection) -> PathBuf {
         graph_file(&self.layout.vectors(), collection.spec.id.0)
     }
 
@@ -236,6 +236,7 @@ impl Store {
         let mut hasher = Xxh3::with_seed(self.hash_seed);
         hasher.update(&collection.spec.id.0.to_le_bytes());
         hasher.update(&collection.spec.created_unix_ms.to_le_bytes());
+        hasher.update(&collection.spec.model.map_or([0; 16], |model| model.0));
         hasher.digest128().to_le_bytes()
     }
 

@@ -11,6 +11,7 @@ mod graph;
 mod history;
 mod memory;
 mod open;
+mod reembed;
 mod scrub;
 mod search;
 mod space;
@@ -46,6 +47,7 @@ pub use collection::{CollectionInfo, CollectionOptions, STATE_COLLECTION, STATE_
 pub use graph::LinkOptions;
 pub use history::Version;
 pub use memory::MemoryCap;
+pub use reembed::{ReembedProgress, Reembedded};
 pub use scrub::{Fault, ScrubOptions, ScrubProgress, ScrubReport};
 use space::{Admitted, Space};
 pub use stats::{CollectionStats, GraphStats, Stats};
@@ -331,7 +333,7 @@ impl Store {
         let record = format::Record::decode(record)
             .map_err(|error| self.damaged(collection, "record", key, error))?;
         let vector = match record.embedding {
-            EmbeddingSource::None | EmbeddingSource::Cached(_) => None,
+            EmbeddingSource::None | EmbeddingSource::Text => None,
             EmbeddingSource::Given => Some(self.decode_given(collection, key, vector)?),
         };
         Ok(Record {

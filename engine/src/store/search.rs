@@ -27,11 +27,11 @@ struct Found {
 }
 
 /// Where a record's vector is.
-enum Place {
+pub(super) enum Place {
     Nowhere,
     Given(Vec<f32>),
-    /// In the cache, from where it can get lost; the text brings it back.
-    Cached(EmbeddingKey, String),
+    /// That of a text, in the cache, from where it can get lost; the text brings it back.
+    Text(String),
 }
 
 /// A record whose embedding is no longer in the cache.
@@ -213,8 +213,17 @@ impl Store {
         Ok(())
     }
 
+    /// What the cache knows the embedding of a text by, in a collection whose texts have any.
+    pub(super) fn embedding_key(
+        &self,
+        collection: &Collection,
+        text: &str,
+    ) -> Option<EmbeddingKey> {
+        collection.spec.model.map(|model| self.cache.key(model, text))
+    }
+
     /// Walks the records of a collection and says where their vectors are, some at a time.
-    fn walk_places(
+    pub(super) fn walk_places(
         &self,
         collection: &Collection,
         mut take: impl FnMut(Vec<(Vec<u8>, Place)>) -> Result<()>,
@@ -232,7 +241,7 @@ impl Store {
         take(places)
     }
 
-    fn place(
+    pub(super) fn place(
         &self,
         collection: &Collection,
         key: &[u8],
@@ -244,9 +253,7 @@ impl Store {
         Ok(match record.embedding {
             EmbeddingSource::None => Place::Nowhere,
             EmbeddingSource::Given => Place::Given(self.decode_given(collection, key, vector)?),
-            EmbeddingSource::Cached(embedding) => {
-                Place::Cached(embedding, record.text.unwrap_or_default().into_owned())
-            }
+            EmbeddingSource::Text => Place::Text(record.text.unwrap_or_default().into_owned()),
         })
     }
 
@@ -283,10 +290,11 @@ impl Store {
         places: Vec<(Vec<u8>, Place)>,
         take: &mut VectorTaker<'_>,
     ) -> Result<()> {
+        let embedding_key = |text: &str| self.embedding_key(collection, text);
         let keys: Vec<EmbeddingKey> = places
             .iter()
             .filter_map(|(_, place)| match place {
-                Place::Cached(key, _) => Some(*key),
+                Place::Text(text) => embedding_key(text),
                 Place::Given(_) | Place::Nowhere => None,
             })
             .collect();
@@ -299,7 +307,7 @@ impl Store {
                 Place::Given(vector) => {
                     take(&key, &vector)?;
                 }
-                Place::Cached(embedding, text) => match cached.get(&embedding) {
+                Place::Text(text) => match embedding_key(&text).and_then(|key| cached.get(&key)) {
                     Some(vector) if vector.len() == dimensions => {
                         take(&key, vector)?;
                     }

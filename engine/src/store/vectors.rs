@@ -232,14 +232,17 @@ impl Store {
         collection: &Collection,
         record: format::Record<'_>,
     ) -> Result<Option<Vec<f32>>> {
-        let EmbeddingSource::Cached(embedding) = record.embedding else { return Ok(None) };
+        if record.embedding != EmbeddingSource::Text {
+            return Ok(None);
+        }
+        let text = record.text.unwrap_or_default();
         let dimensions = collection.spec.dimensions as usize;
-        if let Some(vector) = self.cache.vectors(&[embedding]).remove(&embedding)
+        if let Some(embedding) = self.embedding_key(collection, &text)
+            && let Some(vector) = self.cache.vectors(&[embedding]).remove(&embedding)
             && vector.len() == dimensions
         {
             return Ok(Some(vector));
         }
-        let text = record.text.unwrap_or_default();
         let embedder = self.embedder()?;
         collection.check_model(&embedder)?;
         let mut embeddings = self.cache.get_or_embed(&embedder, &[&text])?;

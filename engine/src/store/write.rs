@@ -95,6 +95,7 @@ impl Store {
         self.admit_put(records.iter().map(Record::stored_bytes).sum())?;
         let embeddings = self.embed_texts(&planned, records)?;
         let collection = self.collection_or_create(collection, &planned.spec)?;
+        let _space = collection.hold_space()?;
         if collection.spec.encoding != planned.spec.encoding {
             // Somebody else has made it meanwhile.
             given = given_vectors(&collection, records)?;
@@ -383,7 +384,7 @@ fn encode<'v>(
 ) -> Result<Mutation<'v>> {
     let source = match (&given, &embedding) {
         (Some(_), _) => EmbeddingSource::Given,
-        (None, Some(embedding)) => EmbeddingSource::Cached(embedding.key),
+        (None, Some(_)) => EmbeddingSource::Text,
         (None, None) => EmbeddingSource::None,
     };
     let encoded = format::Record {
