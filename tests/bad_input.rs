@@ -366,7 +366,7 @@ fn a_value_that_means_nothing_is_refused() {
     refused(&["query", " "], None, INVALID, &["empty"]);
     refused(&["index", "good.jsonl", "--collection", "Bad Name"], None, INVALID, &["Bad Name"]);
     refused(&["query", "words", "--provider", "gpu"], None, 2, &["gpu"]);
-    refused(&["query", "words", "--provider", "cuda"], None, UNSUPPORTED, &["cuda"]);
+    refused(&["cache", "get", "words", "--provider", "cuda"], None, UNAVAILABLE, &["cuda"]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod benchmark;
 mod documents;
+mod models;
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use crate::exit;
 
 pub(crate) use benchmark::{Benchmark, Search, Truth};
 pub(crate) use documents::{Expiry, Get, History, Put, Remove};
+pub(crate) use models::{Collection, Model, ModelInstall, ModelNamed, Reembed};
 
 /// Find D-Bus methods, packages and your own records by what they mean.
 #[derive(Debug, Parser)]
@@ -58,7 +60,10 @@ pub(crate) struct Global {
         hide_env_values = true
     )]
     pub(crate) model: Option<PathBuf>,
-    /// What runs the model: cpu; cuda and tensorrt are refused by this version
+    /// What runs the model: cpu, cuda, tensorrt, or auto for cuda if it can be used and cpu otherwise
+    ///
+    /// cuda and tensorrt need the library of a GPU build of ONNX Runtime. What is asked for is what
+    /// runs: there is no other in its place. With --log-level info, ML_PROVIDER= says which it is.
     #[arg(
         long,
         global = true,
@@ -69,6 +74,26 @@ pub(crate) struct Global {
         value_parser = provider
     )]
     pub(crate) provider: Provider,
+    /// Which card runs the model, by the number that nvidia-smi shows; nothing to the CPU
+    #[arg(
+        long,
+        global = true,
+        value_name = "N",
+        env = "OPDBUS_ML_GPU_DEVICE_ID",
+        hide_env_values = true,
+        default_value_t = 0
+    )]
+    pub(crate) gpu_device_id: u32,
+    /// Most memory of the card that the model may take; as much as it needs unless told
+    #[arg(
+        long,
+        global = true,
+        value_name = "GB",
+        env = "OPDBUS_ML_GPU_MEMORY_MAX_GB",
+        hide_env_values = true,
+        value_parser = gigabytes
+    )]
+    pub(crate) gpu_memory_max_gb: Option<u64>,
     /// Threads that run the model; all CPUs unless told
     #[arg(
         long,
@@ -136,7 +161,7 @@ pub(crate) enum LogLevel {
 }
 
 fn provider(text: &str) -> Result<Provider, String> {
-    text.parse().map_err(|_| "it must be cpu, cuda or tensorrt".to_owned())
+    text.parse().map_err(|_| "it must be cpu, cuda, tensorrt or auto".to_owned())
 }
 
 /// Decimal gigabytes, as bytes. Less than 16 MB would hold nothing beside the databases' buffers.
@@ -220,6 +245,16 @@ pub(crate) enum Command {
     Cache {
         #[command(subcommand)]
         command: Cache,
+    },
+    /// Collections as a whole
+    Collection {
+        #[command(subcommand)]
+        command: Collection,
+    },
+    /// Embedding models: which there are, whether they are whole, and more of them
+    Model {
+        #[command(subcommand)]
+        command: Model,
     },
     Scrub(Scrub),
     Stats(Stats),

@@ -10,7 +10,10 @@ use crate::args::{Arguments, Global, LogLevel};
 use crate::error::{Error, Result};
 
 const PREFIX: &str = "OPDBUS_";
-const MODEL: &str = "models/all-MiniLM-L6-v2";
+const MODELS: &str = "models";
+const MODEL: &str = "all-MiniLM-L6-v2";
+/// In the store: what TensorRT builds can be built again.
+const ENGINE_CACHE: &str = "@cache/engines";
 
 /// What the global options and variables come to.
 pub(crate) struct Config {
@@ -28,7 +31,14 @@ impl Config {
         let provider = global.provider;
         let model = global.model.clone().unwrap_or_else(|| find_model(&global.store));
         let threads_count = global.threads;
-        let embedder = EmbedderConfig { provider, threads_count, ..EmbedderConfig::new(model) };
+        let embedder = EmbedderConfig {
+            provider,
+            threads_count,
+            device_id: global.gpu_device_id,
+            device_memory_max_bytes: global.gpu_memory_max_gb.map(|bytes| bytes as usize),
+            engine_cache_dir: Some(global.store.join(ENGINE_CACHE)),
+            ..EmbedderConfig::new(model)
+        };
         let log_level = match global.log_level {
             LogLevel::Error => tracing::Level::ERROR,
             LogLevel::Warn => tracing::Level::WARN,
@@ -55,6 +65,21 @@ impl Config {
             .with_target(false)
             .without_time()
             .try_init();
+    }
+
+    /// What models are opened with.
+    pub(crate) fn embedder(&self) -> &EmbedderConfig {
+        &self.embedder
+    }
+
+    /// The directories that models are looked for in, first place first.
+    pub(crate) fn model_places(&self) -> Vec<PathBuf> {
+        model_places(&self.store)
+    }
+
+    /// The directory that models of the user are installed in, or of the system if there is no user's.
+    pub(crate) fn user_models(&self) -> PathBuf {
+        self.model_places().swap_remove(1)
     }
 
     /// Opens the store, making it if it is missing.
@@ -102,21 +127,26 @@ fn refuse_unknown_variables() -> Result<()> {
     Ok(())
 }
 
-/// The model's directory: the first place that has one, or the first place of all.
+/// The model's directory: the first place that has one, or the first that is no store's.
 fn find_model(store: &Path) -> PathBuf {
-    let in_store = store.join(MODEL);
+    let places = model_places(store);
+    let found = places.iter().map(|place| place.join(MODEL)).find(|path| has_model(path));
+    found.unwrap_or_else(|| places[1].join(MODEL))
+}
+
+pub(crate) fn has_model(directory: &Path) -> bool {
+    directory.join("model.onnx").exists()
+}
+
+/// The directories that models are looked for in: of the store, of the user, of the system.
+fn model_places(store: &Path) -> Vec<PathBuf> {
     // A relative one does not count: whoever wrote the current directory would choose the model.
     let data_home = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from);
     let data_home = data_home.filter(|path| path.is_absolute()).or_else(|| {
         let home = PathBuf::from(std::env::var_os("HOME")?);
         Some(home.join(".local/share"))
     });
-    let installed = data_home.map(|data| data.join("op-dbus").join(MODEL));
-    let system = PathBuf::from("/usr/share/op-dbus").join(MODEL);
-    let fallback = installed.clone().unwrap_or_else(|| system.clone());
-    [Some(in_store), installed, Some(system)]
-        .into_iter()
-        .flatten()
-        .find(|candidate| candidate.join("model.onnx").exists())
-        .unwrap_or(fallback)
+    let of_user = data_home.map(|data| data.join("op-dbus").join(MODELS));
+    let of_system = PathBuf::from("/usr/share/op-dbus").join(MODELS);
+    [Some(store.join(MODELS)), of_user, Some(of_system)].into_iter().flatten().collect()
 }

@@ -1,6 +1,7 @@
 //! `op-dbus benchmark`: what this machine does with the engine, beside what else it could use.
 
 mod collection;
+mod embeddings;
 mod search;
 
 use std::io::{self, Write};
@@ -19,6 +20,9 @@ use crate::progress::Progress;
 
 pub(super) fn run(config: &Config, output: &Output, arguments: &Benchmark) -> Result<Exit> {
     interrupt::catch();
+    if let Some(texts_count) = arguments.embeddings {
+        return embeddings::run(config, output, texts_count as usize);
+    }
     match (arguments.cache_hit, &arguments.search.collection) {
         (Some(lookups_count), _) => run_hits(output, arguments, lookups_count),
         (None, Some(name)) => collection::run(config, output, &arguments.search, name),

@@ -2,10 +2,12 @@
 
 mod benchmark;
 mod cache;
+mod collection;
 mod documents;
 mod index;
 mod ingest;
 mod link;
+mod model;
 mod query;
 mod scrub;
 mod simulate;
@@ -28,6 +30,8 @@ pub(crate) fn run(config: &Config, output: &Output, command: Command) -> Result<
         Command::Link(arguments) => link::run(config, output, &arguments),
         Command::Query(arguments) => query::run(config, output, arguments),
         Command::Cache { command } => cache::run(config, output, command),
+        Command::Collection { command } => collection::run(config, output, command),
+        Command::Model { command } => model::run(config, output, command),
         Command::Benchmark(arguments) => benchmark::run(config, output, &arguments),
         Command::Scrub(arguments) => scrub::run(config, output, &arguments),
         Command::Stats(_) => stats::run(config, output),

@@ -129,7 +129,7 @@ fn ask(
     let query =
         |question: &Question| how(Query::vector(question.vector.clone()).limit(arguments.k + 1));
     let queries: Vec<Query> = questions.iter().map(query).collect();
-    Ok(store.search_all(&queries, arguments.threads)?)
+    Ok(store.search_all(&queries, arguments.threads_count())?)
 }
 
 fn row(

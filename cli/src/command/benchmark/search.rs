@@ -54,7 +54,7 @@ pub(super) fn run(output: &Output, arguments: &Search) -> Result<Exit> {
         truth: truth.as_deref(),
         limit: arguments.k,
         passes_count: arguments.passes.get(),
-        threads: arguments.threads,
+        threads: arguments.threads_count(),
     };
     if !output.is_json() {
         output.text(render_head)?;
@@ -108,7 +108,7 @@ fn prepare<'a>(
         }
     };
     let options = GraphOptions { metric: arguments.metric, profile: arguments.profile, seed: SEED };
-    match SearchBenchmark::prepare(base, path, options, arguments.threads, &mut tell) {
+    match SearchBenchmark::prepare(base, path, options, arguments.threads_count(), &mut tell) {
         Ok(benchmark) => Ok(Some(benchmark)),
         Err(_) if interrupt::is_requested() => Ok(None),
         Err(error) => Err(error.into()),
