@@ -146,16 +146,14 @@ impl Floor {
 }
 
 fn answer_floor(model: &Path, library: &Path, threads: NonZeroUsize) {
-    let environment =
-        ort::init_from(library).and_then(|builder| Ok(builder.build().expect("it is one")));
+    let environment = ort::init_from(library).map(|builder| builder.build().expect("it is one"));
     let environment = environment.expect("the library can be loaded");
     let builder = ort::session::Session::builder(&environment).expect("sessions can be built");
-    let mut session = builder
-        .with_optimization_level(GraphOptimizationLevel::All)
-        .and_then(|builder| builder.with_intra_threads(threads.get()))
-        .expect("options are taken")
-        .commit_from_file(model.join("model.onnx"))
-        .expect("the model can be loaded");
+    let builder =
+        builder.with_optimization_level(GraphOptimizationLevel::All).expect("it is an option");
+    let mut builder = builder.with_intra_threads(threads.get()).expect("it is an option");
+    let mut session =
+        builder.commit_from_file(model.join("model.onnx")).expect("the model can be loaded");
     for line in std::io::stdin().lines() {
         let line = line.expect("questions are text");
         let numbers: Vec<usize> =
