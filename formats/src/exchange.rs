@@ -7,5 +7,6 @@ mod base64;
 pub mod fvecs;
 pub mod jsonl;
 pub mod npy;
+pub mod onnx;
 mod spelling;
 pub mod vec_file;

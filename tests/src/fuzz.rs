@@ -7,7 +7,9 @@
 
 use op_dbus_formats::arena_file::{self as arena_file_format, ArenaFileHeader, Entry};
 use op_dbus_formats::embedding::{self, EncodedEmbedding, Encoding, Packing};
-use op_dbus_formats::exchange::{fvecs, jsonl, npy, vec_file as vec_file_format};
+use op_dbus_formats::exchange::{
+    fvecs, jsonl, npy, onnx as onnx_format, vec_file as vec_file_format,
+};
 use op_dbus_formats::graph_file::{self as graph_file_format, GraphFileHeader, Sections};
 use op_dbus_formats::header::{FILE_HEADER_LEN_BYTES, FileHeader, Magic, value_checksum};
 use op_dbus_formats::heat::{self as heat_format, HeatChecksums};
@@ -30,7 +32,7 @@ use op_dbus_formats::{
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its folder in the corpus.
-pub const TARGETS: [(&str, Target); 19] = [
+pub const TARGETS: [(&str, Target); 20] = [
     ("acknowledged", acknowledged),
     ("arena_file", arena_file),
     ("change", change),
@@ -46,6 +48,7 @@ pub const TARGETS: [(&str, Target); 19] = [
     ("jsonl", jsonl),
     ("manifest", manifest),
     ("npy", npy),
+    ("onnx", onnx),
     ("record", record),
     ("store_file", store_file),
     ("trace", trace),
@@ -345,6 +348,19 @@ pub fn npy(data: &[u8]) {
         if header.decode_row(row, &mut vector).is_ok() {
             assert!(vector.iter().all(|number| number.is_finite()));
         }
+    }
+}
+
+/// What is read of a model lies in the file, and nothing of it has no name.
+pub fn onnx(data: &[u8]) {
+    let read = onnx_format::read_outline(std::io::Cursor::new(data), data.len() as u64);
+    if let Ok(outline) = read {
+        let lies_inside =
+            |text: &str| data.windows(text.len().max(1)).any(|bytes| bytes == text.as_bytes());
+        let ports = outline.inputs.iter().chain(&outline.outputs).map(|port| &port.name);
+        let texts = ports.chain(&outline.external_locations).filter(|text| !text.is_empty());
+        texts.for_each(|text| assert!(lies_inside(text), "{text:?}"));
+        assert!(outline.external_locations.is_sorted());
     }
 }
 

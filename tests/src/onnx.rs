@@ -2,6 +2,8 @@
 //!
 //! Source: the field numbers are those of `onnx/onnx.proto` (ONNX 1.x, proto2).
 
+use op_dbus_formats::exchange::onnx::{bytes_field as message, number_field as integer};
+
 use crate::random::Random;
 
 /// Element type of 4-byte floats.
@@ -63,35 +65,4 @@ fn port(&(name, element_type, shape): &Port<'_>) -> Vec<u8> {
     let dimensions: Vec<u8> = shape.iter().enumerate().flat_map(size).collect();
     let tensor = [integer(1, element_type), message(2, &dimensions)].concat();
     [message(1, name.as_bytes()), message(2, &message(1, &tensor))].concat()
-}
-
-/// A field of bytes, text or a message.
-fn message(field: u64, content: &[u8]) -> Vec<u8> {
-    [&varint(field << 3 | 2)[..], &varint(content.len() as u64), content].concat()
-}
-
-fn integer(field: u64, value: u64) -> Vec<u8> {
-    [varint(field << 3), varint(value)].concat()
-}
-
-fn varint(mut value: u64) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while value >= 0x80 {
-        bytes.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
-    bytes
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn integers_have_seven_bits_a_byte() {
-        // The example of the Protocol Buffers documentation.
-        assert_eq!(integer(1, 150), [0x08, 0x96, 0x01]);
-        assert_eq!(message(2, b"testing"), [&[0x12, 0x07][..], b"testing"].concat());
-    }
 }

@@ -3,7 +3,6 @@
 //! | file | noun |
 //! |---|---|
 //! | `model` | a directory: which files, what they promise, their fingerprint |
-//! | `onnx` | the outline of an ONNX file, read without trusting it |
 //! | `settings` | the small JSON files beside it |
 //! | `runtime` | the ONNX Runtime library: one per process |
 //! | `pinned` | the hashes of a model's files, and copies that have them |
@@ -20,7 +19,6 @@
 //! Deliberately not here: caching (the store's).
 
 mod model;
-mod onnx;
 mod pinned;
 mod pooling;
 mod provider;

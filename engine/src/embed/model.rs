@@ -17,9 +17,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use op_dbus_formats::collection::ModelFingerprint;
+use op_dbus_formats::exchange::onnx::{
+    self, ELEMENT_FLOAT, ELEMENT_INT64, OnnxError, Outline, Port,
+};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::onnx::{self, ELEMENT_FLOAT, ELEMENT_INT64, OnnxError, Outline, Port};
 use super::settings::{SETTINGS_FILES, Settings, TokenPooling};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -242,7 +244,8 @@ fn open_file(path: &Path) -> Result<File> {
 }
 
 fn read_outline(file: &File, path: &Path) -> Result<Outline> {
-    onnx::read_outline(file).map_err(|source| match source {
+    let len = file.metadata().map_err(|source| Error::io("examine", path, source))?.len();
+    onnx::read_outline(file, len).map_err(|source| match source {
         OnnxError::Io(source) => Error::io("read", path, source),
         OnnxError::Truncated { .. } | OnnxError::Malformed { .. } | OnnxError::NoGraph => {
             let context = format!("{} is no whole ONNX model: {source}", path.display());
@@ -376,7 +379,8 @@ fn hash_file(hash: &mut Xxh3, path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::onnx::tests::{bytes, external_tensor, number, port};
+    use op_dbus_formats::exchange::onnx::{bytes_field as bytes, number_field as number};
+
     use super::*;
 
     const FLOAT16: u64 = 10;
@@ -388,6 +392,21 @@ mod tests {
         };
         let graph = [field(5, initializers), field(11, inputs), field(12, outputs)].concat();
         [number(1, 9), bytes(7, &graph)].concat()
+    }
+
+    /// Encodes a `ValueInfoProto`; a dimension of 0 varies.
+    fn port(name: &str, element_type: u64, shape: &[u64]) -> Vec<u8> {
+        let dimension =
+            |&size: &u64| bytes(1, &if size == 0 { bytes(2, b"n") } else { number(1, size) });
+        let shape = shape.iter().flat_map(dimension).collect::<Vec<_>>();
+        let tensor = [number(1, element_type), bytes(2, &shape)].concat();
+        [bytes(1, name.as_bytes()), bytes(2, &bytes(1, &tensor))].concat()
+    }
+
+    /// Encodes a `TensorProto` with external data.
+    fn external_tensor(name: &str, location: &str) -> Vec<u8> {
+        let entry = [bytes(1, b"location"), bytes(2, location.as_bytes())].concat();
+        [bytes(8, name.as_bytes()), bytes(13, &entry), number(14, 1)].concat()
     }
 
     fn inputs() -> Vec<Vec<u8>> {

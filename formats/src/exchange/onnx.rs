@@ -14,8 +14,7 @@
 //! Deliberately not here: the meaning of nodes (the runtime validates the graph).
 //! Source: the field numbers are those of `onnx/onnx.proto` (ONNX 1.x, proto2).
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Seek};
 
 /// Nesting of messages allowed: protobuf's own readers stop at 100.
 const DEPTH_MAX: u32 = 100;
@@ -27,15 +26,15 @@ const STRING_LEN_BYTES_MAX: u64 = 4096;
 const NAMES_COUNT_MAX: usize = 1 << 20;
 
 /// `TensorProto.DataType.FLOAT`.
-pub(super) const ELEMENT_FLOAT: u64 = 1;
+pub const ELEMENT_FLOAT: u64 = 1;
 /// `TensorProto.DataType.INT64`.
-pub(super) const ELEMENT_INT64: u64 = 7;
+pub const ELEMENT_INT64: u64 = 7;
 /// `TensorProto.DataLocation.EXTERNAL`.
 const LOCATION_EXTERNAL: u64 = 1;
 
 /// Why a file is not an ONNX model that can be trusted.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum OnnxError {
+pub enum OnnxError {
     /// The system refused to read.
     #[error("reading failed")]
     Io(#[from] io::Error),
@@ -60,31 +59,30 @@ pub(super) enum OnnxError {
 
 /// An input or an output of the graph, as the model declares it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Port {
+pub struct Port {
     /// Its name.
-    pub(super) name: String,
+    pub name: String,
     /// `TensorProto.DataType`, 0 where it is no tensor or says nothing.
-    pub(super) element_type: u64,
+    pub element_type: u64,
     /// Dimensions if a shape is declared; `None` for one that varies.
-    pub(super) shape: Option<Vec<Option<u64>>>,
+    pub shape: Option<Vec<Option<u64>>>,
 }
 
 /// The outline of a model.
 #[derive(Debug, Default)]
-pub(super) struct Outline {
+pub struct Outline {
     /// Inputs a caller must give.
-    pub(super) inputs: Vec<Port>,
+    pub inputs: Vec<Port>,
     /// Outputs a caller can ask for.
-    pub(super) outputs: Vec<Port>,
+    pub outputs: Vec<Port>,
     /// Locations of external data, sorted, each once.
-    pub(super) external_locations: Vec<String>,
+    pub external_locations: Vec<String>,
 }
 
 /// Reads the outline of the ONNX model in `file`.
 ///
 /// Cost: proportional to the number of fields, not to the weights.
-pub(super) fn read_outline(file: &File) -> Result<Outline, OnnxError> {
-    let len_bytes = file.metadata()?.len();
+pub fn read_outline<R: Read + Seek>(file: R, len_bytes: u64) -> Result<Outline, OnnxError> {
     let mut scan = Scan {
         reader: BufReader::with_capacity(16 << 10, file),
         position_bytes: 0,
@@ -171,15 +169,15 @@ enum Value {
     Fixed,
 }
 
-struct Scan<'f> {
-    reader: BufReader<&'f File>,
+struct Scan<R> {
+    reader: BufReader<R>,
     position_bytes: u64,
     fields_count: u64,
     names_count: usize,
     found: Found,
 }
 
-impl Scan<'_> {
+impl<R: Read + Seek> Scan<R> {
     /// Reads a message that ends at `end_bytes`, following the fields that lead to tensors.
     fn message(&mut self, kind: Kind, end_bytes: u64, depth: u32) -> Result<(), OnnxError> {
         if depth > DEPTH_MAX {
@@ -402,65 +400,70 @@ impl Scan<'_> {
     }
 }
 
+/// A field of bytes, text or a message, as it stands in such a file.
+#[must_use]
+pub fn bytes_field(field: u64, value: &[u8]) -> Vec<u8> {
+    let mut out = varint(field << 3 | 2);
+    out.extend(varint(value.len() as u64));
+    out.extend(value);
+    out
+}
+
+/// A field of a number, as it stands in such a file.
+#[must_use]
+pub fn number_field(field: u64, value: u64) -> Vec<u8> {
+    [varint(field << 3), varint(value)].concat()
+}
+
+fn varint(mut value: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    while value > 0x7f {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+    out
+}
+
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
-    use std::io::Write;
-
-    /// Encodes a length-delimited field.
-    pub(in super::super) fn bytes(field: u64, value: &[u8]) -> Vec<u8> {
-        let mut out = varint(field << 3 | 2);
-        out.extend(varint(value.len() as u64));
-        out.extend(value);
-        out
-    }
-
-    /// Encodes a varint field.
-    pub(in super::super) fn number(field: u64, value: u64) -> Vec<u8> {
-        [varint(field << 3), varint(value)].concat()
-    }
-
-    fn varint(mut value: u64) -> Vec<u8> {
-        let mut out = Vec::new();
-        while value > 0x7f {
-            out.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        out.push(value as u8);
-        out
-    }
 
     /// Encodes a `ValueInfoProto`; a dimension of 0 varies.
-    pub(in super::super) fn port(name: &str, element_type: u64, shape: &[u64]) -> Vec<u8> {
-        let dimension =
-            |&size: &u64| bytes(1, &if size == 0 { bytes(2, b"n") } else { number(1, size) });
+    fn port(name: &str, element_type: u64, shape: &[u64]) -> Vec<u8> {
+        let dimension = |&size: &u64| {
+            bytes_field(1, &if size == 0 { bytes_field(2, b"n") } else { number_field(1, size) })
+        };
         let shape = shape.iter().flat_map(dimension).collect::<Vec<_>>();
-        let tensor = [number(1, element_type), bytes(2, &shape)].concat();
-        [bytes(1, name.as_bytes()), bytes(2, &bytes(1, &tensor))].concat()
+        let tensor = [number_field(1, element_type), bytes_field(2, &shape)].concat();
+        [bytes_field(1, name.as_bytes()), bytes_field(2, &bytes_field(1, &tensor))].concat()
     }
 
     /// Encodes a `TensorProto` with external data.
-    pub(in super::super) fn external_tensor(name: &str, location: &str) -> Vec<u8> {
-        let entry = [bytes(1, b"location"), bytes(2, location.as_bytes())].concat();
-        [bytes(8, name.as_bytes()), bytes(13, &entry), number(14, LOCATION_EXTERNAL)].concat()
+    fn external_tensor(name: &str, location: &str) -> Vec<u8> {
+        let entry = [bytes_field(1, b"location"), bytes_field(2, location.as_bytes())].concat();
+        [
+            bytes_field(8, name.as_bytes()),
+            bytes_field(13, &entry),
+            number_field(14, LOCATION_EXTERNAL),
+        ]
+        .concat()
     }
 
     fn outline(model: &[u8]) -> Result<Outline, OnnxError> {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(model).unwrap();
-        std::io::Seek::rewind(&mut file).unwrap();
-        read_outline(&file)
+        read_outline(io::Cursor::new(model), model.len() as u64)
     }
 
     #[test]
     fn ports_are_read_and_initializers_are_no_inputs() {
         let graph = [
-            bytes(5, &[bytes(8, b"weight"), bytes(9, &[7; 100_000])].concat()),
-            bytes(11, &port("input_ids", ELEMENT_INT64, &[0, 0])),
-            bytes(11, &port("weight", ELEMENT_FLOAT, &[384])),
-            bytes(12, &port("last_hidden_state", ELEMENT_FLOAT, &[0, 0, 384])),
+            bytes_field(5, &[bytes_field(8, b"weight"), bytes_field(9, &[7; 100_000])].concat()),
+            bytes_field(11, &port("input_ids", ELEMENT_INT64, &[0, 0])),
+            bytes_field(11, &port("weight", ELEMENT_FLOAT, &[384])),
+            bytes_field(12, &port("last_hidden_state", ELEMENT_FLOAT, &[0, 0, 384])),
         ];
-        let outline = outline(&[number(1, 8), bytes(7, &graph.concat())].concat()).unwrap();
+        let outline =
+            outline(&[number_field(1, 8), bytes_field(7, &graph.concat())].concat()).unwrap();
         let names: Vec<_> = outline.inputs.iter().map(|port| port.name.as_str()).collect();
         assert_eq!(names, ["input_ids"]);
         assert_eq!(outline.outputs[0].shape, Some(vec![None, None, Some(384)]));
@@ -471,39 +474,48 @@ pub(super) mod tests {
     #[test]
     fn external_data_is_found_wherever_a_tensor_can_stand() {
         let tensor = external_tensor("t", "data.bin");
-        let node = |attribute: &[u8]| bytes(5, attribute);
-        let graph_with = |tensor: &[u8]| bytes(5, tensor);
+        let node = |attribute: &[u8]| bytes_field(5, attribute);
+        let graph_with = |tensor: &[u8]| bytes_field(5, tensor);
         let homes: [(&str, Vec<u8>); 10] = [
-            ("initializer", bytes(7, &graph_with(&tensor))),
-            ("sparse values", bytes(7, &bytes(15, &bytes(1, &tensor)))),
-            ("sparse indices", bytes(7, &bytes(15, &bytes(2, &tensor)))),
-            ("attribute", bytes(7, &bytes(1, &node(&bytes(5, &tensor))))),
-            ("attribute list", bytes(7, &bytes(1, &node(&bytes(10, &tensor))))),
-            ("sparse attribute", bytes(7, &bytes(1, &node(&bytes(22, &bytes(1, &tensor)))))),
-            ("subgraph", bytes(7, &bytes(1, &node(&bytes(6, &graph_with(&tensor)))))),
-            ("subgraph list", bytes(7, &bytes(1, &node(&bytes(11, &graph_with(&tensor)))))),
-            ("function", bytes(25, &bytes(7, &node(&bytes(5, &tensor))))),
-            ("training", bytes(20, &bytes(2, &graph_with(&tensor)))),
+            ("initializer", bytes_field(7, &graph_with(&tensor))),
+            ("sparse values", bytes_field(7, &bytes_field(15, &bytes_field(1, &tensor)))),
+            ("sparse indices", bytes_field(7, &bytes_field(15, &bytes_field(2, &tensor)))),
+            ("attribute", bytes_field(7, &bytes_field(1, &node(&bytes_field(5, &tensor))))),
+            ("attribute list", bytes_field(7, &bytes_field(1, &node(&bytes_field(10, &tensor))))),
+            (
+                "sparse attribute",
+                bytes_field(7, &bytes_field(1, &node(&bytes_field(22, &bytes_field(1, &tensor))))),
+            ),
+            (
+                "subgraph",
+                bytes_field(7, &bytes_field(1, &node(&bytes_field(6, &graph_with(&tensor))))),
+            ),
+            (
+                "subgraph list",
+                bytes_field(7, &bytes_field(1, &node(&bytes_field(11, &graph_with(&tensor))))),
+            ),
+            ("function", bytes_field(25, &bytes_field(7, &node(&bytes_field(5, &tensor))))),
+            ("training", bytes_field(20, &bytes_field(2, &graph_with(&tensor)))),
         ];
         for (home, message) in homes {
-            let model = [message, bytes(7, &[])].concat();
+            let model = [message, bytes_field(7, &[])].concat();
             assert_eq!(outline(&model).unwrap().external_locations, ["data.bin"], "{home}");
         }
     }
 
     #[test]
     fn an_external_tensor_without_a_location_is_refused() {
-        let model = bytes(7, &bytes(5, &number(14, LOCATION_EXTERNAL)));
+        let model = bytes_field(7, &bytes_field(5, &number_field(14, LOCATION_EXTERNAL)));
         assert!(matches!(outline(&model), Err(OnnxError::Malformed { .. })));
     }
 
     #[test]
     fn every_truncation_is_refused() {
         let graph = [
-            bytes(5, &external_tensor("t", "data.bin")),
-            bytes(12, &port("last_hidden_state", ELEMENT_FLOAT, &[0, 0, 384])),
+            bytes_field(5, &external_tensor("t", "data.bin")),
+            bytes_field(12, &port("last_hidden_state", ELEMENT_FLOAT, &[0, 0, 384])),
         ];
-        let model = bytes(7, &graph.concat());
+        let model = bytes_field(7, &graph.concat());
         assert!(outline(&model).is_ok());
         for len in 0..model.len() {
             let error = outline(&model[..len]).unwrap_err();
@@ -516,7 +528,7 @@ pub(super) mod tests {
     fn foreign_and_hostile_bytes_are_refused() {
         let mut deep = Vec::new();
         for _ in 0..200 {
-            deep = bytes(1, &bytes(5, &bytes(6, &deep)));
+            deep = bytes_field(1, &bytes_field(5, &bytes_field(6, &deep)));
         }
         let cases: [(&str, Vec<u8>); 6] = [
             ("empty", Vec::new()),
@@ -524,12 +536,12 @@ pub(super) mod tests {
             ("zeros", vec![0; 4096]),
             ("group", vec![0x0b, 0x0c]),
             ("endless number", vec![0xff; 32]),
-            ("deep", bytes(7, &deep)),
+            ("deep", bytes_field(7, &deep)),
         ];
         for (name, model) in cases {
             assert!(outline(&model).is_err(), "{name}");
         }
-        let long_name = bytes(7, &bytes(11, &bytes(1, &[b'a'; 5000])));
+        let long_name = bytes_field(7, &bytes_field(11, &bytes_field(1, &[b'a'; 5000])));
         assert!(matches!(outline(&long_name), Err(OnnxError::Malformed { .. })));
     }
 }
