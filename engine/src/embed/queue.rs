@@ -55,6 +55,8 @@ struct Request {
     tokens_count: usize,
     failure: Option<Error>,
     changed: Arc<Condvar>,
+    /// Threads that wait for a change and were not told of one.
+    sleepers_count: usize,
 }
 
 /// A place in the queue, given up when this is dropped.
@@ -120,6 +122,7 @@ impl<S> Queue<S> {
             tokens_count: 0,
             failure: None,
             changed: Arc::default(),
+            sleepers_count: 0,
         };
         state.requests.insert(id, request);
         Ticket { queue: self, id }
@@ -161,7 +164,7 @@ impl<'q, S> Ticket<'q, S> {
         }
         if request.missing_count == 0 {
             // They have waited for the last.
-            request.changed.notify_all();
+            request.wake_all();
         }
         state.wake(self.queue.budget_tokens);
     }
@@ -193,7 +196,9 @@ impl<'q, S> Ticket<'q, S> {
             {
                 return Step::Run(run);
             }
-            let changed = Arc::clone(&state.requests[&self.id].changed);
+            let Some(request) = state.requests.get_mut(&self.id) else { return Step::End };
+            request.sleepers_count += 1;
+            let changed = Arc::clone(&request.changed);
             state = changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -242,6 +247,11 @@ impl Request {
         let has_room =
             self.waiting.len() < AHEAD_TEXTS_COUNT && all_waiting_tokens_count < WAITING_TOKENS_MAX;
         self.missing_count > 0 && (has_room || self.waiting.is_empty())
+    }
+
+    fn wake_all(&mut self) {
+        self.sleepers_count = 0;
+        self.changed.notify_all();
     }
 
     /// Whether it is one batch.
@@ -317,13 +327,20 @@ impl<S> State<S> {
         texts
     }
 
-    /// Wakes one who can use what is free.
-    fn wake(&self, budget_tokens: usize) {
-        let express =
-            self.express.is_some().then(|| self.first_of_express(budget_tokens)).flatten();
-        let other = if self.others.is_empty() { None } else { self.turns.front().copied() };
+    /// Wakes those who can use what is free.
+    fn wake(&mut self, budget_tokens: usize) {
+        let can_run = |id: &u64| {
+            let request = self.requests.get(id);
+            request.is_some_and(|request| {
+                request.sleepers_count > 0 && !request.wants_more(self.waiting_tokens_count)
+            })
+        };
+        let mut sleepers = self.turns.iter().copied().filter(can_run);
+        let other = if self.others.is_empty() { None } else { sleepers.next() };
+        let express = sleepers.find(|id| self.may_use_express(*id, budget_tokens));
         for id in [express, other].into_iter().flatten() {
-            if let Some(request) = self.requests.get(&id) {
+            if let Some(request) = self.requests.get_mut(&id) {
+                request.sleepers_count -= 1;
                 request.changed.notify_one();
             }
         }
@@ -333,7 +350,7 @@ impl<S> State<S> {
         self.forget_waiting(id);
         if let Some(request) = self.requests.get_mut(&id) {
             request.failure.get_or_insert(error);
-            request.changed.notify_all();
+            request.wake_all();
         }
     }
 
@@ -373,7 +390,7 @@ impl<S> Run<'_, S> {
             request.embeddings[text.text].vector = vector;
             request.running_count -= 1;
             if request.is_over() {
-                request.changed.notify_all();
+                request.wake_all();
             }
         }
     }
