@@ -338,6 +338,7 @@ impl Embedder {
                 memory_max_bytes: self.config.device_memory_max_bytes,
                 engine_cache_dir: self.config.engine_cache_dir.clone(),
                 max_tokens: self.max_tokens(),
+                takes_token_types: self.model.takes_token_types,
             };
             let model = &self.model;
             let tokenizer = Tokenizer::load(&model.tokenizer_path(), &model.settings)?;

@@ -10,6 +10,7 @@ use std::str::FromStr;
 use ort::ep::{self, ExecutionProvider, ExecutionProviderDispatch};
 use ort::session::builder::{AutoDevicePolicy, SessionBuilder};
 
+use super::model::{ATTENTION_MASK, INPUT_IDS, TOKEN_TYPE_IDS};
 use super::runtime::Runtime;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -23,6 +24,10 @@ use crate::error::{Error, ErrorKind, Result};
 const CPU_BUDGET_TOKENS: usize = 512;
 /// The same on an accelerator, which has enough to do with so many.
 const ACCELERATOR_BUDGET_TOKENS: usize = 16_384;
+/// The same for TensorRT, whose engine needs memory for the most texts of the most tokens.
+const TENSORRT_BUDGET_TOKENS: usize = 2048;
+/// Tokens of the shortest text, with those that begin and end it.
+const TOKENS_MIN: usize = 2;
 /// The driver's library, which a machine without a card does not have.
 const DRIVER_LIBRARY: &str = "libcuda.so.1";
 
@@ -86,12 +91,17 @@ pub(super) struct Device {
     pub(super) engine_cache_dir: Option<PathBuf>,
     /// The longest text, in tokens.
     pub(super) max_tokens: usize,
+    pub(super) takes_token_types: bool,
 }
 
 impl Device {
     /// Positions, padding included, that a batch may have.
     pub(super) fn budget_tokens(&self) -> usize {
-        if self.is_accelerator() { ACCELERATOR_BUDGET_TOKENS } else { CPU_BUDGET_TOKENS }
+        match self.provider {
+            Provider::Cpu | Provider::Auto => CPU_BUDGET_TOKENS,
+            Provider::Cuda => ACCELERATOR_BUDGET_TOKENS,
+            Provider::TensorRt => TENSORRT_BUDGET_TOKENS,
+        }
     }
 
     pub(super) fn is_accelerator(&self) -> bool {
@@ -159,12 +169,13 @@ impl Device {
             tensorrt = tensorrt.with_max_workspace_size(bytes);
         }
         // One engine for all batches: without these each new shape would have another built.
+        let inputs = [INPUT_IDS, ATTENTION_MASK, TOKEN_TYPE_IDS];
+        let inputs = &inputs[..if self.takes_token_types { 3 } else { 2 }];
         let shape = |texts: usize, tokens: usize| {
-            let of = |input| format!("{input}:{texts}x{tokens}");
-            let inputs = [super::model::INPUT_IDS, super::model::ATTENTION_MASK];
-            inputs.map(of).join(",") + "," + &of(super::model::TOKEN_TYPE_IDS)
+            let of = |input: &&str| format!("{input}:{texts}x{tokens}");
+            inputs.iter().map(of).collect::<Vec<_>>().join(",")
         };
-        let texts_max = ACCELERATOR_BUDGET_TOKENS;
+        let texts_max = TENSORRT_BUDGET_TOKENS / TOKENS_MIN;
         tensorrt = tensorrt
             .with_profile_min_shapes(shape(1, 1))
             .with_profile_opt_shapes(shape(32, self.max_tokens.min(64)))
