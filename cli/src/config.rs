@@ -12,8 +12,6 @@ use crate::error::{Error, Result};
 const PREFIX: &str = "OPDBUS_";
 const MODELS: &str = "models";
 const MODEL: &str = "all-MiniLM-L6-v2";
-/// In the store: what TensorRT builds can be built again.
-const ENGINE_CACHE: &str = "@cache/engines";
 
 /// What the global options and variables come to.
 pub(crate) struct Config {
@@ -36,7 +34,7 @@ impl Config {
             threads_count,
             device_id: global.gpu_device_id,
             device_memory_max_bytes: global.gpu_memory_max_gb.map(|bytes| bytes as usize),
-            engine_cache_dir: Some(global.store.join(ENGINE_CACHE)),
+            engine_cache_dir: engine_cache(&global.store),
             ..EmbedderConfig::new(model)
         };
         let log_level = match global.log_level {
@@ -125,6 +123,12 @@ fn refuse_unknown_variables() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Where TensorRT keeps what it builds, which can be built again: in a store that is there.
+fn engine_cache(store: &Path) -> Option<PathBuf> {
+    let cache = store.join("@cache");
+    cache.is_dir().then(|| cache.join("engines"))
 }
 
 /// The model's directory: the first place that has one, or the first that is no store's.

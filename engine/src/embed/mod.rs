@@ -211,9 +211,9 @@ impl Embedder {
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] if there is no usable ONNX Runtime library, or it cannot use the
-    /// provider that was asked for; [`ErrorKind::Corrupt`], [`ErrorKind::Unsupported`] or [`ErrorKind::Invalid`] if
-    /// the tokenizer or the runtime refuses its file; [`ErrorKind::Busy`] if a file has
-    /// changed since the model was opened.
+    /// provider that was asked for; [`ErrorKind::Corrupt`], [`ErrorKind::Unsupported`] or
+    /// [`ErrorKind::Invalid`] if the tokenizer or the runtime refuses its file; [`ErrorKind::Busy`]
+    /// if a file has changed since the model was opened.
     pub fn load(&self) -> Result<()> {
         self.loaded().map(drop)
     }

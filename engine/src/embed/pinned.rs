@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Embedder, EmbedderConfig};
 use crate::error::{Error, ErrorKind, Result};
+use crate::os::file::{create_synced, sync_directory};
 
 const SUMS_FILE: &str = "SHA256SUMS";
 /// Text encoders have some hundred megabytes; what is ten times that is something else.
@@ -87,7 +88,9 @@ impl Embedder {
         let installed = self.copy_to(&unfinished, expected.as_ref()).and_then(|()| {
             let config = EmbedderConfig { model_dir: unfinished.clone(), ..self.config.clone() };
             Embedder::open(&config, None)?.dimensions()?;
-            fs::rename(&unfinished, target).map_err(|error| Error::io("rename", &unfinished, error))
+            fs::rename(&unfinished, target)
+                .map_err(|error| Error::io("rename", &unfinished, error))?;
+            sync_directory(parent)
         });
         if installed.is_err() {
             removed()?;
@@ -120,8 +123,8 @@ impl Embedder {
             }
             sums += &format!("{sha256}  {}\n", path.display());
         }
-        let path = unfinished.join(SUMS_FILE);
-        fs::write(&path, sums).map_err(|error| Error::io("write", &path, error))
+        create_synced(&unfinished.join(SUMS_FILE), sums.as_bytes())?;
+        sync_directory(unfinished)
     }
 }
 

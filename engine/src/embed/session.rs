@@ -32,8 +32,8 @@ pub(super) struct Session {
 ///
 /// Measured with all-MiniLM-L6-v2, two threads and a text of 12 tokens, milliseconds of the clock and
 /// of the processor: texts one after the other 1.9 and 3.8, without busy waiting 2.3 and 3.9; texts
-/// 20 ms apart 4.8 and 5.3 (without 3.9 and 4.1; one thread 3.6 and 3.7), where the runtime's own
-/// choice takes 2.4 and 25.
+/// 20 ms apart about 5.2 and 6.1 (without 3.9 and 4.1; one thread 3.6 and 3.7), where the runtime's
+/// own choice takes 2.4 and 25.
 const SPIN_DURATION_US: &str = "300";
 /// N of the version 1.N of the runtime that is known to take this. Others wait for ever.
 const SPIN_DURATION_SINCE: u32 = 27;

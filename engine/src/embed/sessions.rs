@@ -3,8 +3,8 @@
 //! One session has all threads: a batch that runs alone is answered soonest by it. Several sessions
 //! of one thread do more than one session of several. Measured with all-MiniLM-L6-v2 and two threads
 //! on two cores that had other work too, six pairs of runs: 5.2 to 5.8 against 6.4 to 7.1 CPU
-//! milliseconds a text, and 5 to 47 % more texts a second. The likely reason is that threads of a
-//! session meet after every operator. Each session keeps the weights again, so their number is
+//! milliseconds a text, and 5 to 47 % more texts a second, when no thread waited busily. The likely
+//! reason is that threads of a session meet after every operator. Each session keeps the weights again, so their number is
 //! limited, and all but the first are loaded only when there is enough to do.
 //!
 //! A session has threads of its own, so it does not survive `fork`: its use in a child
