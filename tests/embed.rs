@@ -57,7 +57,23 @@ fn a_thousand_callers_for_ten_texts_are_ten_computations() {
 
 #[test]
 fn a_text_has_its_vector_in_any_company_and_order() {
+    has_its_vector_in_any_company_and_order(&Embedder::open(&model::config(), None).unwrap());
+}
+
+#[test]
+fn a_text_has_its_vector_of_eight_bits_in_any_company_and_order() {
+    let (directory, compared) = (scratch::on_disk(), texts(40));
+    let target = directory.path().join("int8");
+    let compared: Vec<&str> = compared.iter().map(String::as_str).collect();
     let embedder = Embedder::open(&model::config(), None).unwrap();
+    let report = embedder.quantize(&target, &compared).unwrap();
+    assert!(report.cosine_mean > 0.999, "{report:?}");
+    let quantized = Embedder::open(&EmbedderConfig::new(target), None).unwrap();
+    assert_ne!(quantized.fingerprint(), embedder.fingerprint());
+    has_its_vector_in_any_company_and_order(&quantized);
+}
+
+fn has_its_vector_in_any_company_and_order(embedder: &Embedder) {
     let asked = texts(200);
     let alone: Vec<Vec<f32>> =
         asked.iter().map(|text| embedder.embed(&[text]).unwrap().remove(0).vector).collect();
@@ -68,7 +84,7 @@ fn a_text_has_its_vector_in_any_company_and_order() {
         // Callers of one to some dozens of texts at the same time.
         std::thread::scope(|scope| {
             for part in order.chunks(1 + 20 * round) {
-                let (embedder, asked, alone) = (&embedder, &asked, &alone);
+                let (asked, alone) = (&asked, &alone);
                 scope.spawn(move || {
                     let texts: Vec<&str> = part.iter().map(|text| &asked[*text][..]).collect();
                     for (embedding, text) in embedder.embed(&texts).unwrap().iter().zip(part) {

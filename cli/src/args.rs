@@ -15,7 +15,7 @@ use crate::exit;
 
 pub(crate) use benchmark::{Benchmark, Search, Truth};
 pub(crate) use documents::{Expiry, Get, History, Put, Remove};
-pub(crate) use models::{Collection, Model, ModelInstall, ModelNamed, Reembed};
+pub(crate) use models::{Collection, Model, ModelInstall, ModelNamed, ModelQuantize, Reembed};
 
 /// Find D-Bus methods, packages and your own records by what they mean.
 #[derive(Debug, Parser)]

@@ -52,6 +52,7 @@ mod tier;
 pub use cache::{CacheStats, CachedEmbedding, Removed};
 pub use embed::{
     Embedder, EmbedderConfig, Embedding, KnownModel, ModelFile, ModelOutline, Provider,
+    QuantizedModel,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use index::{

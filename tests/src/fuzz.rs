@@ -362,6 +362,22 @@ pub fn onnx(data: &[u8]) {
         texts.for_each(|text| assert!(lies_inside(text), "{text:?}"));
         assert!(outline.external_locations.is_sorted());
     }
+    quantized_onnx(data);
+}
+
+/// A model in eight bits has the ports of the model, and nothing more to quantize.
+fn quantized_onnx(data: &[u8]) {
+    let none = std::collections::HashMap::new();
+    let Ok(Some(quantized)) = onnx_format::quantize(data, &none) else { return };
+    let ports = |model: &[u8]| {
+        let outline =
+            onnx_format::read_outline(std::io::Cursor::new(model), model.len() as u64).ok()?;
+        Some((outline.inputs, outline.outputs))
+    };
+    let before = ports(data);
+    assert!(before.is_none() || ports(&quantized.model) == before);
+    let again = onnx_format::quantize(&quantized.model, &none);
+    assert!(matches!(again, Ok(None)), "{again:?}");
 }
 
 /// What decodes encodes to the same bytes, unless its payload is a document, or an earlier version

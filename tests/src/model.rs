@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use crate::scratch::data_directory;
 
+/// Words, and parts of words, that the installed model knows.
+pub const WORD_PIECES_COUNT: usize = 30_522;
+
 /// Returns the directory of the model that `make setup` installs.
 ///
 /// # Panics
@@ -39,8 +42,15 @@ pub fn config() -> op_dbus_engine::EmbedderConfig {
 /// # Panics
 /// As [`installed`]; if the directory cannot be written.
 pub fn write_small(directory: &std::path::Path, dimensions: usize) {
-    const WORD_PIECES_COUNT: usize = 30_522;
     let model = crate::onnx::text_encoder(WORD_PIECES_COUNT, dimensions, dimensions as u64);
+    write(directory, &model);
+}
+
+/// Writes a model for the words of the installed one into a directory.
+///
+/// # Panics
+/// As [`installed`]; if the directory cannot be written.
+pub fn write(directory: &std::path::Path, model: &[u8]) {
     let tokenizer = installed().join("tokenizer.json");
     let written = std::fs::create_dir_all(directory)
         .and_then(|()| std::fs::write(directory.join("model.onnx"), model))

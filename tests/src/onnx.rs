@@ -27,14 +27,23 @@ pub fn model(inputs: &[Port<'_>], outputs: &[Port<'_>]) -> Vec<u8> {
 /// with an output for each token, of so many dimensions.
 pub fn text_encoder(tokens_count: usize, dimensions: usize, seed: u64) -> Vec<u8> {
     let mut random = Random::new(seed);
-    let mut matrix = |name: &str, rows: usize| {
-        let numbers = (0..rows * dimensions).map(|_| random.fraction());
-        let bytes: Vec<u8> = numbers.flat_map(|number| number.to_le_bytes()).collect();
+    let mut fractions =
+        |rows| (0..rows * dimensions).map(|_| random.fraction()).collect::<Vec<_>>();
+    let (embeddings, weights) = (fractions(tokens_count), fractions(dimensions));
+    text_encoder_with(&embeddings, &weights, dimensions)
+}
+
+/// Returns the bytes of such an encoder with these embeddings of tokens, and the weights that these
+/// are multiplied with.
+pub fn text_encoder_with(embeddings: &[f32], weights: &[f32], dimensions: usize) -> Vec<u8> {
+    let matrix = |name: &str, numbers: &[f32]| {
+        let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+        let rows = numbers.len() / dimensions;
         let sizes = [integer(1, rows as u64), integer(1, dimensions as u64)].concat();
         let named = [integer(2, FLOAT), message(8, name.as_bytes())].concat();
         message(5, &[sizes, named, message(9, &bytes)].concat())
     };
-    let initializers = [matrix("embeddings", tokens_count), matrix("weights", dimensions)].concat();
+    let initializers = [matrix("embeddings", embeddings), matrix("weights", weights)].concat();
     let node = |inputs: [&str; 2], output: &str, operator: &str| {
         let inputs = inputs.map(|input| message(1, input.as_bytes())).concat();
         let output = message(2, output.as_bytes());

@@ -40,6 +40,7 @@ Examples:
     #[command(after_help = "Example:\n  op-dbus model verify all-MiniLM-L6-v2")]
     Verify(ModelNamed),
     Install(ModelInstall),
+    Quantize(ModelQuantize),
 }
 
 #[derive(Debug, Args)]
@@ -69,4 +70,26 @@ pub(crate) struct ModelInstall {
     /// Hashes that its files must have, as sha256sum writes them
     #[arg(long, value_name = "FILE")]
     pub(crate) sums: Option<PathBuf>,
+}
+
+/// Make a model of 8 bits: a quarter of the size, faster, and nearly the same vectors
+///
+/// Both models embed the same texts, which shows how near their vectors are and how much faster it
+/// is; one that becomes too different is not kept. It is another model: texts in a collection get its
+/// vectors by op-dbus collection reembed.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  op-dbus model quantize
+  op-dbus model quantize all-MiniLM-L6-v2 --name minilm-int8 --texts descriptions.txt")]
+pub(crate) struct ModelQuantize {
+    /// Name of an installed model, or its directory; the one in use unless given
+    #[arg(value_name = "NAME|DIR")]
+    pub(crate) named: Option<String>,
+    /// Name the new model gets; that of the model and -int8 unless given
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Texts to compare by, one in each line; lines of this program's help unless given
+    #[arg(long, value_name = "FILE")]
+    pub(crate) texts: Option<PathBuf>,
 }

@@ -3,15 +3,18 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use op_dbus_engine::{Embedder, EmbedderConfig, ErrorKind, ModelFile};
+use op_dbus_engine::{Embedder, EmbedderConfig, ErrorKind, ModelFile, QuantizedModel};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::args::{Model, ModelInstall, ModelNamed};
+use crate::args::{Model, ModelInstall, ModelNamed, ModelQuantize};
 use crate::config::{Config, has_model};
 use crate::error::Result;
 use crate::exit::Exit;
-use crate::output::{Output, bytes};
+use crate::input;
+use crate::output::{Output, bytes, grouped};
+use crate::progress::Progress;
+use crate::sample;
 
 /// What a model that was verified embeds.
 const TEXT: &str = "restart the network";
@@ -33,6 +36,7 @@ pub(super) fn run(config: &Config, output: &Output, command: Model) -> Result<Ex
         Model::Show(named) => show(config, output, &named),
         Model::Verify(named) => verify(config, output, &named),
         Model::Install(arguments) => install(config, output, &arguments),
+        Model::Quantize(arguments) => quantize(config, output, &arguments),
     }
 }
 
@@ -83,7 +87,7 @@ fn render_list(out: &mut dyn Write, models: &[Listed]) -> io::Result<()> {
 }
 
 fn show(config: &Config, output: &Output, named: &ModelNamed) -> Result<Exit> {
-    let embedder = open(config, &directory(config, named)?)?;
+    let embedder = open(config, &directory(config, named.named.as_deref()))?;
     let outline = embedder.outline();
     let (name, fingerprint) = (embedder.name(), embedder.fingerprint().to_string());
     let answer = json!({ "name": name, "fingerprint": fingerprint, "outline": outline });
@@ -102,7 +106,7 @@ fn show(config: &Config, output: &Output, named: &ModelNamed) -> Result<Exit> {
 }
 
 fn verify(config: &Config, output: &Output, named: &ModelNamed) -> Result<Exit> {
-    let embedder = open(config, &directory(config, named)?)?;
+    let embedder = open(config, &directory(config, named.named.as_deref()))?;
     let files = embedder.files()?;
     let are_damaged = files.iter().any(|file| file.is_as_pinned == Some(false));
     // What is not as it was pinned is not run.
@@ -147,18 +151,56 @@ fn render_files(
 fn install(config: &Config, output: &Output, arguments: &ModelInstall) -> Result<Exit> {
     let embedder = open(config, &arguments.directory)?;
     let name = arguments.name.as_deref().unwrap_or(embedder.name());
+    let target = target(config, name)?;
+    embedder.install(&target, arguments.sums.as_deref())?;
+    output.answer(&json!({ "name": name, "directory": target }), |out| {
+        writeln!(out, "{name}: installed in {}", target.display())
+    })?;
+    Ok(Exit::Success)
+}
+
+fn quantize(config: &Config, output: &Output, arguments: &ModelQuantize) -> Result<Exit> {
+    let embedder = open(config, &directory(config, arguments.named.as_deref()))?;
+    let default_name = format!("{}-int8", embedder.name());
+    let name = arguments.name.as_deref().unwrap_or(&default_name);
+    let target = target(config, name)?;
+    let texts = match &arguments.texts {
+        Some(path) => input::texts(path)?,
+        None => sample::lines(),
+    };
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let progress = Progress::start(None);
+    progress.say("both models embed the texts");
+    let compared = embedder.quantize(&target, &texts)?;
+    drop(progress);
+    let answer = json!({ "name": name, "directory": target, "compared": compared });
+    output.answer(&answer, |out| {
+        writeln!(out, "{name}: made in {}", target.display())?;
+        render_compared(out, &compared)
+    })?;
+    Ok(Exit::Success)
+}
+
+fn render_compared(out: &mut dyn Write, compared: &QuantizedModel) -> io::Result<()> {
+    let QuantizedModel { cosine_mean, cosine_min, .. } = compared;
+    let (before, after) = (compared.original_texts_per_second, compared.texts_per_second);
+    let [len, original_len] = [compared.len_bytes, compared.original_len_bytes].map(bytes);
+    writeln!(out, "size     {len} instead of {original_len}")?;
+    let texts = grouped(compared.texts_count as u64);
+    writeln!(out, "vectors  of {texts} texts: cosine {cosine_mean:.4}, least {cosine_min:.4}")?;
+    writeln!(out, "nearest  {:.1} % of the ten are the same", compared.overlap_at_10 * 100.0)?;
+    writeln!(out, "speed    {after:.0} texts a second instead of {before:.0}")
+}
+
+/// Where a model of this name is installed.
+fn target(config: &Config, name: &str) -> Result<PathBuf> {
     if name.is_empty() || name.starts_with('.') || name.contains('/') {
         let problem = format!("{name:?} is no name for a model");
         return Err(op_dbus_engine::Error::new(ErrorKind::Invalid, problem)
             .with_remedy("give it a name without slashes with --name")
             .into());
     }
-    let target = config.user_models().join(name);
-    embedder.install(&target, arguments.sums.as_deref())?;
-    output.answer(&json!({ "name": name, "directory": target }), |out| {
-        writeln!(out, "{name}: installed in {}", target.display())
-    })?;
-    Ok(Exit::Success)
+    Ok(config.user_models().join(name))
 }
 
 fn open(config: &Config, directory: &Path) -> Result<Embedder> {
@@ -167,9 +209,9 @@ fn open(config: &Config, directory: &Path) -> Result<Embedder> {
 }
 
 /// The directory of a model: what is no name of an installed one is a directory itself.
-fn directory(config: &Config, named: &ModelNamed) -> Result<PathBuf> {
-    let Some(name) = &named.named else { return Ok(config.embedder().model_dir.clone()) };
+fn directory(config: &Config, name: Option<&str>) -> PathBuf {
+    let Some(name) = name else { return config.embedder().model_dir.clone() };
     let places = config.model_places();
     let installed = places.iter().map(|place| place.join(name)).find(|path| has_model(path));
-    Ok(installed.unwrap_or_else(|| PathBuf::from(name)))
+    installed.unwrap_or_else(|| PathBuf::from(name))
 }

@@ -49,6 +49,12 @@ impl Read {
     }
 }
 
+/// The texts of a file, one in each line.
+pub(crate) fn texts(path: &Path) -> Result<Vec<String>> {
+    let records = text::open(path)?.records;
+    records.map(|read| Ok(read?.record.text.unwrap_or_default())).collect()
+}
+
 /// Records that go to one collection.
 pub(crate) struct Source {
     pub(crate) records: Box<dyn Iterator<Item = Result<Read>>>,

@@ -6,9 +6,10 @@
 //! | `settings` | the small JSON files beside it |
 //! | `runtime` | the ONNX Runtime library: one per process |
 //! | `pinned` | the hashes of a model's files, and copies that have them |
+//! | `quantize` | a model of eight bits beside that of 32 |
 //! | `provider` | which hardware runs it |
 //! | `tokenize`, `session`, `pooling` | text → tokens → output → vector |
-//! | `queue` | whose turn it is |
+//! | `queue`, `batch` | whose turn it is, and who runs together |
 //! | `sessions` | the work of those who wait |
 //!
 //! Invariants: opening is cheap and loads no library; the first text, or
@@ -18,10 +19,12 @@
 //!
 //! Deliberately not here: caching (the store's).
 
+mod batch;
 mod model;
 mod pinned;
 mod pooling;
 mod provider;
+mod quantize;
 mod queue;
 mod runtime;
 mod session;
@@ -38,6 +41,7 @@ use serde::Serialize;
 
 use self::model::{Model, Pooling};
 use self::provider::Device;
+use self::session::Session;
 use self::sessions::Sessions;
 use self::settings::TokenPooling;
 use self::tokenize::Tokenizer;
@@ -46,6 +50,7 @@ use crate::error::{Error, ErrorKind, Result};
 pub use self::model::KnownModel;
 pub use self::pinned::ModelFile;
 pub use self::provider::Provider;
+pub use self::quantize::QuantizedModel;
 
 /// Which model to use, and on what.
 #[derive(Clone, Debug)]
@@ -340,18 +345,20 @@ impl Embedder {
                 max_tokens: self.max_tokens(),
                 takes_token_types: self.model.takes_token_types,
             };
-            let model = &self.model;
-            let tokenizer = Tokenizer::load(&model.tokenizer_path(), &model.settings)?;
-            Sessions::load(runtime, model, device, tokenizer, threads_count)
+            let session = Session::load(runtime, &self.model, &device, threads_count)?;
+            Ok((device, session))
         };
-        if self.config.provider != Provider::Auto {
-            return load(self.config.provider);
-        }
-        load(Provider::Cuda).or_else(|error| {
-            let cause = std::error::Error::source(&error).map(ToString::to_string);
-            tracing::info!(%error, cause, "the processor runs the model");
-            load(Provider::Cpu)
-        })
+        let first = match self.config.provider {
+            Provider::Auto => load(Provider::Cuda).or_else(|error: Error| {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::info!(%error, cause, "the processor runs the model");
+                load(Provider::Cpu)
+            })?,
+            provider => load(provider)?,
+        };
+        let model = &self.model;
+        let tokenizer = Tokenizer::load(&model.tokenizer_path(), &model.settings)?;
+        Ok(Sessions::new(runtime, model, first, tokenizer, threads_count))
     }
 }
 

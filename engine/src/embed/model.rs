@@ -25,7 +25,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::settings::{SETTINGS_FILES, Settings, TokenPooling};
 use crate::error::{Error, ErrorKind, Result};
 
-const MODEL_FILE: &str = "model.onnx";
+pub(super) const MODEL_FILE: &str = "model.onnx";
 const TOKENIZER_FILE: &str = "tokenizer.json";
 const REMEDY: &str = "fetch the model's files again";
 
@@ -87,7 +87,7 @@ pub(super) struct Model {
     /// Dimensions that the graph or the settings declare.
     pub(super) declared_dimensions: Option<u32>,
     /// External data, relative to the directory.
-    external_files: Vec<PathBuf>,
+    pub(super) external_files: Vec<PathBuf>,
     /// What the file system said about the files when they were checked.
     pub(super) files_identity: u128,
 }
@@ -156,10 +156,15 @@ impl Model {
 
     /// Paths of all files that there are, within the directory, settings among them.
     pub(super) fn all_files(&self) -> Vec<PathBuf> {
-        let own = [MODEL_FILE, TOKENIZER_FILE].map(PathBuf::from);
+        let weights = [PathBuf::from(MODEL_FILE)].into_iter().chain(self.external_files.clone());
+        weights.chain(self.files_beside_weights()).collect()
+    }
+
+    /// Paths of the files that tell how the weights are used.
+    pub(super) fn files_beside_weights(&self) -> Vec<PathBuf> {
         let settings = SETTINGS_FILES.map(PathBuf::from);
         let settings = settings.into_iter().filter(|file| self.directory.join(file).is_file());
-        own.into_iter().chain(self.external_files.iter().cloned()).chain(settings).collect()
+        [PathBuf::from(TOKENIZER_FILE)].into_iter().chain(settings).collect()
     }
 
     /// Checks that the files are still those that were opened.

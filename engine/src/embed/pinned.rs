@@ -61,70 +61,107 @@ impl Embedder {
     /// [`ErrorKind::Corrupt`] if a file is not as `sums` says; those of [`Embedder::embed`] and of a
     /// failed write.
     pub fn install(&self, target: &Path, sums: Option<&Path>) -> Result<()> {
-        if target.exists() {
-            let context = format!("{} is there already", target.display());
-            return Err(Error::new(ErrorKind::Invalid, context)
-                .with_remedy("remove it, or give the model another name"));
-        }
         let expected = match sums {
             Some(path) => Some(read_sums(path)?.ok_or_else(|| {
                 Error::new(ErrorKind::NotFound, format!("there is no file {}", path.display()))
             })?),
             None => None,
         };
-        let parent = target.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(parent).map_err(|error| Error::io("create", parent, error))?;
-        let mut unfinished = target.as_os_str().to_owned();
-        unfinished.push(".unfinished");
-        let unfinished = PathBuf::from(unfinished);
-        let removed = || match fs::remove_dir_all(&unfinished) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Error::io("remove", &unfinished, error))
-            }
-            _ => Ok(()),
-        };
-        // What an earlier one left that was broken off.
-        removed()?;
-        let installed = self.copy_to(&unfinished, expected.as_ref()).and_then(|()| {
-            let config = EmbedderConfig { model_dir: unfinished.clone(), ..self.config.clone() };
-            Embedder::open(&config, None)?.dimensions()?;
-            fs::rename(&unfinished, target)
-                .map_err(|error| Error::io("rename", &unfinished, error))?;
-            sync_directory(parent)
-        });
-        if installed.is_err() {
-            removed()?;
-        }
-        installed
+        publish(target, |unfinished| {
+            let mut sums = Sums::default();
+            self.copy_files(&self.model.all_files(), unfinished, expected.as_ref(), &mut sums)?;
+            sums.write(unfinished)?;
+            self.open_beside(unfinished)?.dimensions()?;
+            Ok(())
+        })
     }
 
-    fn copy_to(
+    /// Opens the model in another directory as this one is opened.
+    pub(super) fn open_beside(&self, directory: &Path) -> Result<Self> {
+        let config = EmbedderConfig { model_dir: directory.to_owned(), ..self.config.clone() };
+        Self::open(&config, None)
+    }
+
+    /// Copies files of the model, all of which must be as expected, if anything is.
+    pub(super) fn copy_files(
         &self,
-        unfinished: &Path,
+        paths: &[PathBuf],
+        target: &Path,
         expected: Option<&BTreeMap<PathBuf, String>>,
+        sums: &mut Sums,
     ) -> Result<()> {
-        let mut sums = String::new();
         let mut left_bytes = MODEL_LEN_BYTES_MAX;
-        for path in self.model.all_files() {
-            let (from, to) = (self.model.directory.join(&path), unfinished.join(&path));
+        for path in paths {
+            let (from, to) = (self.model.directory.join(path), target.join(path));
             let len =
                 fs::metadata(&from).map_err(|error| Error::io("examine", &from, error))?.len();
             left_bytes = left_bytes.checked_sub(len).ok_or_else(|| too_large(&from))?;
-            let parent = to.parent().unwrap_or(unfinished);
+            let parent = to.parent().unwrap_or(target);
             fs::create_dir_all(parent).map_err(|error| Error::io("create", parent, error))?;
             let mut copy =
                 File::create_new(&to).map_err(|error| Error::io("create", &to, error))?;
             let (_, sha256) = hash(&from, &mut copy)?;
             copy.sync_all().map_err(|error| Error::io("sync", &to, error))?;
             if let Some(expected) = expected
-                && expected.get(&path) != Some(&sha256)
+                && expected.get(path) != Some(&sha256)
             {
-                return Err(unexpected(&from, &sha256, expected.get(&path)));
+                return Err(unexpected(&from, &sha256, expected.get(path)));
             }
-            sums += &format!("{sha256}  {}\n", path.display());
+            sums.add(path, &sha256);
         }
-        create_synced(&unfinished.join(SUMS_FILE), sums.as_bytes())?;
-        sync_directory(unfinished)
+        Ok(())
+    }
+}
+
+/// Makes a directory that has its name only once `fill` has filled it; what was begun is removed.
+pub(super) fn publish<T>(target: &Path, fill: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+    if target.exists() {
+        let context = format!("{} is there already", target.display());
+        return Err(Error::new(ErrorKind::Invalid, context)
+            .with_remedy("remove it, or give the model another name"));
+    }
+    let parent = target.parent().unwrap_or(Path::new("."));
+    let mut unfinished = target.as_os_str().to_owned();
+    unfinished.push(".unfinished");
+    let unfinished = PathBuf::from(unfinished);
+    let removed = || match fs::remove_dir_all(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io("remove", &unfinished, error))
+        }
+        _ => Ok(()),
+    };
+    // What an earlier one left that was broken off.
+    removed()?;
+    fs::create_dir_all(&unfinished).map_err(|error| Error::io("create", &unfinished, error))?;
+    let filled = fill(&unfinished).and_then(|filled| {
+        sync_directory(&unfinished)?;
+        fs::rename(&unfinished, target).map_err(|error| Error::io("rename", &unfinished, error))?;
+        sync_directory(parent)?;
+        Ok(filled)
+    });
+    if filled.is_err() {
+        removed()?;
+    }
+    filled
+}
+
+/// The hashes of files that were written.
+#[derive(Default)]
+pub(super) struct Sums(String);
+
+impl Sums {
+    fn add(&mut self, path: &Path, sha256: &str) {
+        self.0 += &format!("{sha256}  {}\n", path.display());
+    }
+
+    /// Adds a file that has these bytes.
+    pub(super) fn add_bytes(&mut self, path: &Path, bytes: &[u8]) {
+        self.add(path, &digits(Sha256::digest(bytes)));
+    }
+
+    /// Pins the files that are in this directory.
+    pub(super) fn write(&self, directory: &Path) -> Result<()> {
+        create_synced(&directory.join(SUMS_FILE), self.0.as_bytes())
     }
 }
 
@@ -178,8 +215,11 @@ fn hash(path: &Path, copy: &mut dyn Write) -> Result<(u64, String)> {
         copy.write_all(&buffer[..len]).map_err(|error| Error::io("copy", path, error))?;
         len_bytes += len as u64;
     }
-    let digits = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok((len_bytes, digits))
+    Ok((len_bytes, digits(hasher.finalize())))
+}
+
+fn digits(hash: impl AsRef<[u8]>) -> String {
+    hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn too_large(path: &Path) -> Error {

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::Embedding;
+use super::batch::{Batch, Running};
 use super::tokenize::Tokens;
 use crate::error::Error;
 
@@ -22,8 +23,6 @@ use crate::error::Error;
 const AHEAD_TEXTS_COUNT: usize = 1024;
 /// Tokens of all requests that wait before only those go on tokenizing that have nothing here.
 const WAITING_TOKENS_MAX: usize = 1 << 20;
-/// Of a row, the part that may be padding.
-const PADDING_PARTS: usize = 4;
 
 /// What waits and what is free; `S` is a session.
 pub(super) struct Queue<S> {
@@ -73,14 +72,6 @@ pub(super) enum Step<'q, S> {
     Tokenize,
     /// Run a batch.
     Run(Run<'q, S>),
-}
-
-/// A text that runs.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Running {
-    request: u64,
-    text: usize,
-    pub(super) ids: Vec<u32>,
 }
 
 /// A batch and the session that runs it, which is free again when this is dropped.
@@ -294,37 +285,28 @@ impl<S> State<S> {
         let place = self.turns.iter().position(|id| *id == first).unwrap_or_default();
         let mut order: Vec<u64> = self.turns.drain(place..=place).collect();
         order.extend(self.turns.iter());
-        let mut texts: Vec<Running> = Vec::new();
-        let mut row_len = 0;
+        let mut batch = Batch::default();
         for id in order {
             let Some(request) = self.requests.get_mut(&id) else { continue };
-            // What is not longer than the first, which every row is filled up to.
-            let longest = if texts.is_empty() { usize::MAX } else { row_len };
-            while (texts.len() + 1) * row_len <= budget_tokens || texts.is_empty() {
-                let mut fitting = request.waiting.range(..=(longest, usize::MAX));
-                let Some((&(len, text), _)) = fitting.next_back() else { break };
-                row_len = row_len.max(len);
-                if (row_len - len) * PADDING_PARTS > row_len {
-                    break;
-                }
-                if !texts.is_empty() && (texts.len() + 1) * row_len > budget_tokens {
-                    break;
-                }
+            while batch.has_room(budget_tokens)
+                && let Some((len, text)) = batch.longest_fitting(&request.waiting)
+            {
                 let ids = request.waiting.remove(&(len, text)).unwrap_or_default();
                 request.running_count += 1;
                 self.waiting_tokens_count -= len;
-                texts.push(Running { request: id, text, ids });
+                batch.row_len = batch.row_len.max(len);
+                batch.texts.push(Running { request: id, text, ids });
             }
             if request.waiting.is_empty() {
                 self.turns.retain(|other| *other != id);
             } else if id == first {
                 self.turns.push_back(id);
             }
-            if (texts.len() + 1) * row_len > budget_tokens {
+            if !batch.has_room(budget_tokens) {
                 break;
             }
         }
-        texts
+        batch.texts
     }
 
     /// Wakes those who can use what is free.

@@ -14,10 +14,10 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions};
 use ort::value::TensorRef;
 
+use super::batch::Running;
 use super::model::{ATTENTION_MASK, INPUT_IDS, Model, Pooling, TOKEN_TYPE_IDS};
 use super::pooling;
 use super::provider::Device;
-use super::queue::Running;
 use super::runtime::Runtime;
 use crate::error::{Error, ErrorKind, Result};
 

@@ -1,17 +1,19 @@
 //! The sessions of one model, and the work of those who wait for vectors.
 //!
 //! One session has all threads: a batch that runs alone is answered soonest by it. Several sessions
-//! of one thread do more than one session of several. Measured with all-MiniLM-L6-v2 and two threads
-//! on two cores that had other work too, six pairs of runs: 5.2 to 5.8 against 6.4 to 7.1 CPU
-//! milliseconds a text, and 5 to 47 % more texts a second, when no thread waited busily. The likely
-//! reason is that threads of a session meet after every operator. Each session keeps the weights again, so their number is
-//! limited, and all but the first are loaded only when there is enough to do.
+//! of one thread do more than one session of several, likely because threads of a session meet after
+//! every operator. Measured with all-MiniLM-L6-v2 and two threads, medians of nine pairs of runs: 1,040
+//! against 780 short texts and 139 against 108 long ones a second, 1.9 against 2.5 and 14 against 18 CPU
+//! milliseconds a text. Each session keeps the weights again, here 120 MB, so their number is limited,
+//! and all but the first are loaded only when there is enough to do.
 //!
 //! A session has threads of its own, so it does not survive `fork`: its use in a child
 //! process is an error instead of a wait for threads that are not there.
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::Embedding;
 use super::model::Model;
@@ -26,6 +28,8 @@ use crate::error::{Error, ErrorKind, Result};
 const OTHERS_COUNT_MAX: usize = 4;
 /// Batches per session from which it is worth its loading, which takes as long as a few.
 const BATCHES_PER_SESSION_MIN: usize = 16;
+/// Requests that follow each other sooner are one piece of work: what puts many texts does so in parts.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Texts that are tokenized at a time.
 const CHUNK_TEXTS_COUNT: usize = 32;
 /// Threads beside the caller's that tokenize and run.
@@ -42,23 +46,21 @@ pub(super) struct Sessions {
     queue: Queue<Session>,
     /// Others than the first, loaded or being loaded.
     others_count: AtomicUsize,
+    /// Batches of the requests of several that followed each other, and when the last was over.
+    done: Mutex<(usize, Instant)>,
 }
 
 impl Sessions {
-    /// Loads the first session of `model`.
-    ///
-    /// # Errors
-    /// Those of [`Session::load`].
-    pub(super) fn load(
+    /// The session of all threads, and those that will be loaded beside it.
+    pub(super) fn new(
         runtime: &'static Runtime,
         model: &Model,
-        device: Device,
+        (device, first): (Device, Session),
         tokenizer: Tokenizer,
         threads_count: NonZeroUsize,
-    ) -> Result<Self> {
-        let first = Session::load(runtime, model, &device, threads_count)?;
+    ) -> Self {
         let budget_tokens = device.budget_tokens();
-        Ok(Self {
+        Self {
             runtime,
             model: model.clone(),
             device,
@@ -67,7 +69,8 @@ impl Sessions {
             process_id: std::process::id(),
             queue: Queue::new(first, budget_tokens),
             others_count: AtomicUsize::new(0),
-        })
+            done: Mutex::new((0, Instant::now())),
+        }
     }
 
     /// What runs the model.
@@ -88,18 +91,32 @@ impl Sessions {
             )
             .with_remedy("open the model in the process that uses it"));
         }
-        let ticket = self.queue.enter(texts.len());
-        let taken_count = AtomicUsize::new(0);
-        let work = |before: &dyn Fn()| self.work(&ticket, (texts, &taken_count), before);
         let chunks_count = texts.len().div_ceil(CHUNK_TEXTS_COUNT);
         let helpers_count = (chunks_count - 1).min(self.threads_count.get() - 1);
+        let ticket = self.queue.enter(texts.len());
+        let done_count = if helpers_count > 0 { self.done_count() } else { 0 };
+        let taken_count = AtomicUsize::new(0);
+        let work = |before: &dyn Fn()| self.work(&ticket, (texts, &taken_count), before);
         std::thread::scope(|scope| {
             for _ in 0..helpers_count.min(HELPERS_COUNT_MAX) {
-                scope.spawn(|| work(&|| self.grow(ticket.batches_count())));
+                scope.spawn(|| work(&|| self.grow(done_count + ticket.batches_count())));
             }
             work(&|| ());
         });
+        if helpers_count > 0 {
+            self.note_done(done_count + ticket.batches_count());
+        }
         ticket.finish()
+    }
+
+    /// Batches of the requests just before.
+    fn done_count(&self) -> usize {
+        let (count, ended) = *self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        if ended.elapsed() < PAUSE_MAX { count } else { 0 }
+    }
+
+    fn note_done(&self, batches_count: usize) {
+        *self.done.lock().unwrap_or_else(PoisonError::into_inner) = (batches_count, Instant::now());
     }
 
     /// Sessions of fewer threads that there can be.

@@ -14,7 +14,12 @@
 //! Deliberately not here: the meaning of nodes (the runtime validates the graph).
 //! Source: the field numbers are those of `onnx/onnx.proto` (ONNX 1.x, proto2).
 
+mod graph;
+mod quantize;
+
 use std::io::{self, BufRead, BufReader, Read, Seek};
+
+pub use self::quantize::{Quantized, quantize};
 
 /// Nesting of messages allowed: protobuf's own readers stop at 100.
 const DEPTH_MAX: u32 = 100;
@@ -83,13 +88,7 @@ pub struct Outline {
 ///
 /// Cost: proportional to the number of fields, not to the weights.
 pub fn read_outline<R: Read + Seek>(file: R, len_bytes: u64) -> Result<Outline, OnnxError> {
-    let mut scan = Scan {
-        reader: BufReader::with_capacity(16 << 10, file),
-        position_bytes: 0,
-        fields_count: 0,
-        names_count: 0,
-        found: Found::default(),
-    };
+    let mut scan = Scan::new(file);
     scan.message(Kind::Model, len_bytes, 0)?;
     let found = scan.found;
     if !found.has_graph {
@@ -178,6 +177,16 @@ struct Scan<R> {
 }
 
 impl<R: Read + Seek> Scan<R> {
+    fn new(file: R) -> Self {
+        Self {
+            reader: BufReader::with_capacity(16 << 10, file),
+            position_bytes: 0,
+            fields_count: 0,
+            names_count: 0,
+            found: Found::default(),
+        }
+    }
+
     /// Reads a message that ends at `end_bytes`, following the fields that lead to tensors.
     fn message(&mut self, kind: Kind, end_bytes: u64, depth: u32) -> Result<(), OnnxError> {
         if depth > DEPTH_MAX {
@@ -207,7 +216,7 @@ impl<R: Read + Seek> Scan<R> {
                         self.found.has_graph |= matches!(child, Kind::MainGraph);
                         self.message(child, end_bytes, depth + 1)?;
                     }
-                    None => self.skip_to(end_bytes)?,
+                    None => self.go_to(end_bytes)?,
                 },
                 (_, _, Value::Number(_) | Value::Fixed) => {}
             }
@@ -228,7 +237,7 @@ impl<R: Read + Seek> Scan<R> {
             match (field, value) {
                 (1, Value::Bytes { end_bytes }) => key = self.string(end_bytes)?,
                 (2, Value::Bytes { end_bytes }) => text = self.string(end_bytes)?,
-                (_, Value::Bytes { end_bytes }) => self.skip_to(end_bytes)?,
+                (_, Value::Bytes { end_bytes }) => self.go_to(end_bytes)?,
                 (_, Value::Number(_) | Value::Fixed) => {}
             }
         }
@@ -247,7 +256,7 @@ impl<R: Read + Seek> Scan<R> {
             match (field, value) {
                 (1, Value::Bytes { end_bytes }) => port.name = self.string(end_bytes)?,
                 (2, Value::Bytes { end_bytes }) => self.port_type(end_bytes, &mut port)?,
-                (_, Value::Bytes { end_bytes }) => self.skip_to(end_bytes)?,
+                (_, Value::Bytes { end_bytes }) => self.go_to(end_bytes)?,
                 (_, Value::Number(_) | Value::Fixed) => {}
             }
         }
@@ -259,14 +268,14 @@ impl<R: Read + Seek> Scan<R> {
         while let Some((field, value)) = self.field(end_bytes)? {
             let Value::Bytes { end_bytes: tensor_end_bytes } = value else { continue };
             if field != 1 {
-                self.skip_to(tensor_end_bytes)?;
+                self.go_to(tensor_end_bytes)?;
                 continue;
             }
             while let Some((field, value)) = self.field(tensor_end_bytes)? {
                 match (field, value) {
                     (1, Value::Number(element_type)) => port.element_type = element_type,
                     (2, Value::Bytes { end_bytes }) => port.shape = Some(self.shape(end_bytes)?),
-                    (_, Value::Bytes { end_bytes }) => self.skip_to(end_bytes)?,
+                    (_, Value::Bytes { end_bytes }) => self.go_to(end_bytes)?,
                     (_, Value::Number(_) | Value::Fixed) => {}
                 }
             }
@@ -280,7 +289,7 @@ impl<R: Read + Seek> Scan<R> {
         while let Some((field, value)) = self.field(end_bytes)? {
             let Value::Bytes { end_bytes: dimension_end_bytes } = value else { continue };
             if field != 1 {
-                self.skip_to(dimension_end_bytes)?;
+                self.go_to(dimension_end_bytes)?;
                 continue;
             }
             let mut size = None;
@@ -290,7 +299,7 @@ impl<R: Read + Seek> Scan<R> {
                     (1, Value::Number(number)) => {
                         size = (number <= i64::MAX as u64).then_some(number)
                     }
-                    (_, Value::Bytes { end_bytes }) => self.skip_to(end_bytes)?,
+                    (_, Value::Bytes { end_bytes }) => self.go_to(end_bytes)?,
                     (_, Value::Number(_) | Value::Fixed) => {}
                 }
             }
@@ -334,7 +343,7 @@ impl<R: Read + Seek> Scan<R> {
         if len_bytes > end_bytes - self.position_bytes {
             return Err(OnnxError::Truncated { offset_bytes: self.position_bytes });
         }
-        self.skip_to(self.position_bytes + len_bytes)?;
+        self.go_to(self.position_bytes + len_bytes)?;
         Ok(Value::Fixed)
     }
 
@@ -386,12 +395,12 @@ impl<R: Read + Seek> Scan<R> {
         Ok(())
     }
 
-    /// Goes to `end_bytes` without reading what lies between, if it is not buffered yet.
-    fn skip_to(&mut self, end_bytes: u64) -> Result<(), OnnxError> {
-        let distance = i64::try_from(end_bytes - self.position_bytes)
+    /// Goes to `place_bytes` without reading what lies between, if it is not buffered yet.
+    fn go_to(&mut self, place_bytes: u64) -> Result<(), OnnxError> {
+        let distance = i64::try_from(i128::from(place_bytes) - i128::from(self.position_bytes))
             .map_err(|_| self.malformed("a length is absurd"))?;
         self.reader.seek_relative(distance)?;
-        self.position_bytes = end_bytes;
+        self.position_bytes = place_bytes;
         Ok(())
     }
 

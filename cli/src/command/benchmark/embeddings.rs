@@ -6,18 +6,17 @@
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use clap::CommandFactory;
 use op_dbus_benches::hit::percentile;
 use op_dbus_engine::{Embedder, Provider};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::args::Arguments;
 use crate::config::Config;
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::interrupt;
 use crate::output::{Output, grouped};
+use crate::sample;
 
 /// Words of a text: they come to about 12, 32 and 128 tokens.
 const WORDS_COUNTS: [usize; 3] = [8, 23, 95];
@@ -40,7 +39,8 @@ struct Row {
 pub(super) fn run(config: &Config, output: &Output, texts_count: usize) -> Result<Exit> {
     let embedder = Embedder::open(config.embedder(), None)?;
     embedder.load()?;
-    let words = words();
+    let lines = sample::lines();
+    let words: Vec<&str> = lines.iter().flat_map(|line| line.split_whitespace()).collect();
     let mut rows = Vec::new();
     for words_count in WORDS_COUNTS {
         match measure(&embedder, &texts(&words, words_count, texts_count))? {
@@ -68,25 +68,13 @@ fn promised_ms(provider: Provider) -> f64 {
     }
 }
 
-/// All words of the help, in their order.
-fn words() -> Vec<String> {
-    let mut words = Vec::new();
-    let mut commands = vec![Arguments::command()];
-    while let Some(mut command) = commands.pop() {
-        let help = command.render_long_help().to_string();
-        words.extend(help.split_whitespace().map(str::to_owned));
-        commands.extend(command.get_subcommands().cloned());
-    }
-    words
-}
-
 /// Texts of so many words, which begin at different ones.
-fn texts(words: &[String], words_count: usize, texts_count: usize) -> Vec<String> {
+fn texts(words: &[&str], words_count: usize, texts_count: usize) -> Vec<String> {
     // Coprime to most lengths, so that texts differ as long as they can.
     const STEP: usize = 7;
     let text = |number: usize| {
         let words = words.iter().cycle().skip(number * STEP % words.len()).take(words_count);
-        words.map(String::as_str).collect::<Vec<_>>().join(" ")
+        words.copied().collect::<Vec<_>>().join(" ")
     };
     (0..texts_count).map(text).collect()
 }
