@@ -143,8 +143,9 @@ fn builder(runtime: &Runtime, threads_count: NonZeroUsize) -> ort::Result<Sessio
         .with_intra_op_spinning(may_spin)?
         .with_config_entry("session.intra_op.spin_duration_us", SPIN_DURATION_US)?
         .with_inter_op_spinning(false)?
-        // Patterns are planned per input shape, and every batch has another one.
-        .with_memory_pattern(false)?
+        // A plan of its memory for each shape of a batch. Measured with all-MiniLM-L6-v2 and 5,000
+        // texts: 30 MB; two threads and 12 tokens take 3 % less time, one thread takes no less.
+        .with_memory_pattern(threads_count.get() > 1)?
         // What has been checked is an ONNX file; the runtime would also take its own
         // format, recognised by content.
         .with_config_entry("session.load_model_format", "ONNX")?)
