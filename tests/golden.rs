@@ -16,8 +16,8 @@ use op_dbus_formats::exchange::jsonl::{self, ExchangeRecord};
 use op_dbus_formats::exchange::{fvecs, npy};
 use op_dbus_formats::{
     Change, CollectionId, CollectionSpec, EmbeddingSource, HistoryEntry, Metric, ModelFingerprint,
-    Operation, Payload, Record, StoreFile, TraceStart, TracedAccess, change, document,
-    introspection, trace,
+    Operation, Payload, Record, SnapshotFile, StoreFile, TraceStart, TracedAccess, change,
+    document, introspection, trace,
 };
 use support::derived;
 
@@ -73,6 +73,15 @@ fn values() -> Vec<Golden> {
         hash_seed: 0x0123_4567_89AB_CDEF,
         created_unix_ms: 1_700_000_000_000,
     };
+    let snapshot = SnapshotFile {
+        store_id: store.store_id,
+        sequence: 123_456_789,
+        taken_unix_ms: 1_800_000_000_000,
+        files_sum: 0x0123_4567_89AB_CDEF_0011_2233_4455_6677,
+        files_count: 17,
+        is_kept: true,
+        reason: "before the upgrade, grüßt".to_owned(),
+    };
     let full = Record {
         payload: Payload::Json(r#"{"state": "up", "mtu": 1500}"#.into()),
         text: Some("wired network, grüßt".into()),
@@ -110,6 +119,7 @@ fn values() -> Vec<Golden> {
     };
     vec![
         value("acknowledged", "sequence", acknowledged.encode().to_vec(), dump_acknowledged),
+        value("snapshot_file", "snapshot", snapshot.encode().unwrap(), dump_snapshot_file),
         value("store_file", "store", store.encode().unwrap().to_vec(), dump_store_file),
         value("record", "empty", Record::default().encode().unwrap(), dump_record),
         value("record", "full", full.encode().unwrap(), dump_record),
@@ -309,6 +319,11 @@ const DISK: &str = r#"<?xml version="1.0"?>
   <node name="partitions"/>
 </node>
 "#;
+
+fn dump_snapshot_file(bytes: &[u8]) -> Result<String, String> {
+    let snapshot = SnapshotFile::decode(bytes).map_err(|error| error.to_string())?;
+    Ok(format!("{snapshot:#?}\n"))
+}
 
 fn dump_store_file(bytes: &[u8]) -> Result<String, String> {
     let store = StoreFile::decode(bytes).map_err(|error| error.to_string())?;

@@ -325,7 +325,8 @@ fn a_link_that_is_ended_goes_on_and_leaves_what_was() {
         }
         assert_eq!(link_some(&store, profile, usize::MAX, model.len()), None);
         assert!(fs::read(&path).unwrap() == at_once, "{profile:?}: another graph");
-        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+        // And the file that says whose they are.
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 2);
         store.unlink(NAME).unwrap();
     }
     for name in ["nothing", ""] {

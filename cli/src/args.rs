@@ -3,6 +3,7 @@
 mod benchmark;
 mod documents;
 mod models;
+mod snapshots;
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use crate::exit;
 pub(crate) use benchmark::{Benchmark, Search, Truth};
 pub(crate) use documents::{Expiry, Get, History, Put, Remove};
 pub(crate) use models::{Collection, Model, ModelInstall, ModelNamed, ModelQuantize, Reembed};
+pub(crate) use snapshots::{At, Moment, Snapshot, SnapshotCreate, SnapshotDelete, SnapshotRestore};
 
 /// Find D-Bus methods, packages and your own records by what they mean.
 #[derive(Debug, Parser)]
@@ -256,6 +258,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Model,
     },
+    /// What the store was at some moment: taken, listed, deleted, restored
+    Snapshot {
+        #[command(subcommand)]
+        command: Snapshot,
+    },
     Scrub(Scrub),
     Stats(Stats),
     Benchmark(Benchmark),
@@ -334,6 +341,8 @@ pub(crate) struct Query {
     /// Say how it was found: plan, vectors compared and read, time of each stage
     #[arg(long)]
     pub(crate) explain: bool,
+    #[command(flatten)]
+    pub(crate) at: At,
 }
 
 /// Make the graphs that find the nearest fast
@@ -380,6 +389,15 @@ pub(crate) enum Cache {
         command: CacheTrace,
     },
     Clean(CacheClean),
+    /// As op-dbus snapshot create
+    #[command(hide = true)]
+    Snapshot(SnapshotCreate),
+    /// As op-dbus snapshot list
+    #[command(hide = true)]
+    Snapshots,
+    /// As op-dbus snapshot delete
+    #[command(hide = true)]
+    DeleteSnapshots(SnapshotDelete),
     /// Remove cached embeddings of texts, which can be computed again
     ///
     /// Records and the vectors that callers gave stay.
@@ -493,6 +511,8 @@ pub(crate) struct CacheExport {
     /// File to write, which must not exist; standard output unless given
     #[arg(long, short, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) at: At,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -564,4 +584,7 @@ pub(crate) struct Scrub {
 Examples:
   op-dbus stats
   op-dbus stats --json | jq '.collections[].records'")]
-pub(crate) struct Stats {}
+pub(crate) struct Stats {
+    #[command(flatten)]
+    pub(crate) at: At,
+}

@@ -4,9 +4,9 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
-use op_dbus_engine::{EmbedderConfig, PolicyKind, Store, StoreConfig};
+use op_dbus_engine::{EmbedderConfig, PolicyKind, Snapshots, Store, StoreConfig};
 
-use crate::args::{Arguments, Global, LogLevel};
+use crate::args::{Arguments, At, Global, LogLevel, Moment};
 use crate::error::{Error, Result};
 
 const PREFIX: &str = "OPDBUS_";
@@ -90,6 +90,22 @@ impl Config {
         Ok(Store::open(self.store_config().existing())?)
     }
 
+    /// Opens the store, or the snapshot that is asked for.
+    pub(crate) fn open_at(&self, at: &At) -> Result<Store> {
+        let snapshots = self.snapshots();
+        let snapshot = match &at.at {
+            None => return self.open(),
+            Some(Moment::Name(name)) => snapshots.named(name)?,
+            Some(Moment::UnixMs(unix_ms)) => snapshots.at(*unix_ms)?,
+        };
+        Ok(Store::open(self.store_config().at_snapshot(&snapshot))?)
+    }
+
+    /// The snapshots of the store.
+    pub(crate) fn snapshots(&self) -> Snapshots {
+        Snapshots::of(&self.store)
+    }
+
     fn store_config(&self) -> StoreConfig {
         let config = StoreConfig::new(&self.store)
             .with_embedder(self.embedder.clone())
@@ -108,11 +124,7 @@ impl Config {
 
 /// A misspelt variable must not be silence.
 fn refuse_unknown_variables() -> Result<()> {
-    let command = Arguments::command();
-    let known: Vec<String> = command
-        .get_arguments()
-        .filter_map(|argument| Some(argument.get_env()?.to_string_lossy().into_owned()))
-        .collect();
+    let known = variables_of(&Arguments::command());
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
         if name.starts_with(PREFIX) && !known.iter().any(|known| *known == name) {
@@ -123,6 +135,13 @@ fn refuse_unknown_variables() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The variables that a command and those below it listen to.
+fn variables_of(command: &clap::Command) -> Vec<String> {
+    let named = |argument: &clap::Arg| Some(argument.get_env()?.to_string_lossy().into_owned());
+    let own = command.get_arguments().filter_map(named);
+    own.chain(command.get_subcommands().flat_map(variables_of)).collect()
 }
 
 /// Where TensorRT keeps what it builds, which can be built again: in a store that is there.

@@ -152,7 +152,25 @@ impl EmbeddingCache {
         disk_max_bytes: Option<u64>,
         tier: Arc<Tier>,
     ) -> Result<Self> {
-        let db = CacheDatabase::open(path, memory)?;
+        Self::of_database(CacheDatabase::open(path, memory)?, seed, disk_max_bytes, tier)
+    }
+
+    /// Opens a copy that nobody writes to.
+    pub(crate) fn open_to_read(
+        path: &Path,
+        seed: u64,
+        memory: DatabaseMemory,
+        tier: Arc<Tier>,
+    ) -> Result<Self> {
+        Self::of_database(CacheDatabase::open_to_read(path, memory)?, seed, None, tier)
+    }
+
+    fn of_database(
+        db: CacheDatabase,
+        seed: u64,
+        disk_max_bytes: Option<u64>,
+        tier: Arc<Tier>,
+    ) -> Result<Self> {
         let saved: SavedCounters = read_meta(&db, COUNTERS).unwrap_or_default();
         let counters = Counters {
             hits: Counter::default(),
@@ -166,6 +184,8 @@ impl EmbeddingCache {
         };
         let generation = match read_meta(&db, GENERATION) {
             Some(generation) => generation,
+            // One that cannot be kept is none.
+            None if !db.database().is_written() => u64::from_le_bytes(random::bytes()?),
             None => begin_generation(&db)?,
         };
         let generation = AtomicU64::new(generation);
@@ -263,6 +283,9 @@ impl EmbeddingCache {
         embeddings: &[(EmbeddingKey, &[f32])],
         known: &HashSet<EmbeddingKey>,
     ) -> Result<()> {
+        if !self.db.database().is_written() {
+            return Ok(());
+        }
         let encoded: Vec<_> = embeddings
             .iter()
             .map(|(key, vector)| {

@@ -52,11 +52,35 @@ impl Layout {
         self.base.join("@vectors")
     }
 
+    /// What a snapshot is of, in the order in which it is taken: what others are derived from last.
+    pub(crate) fn parts(&self) -> [PathBuf; 4] {
+        [self.vectors(), self.timing(), self.cache(), self.state()]
+    }
+
+    pub(crate) fn snapshots(&self) -> PathBuf {
+        self.base.join("snapshots")
+    }
+
     /// What was used how often: worth keeping, and nothing depends on it.
     pub(crate) fn heat(&self) -> PathBuf {
         self.base.join("@timing").join("heat")
     }
 }
+
+/// The file that says that a snapshot is whole.
+pub(crate) fn snapshot_file(snapshot: &Path) -> PathBuf {
+    snapshot.join("SNAPSHOT")
+}
+
+/// Where a snapshot is taken before it takes its name.
+pub(crate) fn snapshot_unfinished(snapshot: &Path) -> PathBuf {
+    let mut path = snapshot.as_os_str().to_owned();
+    path.push(UNFINISHED_SUFFIX);
+    path.into()
+}
+
+/// What the name of a snapshot that is being taken, or was when its maker ended, ends with.
+pub(crate) const UNFINISHED_SUFFIX: &str = ".unfinished";
 
 /// The file in `@state` that names the store and the version of its formats.
 pub(crate) fn store_file(state: &Path) -> PathBuf {

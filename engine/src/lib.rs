@@ -46,6 +46,7 @@ mod pages;
 mod query;
 mod record;
 mod segment;
+mod snapshot;
 mod store;
 mod tier;
 
@@ -66,6 +67,7 @@ pub use op_dbus_formats::record::Payload;
 pub use op_dbus_formats::trace::TracedAccess;
 pub use query::{Answer, CollectionExplain, Explain, Hit, LIMIT_MAX, Plan, Query};
 pub use record::Record;
+pub use snapshot::{SnapshotInfo, Snapshots};
 pub use store::{
     Change, CollectionInfo, CollectionOptions, CollectionStats, Fault, GraphStats, LinkOptions,
     MemoryCap, PutReport, ReembedProgress, Reembedded, STATE_COLLECTION, STATE_VERSIONS_KEPT, Scan,

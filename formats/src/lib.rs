@@ -43,6 +43,7 @@ pub mod introspection;
 pub mod manifest;
 pub mod page;
 pub mod record;
+pub mod snapshot_file;
 pub mod store_file;
 pub mod trace;
 
@@ -54,5 +55,6 @@ pub use embedding::{EmbeddingKey, EncodedEmbedding, Encoding, Packing};
 pub use error::{FormatError, TextError};
 pub use history::HistoryEntry;
 pub use record::{EmbeddingSource, Payload, Record};
+pub use snapshot_file::SnapshotFile;
 pub use store_file::StoreFile;
 pub use trace::{TraceStart, TracedAccess};

@@ -20,11 +20,12 @@ use op_dbus_formats::introspection::{
 use op_dbus_formats::manifest::{self as manifest_format, Manifest};
 use op_dbus_formats::page;
 use op_dbus_formats::{
-    CollectionSpec, EmbeddingSource, HistoryEntry, Payload, Record, StoreFile,
+    CollectionSpec, EmbeddingSource, HistoryEntry, Payload, Record, SnapshotFile, StoreFile,
     acknowledged as acknowledged_format,
     acknowledged::Acknowledged,
     change as change_format, collection as collection_format, document as document_format,
-    history as history_format, record as record_format, store_file as store_file_format,
+    history as history_format, record as record_format, snapshot_file as snapshot_file_format,
+    store_file as store_file_format,
     trace::{self as trace_format, TraceStart},
 };
 
@@ -32,7 +33,7 @@ use op_dbus_formats::{
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its folder in the corpus.
-pub const TARGETS: [(&str, Target); 20] = [
+pub const TARGETS: [(&str, Target); 21] = [
     ("acknowledged", acknowledged),
     ("arena_file", arena_file),
     ("change", change),
@@ -50,6 +51,7 @@ pub const TARGETS: [(&str, Target); 20] = [
     ("npy", npy),
     ("onnx", onnx),
     ("record", record),
+    ("snapshot_file", snapshot_file),
     ("store_file", store_file),
     ("trace", trace),
     ("vec_file", vec_file),
@@ -392,6 +394,19 @@ pub fn record(data: &[u8]) {
             assert_eq!(Record::decode(&encoded).as_ref(), Ok(&record));
             assert_eq!(Record::decode_expiry(bytes), Ok(record.expires_at_unix_ms));
             assert_eq!(record.clone().into_owned(), record);
+        }
+    }
+}
+
+/// What decodes encodes to the same bytes.
+pub fn snapshot_file(data: &[u8]) {
+    let payload = data.get(FILE_HEADER_LEN_BYTES..).unwrap_or_default();
+    let header =
+        FileHeader::of_payload(snapshot_file_format::MAGIC, snapshot_file_format::VERSION, payload);
+    let resealed = [&header.encode(), payload].concat();
+    for bytes in [data, &resealed] {
+        if let Ok(snapshot) = SnapshotFile::decode(bytes) {
+            assert_eq!(snapshot.encode().as_ref().map(|encoded| &encoded[..]), Ok(bytes));
         }
     }
 }

@@ -6,6 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::{ArgGroup, Args};
 use op_dbus_engine::STATE_COLLECTION;
 
+use super::At;
+
 /// Put a document under a key, from a file, from standard input or from the command line
 ///
 /// The collection "state" keeps the last ten versions of each document: see op-dbus history. The
@@ -66,6 +68,7 @@ impl Expiry {
 Examples:
   op-dbus get hosts/web1 | jq .role
   op-dbus get hosts/web1 --at-version 17
+  op-dbus get hosts/web1 --at 2026-11-26
   op-dbus get hosts/web1 --json
 
 With --json it is the record, key and text included, in the format of op-dbus cache export.")]
@@ -79,6 +82,8 @@ pub(crate) struct Get {
     /// The document as it was in this version: see op-dbus history
     #[arg(long, value_name = "N")]
     pub(crate) at_version: Option<u64>,
+    #[command(flatten)]
+    pub(crate) at: At,
 }
 
 /// Show the versions of a document that are kept, newest first
@@ -94,6 +99,8 @@ pub(crate) struct History {
     /// Collection to look in
     #[arg(long, short, value_name = "NAME", default_value = STATE_COLLECTION)]
     pub(crate) collection: String,
+    #[command(flatten)]
+    pub(crate) at: At,
 }
 
 /// Remove the record under a key; earlier versions that are kept stay

@@ -10,7 +10,7 @@ use op_dbus_formats::exchange::jsonl::{self, ExchangeRecord};
 use serde_json::json;
 
 use super::ingest::{self, Ingest};
-use super::{simulate, trace};
+use super::{simulate, snapshot, trace};
 use crate::args::{Cache, CacheClean, CacheExport, CacheGet, CacheImport, CachePut, ExportFormat};
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -31,6 +31,9 @@ pub(super) fn run(config: &Config, output: &Output, command: Cache) -> Result<Ex
         Cache::Simulate(arguments) => simulate::run(output, &arguments),
         Cache::Trace { command } => trace::run(config, output, &command),
         Cache::Clean(arguments) => clean(config, output, &arguments),
+        Cache::Snapshot(arguments) => snapshot::create(config, output, &arguments),
+        Cache::Snapshots => snapshot::list(config, output),
+        Cache::DeleteSnapshots(arguments) => snapshot::delete(config, output, &arguments),
         Cache::Clear => clear(config, output),
     }
 }
@@ -188,7 +191,7 @@ fn acknowledged_key(key: &[u8]) -> Cow<'_, str> {
 
 fn export(config: &Config, output: &Output, arguments: &CacheExport) -> Result<Exit> {
     let ExportFormat::Jsonl = arguments.format;
-    let store = config.open()?;
+    let store = config.open_at(&arguments.at)?;
     let written = match &arguments.output {
         None => write_records(&store, arguments, &mut std::io::stdout().lock(), Error::stdout),
         Some(path) => write_file(&store, arguments, path),

@@ -64,7 +64,7 @@ fn json_payload(name: &str, json: String, remedy: &'static str) -> Result<Payloa
 }
 
 pub(super) fn get(config: &Config, output: &Output, arguments: &Get) -> Result<Exit> {
-    let store = config.open()?;
+    let store = config.open_at(&arguments.at)?;
     let key = arguments.key.as_bytes();
     let found = match arguments.at_version {
         None => store.get(&arguments.collection, key)?,
@@ -93,7 +93,7 @@ pub(super) fn get(config: &Config, output: &Output, arguments: &Get) -> Result<E
 }
 
 pub(super) fn history(config: &Config, output: &Output, arguments: &History) -> Result<Exit> {
-    let store = config.open()?;
+    let store = config.open_at(&arguments.at)?;
     let versions = store.history(&arguments.collection, arguments.key.as_bytes())?;
     let rows: Vec<_> = versions
         .iter()

@@ -11,6 +11,7 @@ mod model;
 mod query;
 mod scrub;
 mod simulate;
+mod snapshot;
 mod stats;
 mod trace;
 
@@ -34,6 +35,7 @@ pub(crate) fn run(config: &Config, output: &Output, command: Command) -> Result<
         Command::Model { command } => model::run(config, output, command),
         Command::Benchmark(arguments) => benchmark::run(config, output, &arguments),
         Command::Scrub(arguments) => scrub::run(config, output, &arguments),
-        Command::Stats(_) => stats::run(config, output),
+        Command::Snapshot { command } => snapshot::run(config, output, command),
+        Command::Stats(arguments) => stats::run(config, output, &arguments),
     }
 }

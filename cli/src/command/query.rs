@@ -61,7 +61,7 @@ pub(super) fn run(config: &Config, output: &Output, arguments: args::Query) -> R
     if let Some(score) = arguments.min_score {
         query = query.min_score(score);
     }
-    let store = config.open()?;
+    let store = config.open_at(&arguments.at)?;
     let started = Instant::now();
     let answer = store.search(&query)?;
     let took = started.elapsed();

@@ -5,13 +5,14 @@ use std::io::Write;
 use op_dbus_engine::Stats;
 
 use super::cache::render_stats;
+use crate::args;
 use crate::config::Config;
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::output::{Output, bytes, grouped};
 
-pub(super) fn run(config: &Config, output: &Output) -> Result<Exit> {
-    let store = config.open()?;
+pub(super) fn run(config: &Config, output: &Output, arguments: &args::Stats) -> Result<Exit> {
+    let store = config.open_at(&arguments.at)?;
     let stats = store.stats()?;
     output.answer(&stats, |out| render(out, &store.path().display().to_string(), &stats))?;
     store.close();

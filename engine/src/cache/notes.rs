@@ -64,6 +64,9 @@ pub(super) fn read_meta<T: DeserializeOwned>(db: &CacheDatabase, name: &str) -> 
 }
 
 pub(super) fn write_meta<T: Serialize>(db: &CacheDatabase, name: &str, value: &T) {
+    if !db.database().is_written() {
+        return;
+    }
     let written = serde_json::to_vec(value)
         .map_err(|error| Error::new(ErrorKind::Invalid, "it is no JSON").with_source(error))
         .and_then(|bytes| db.put_meta(name, &bytes));

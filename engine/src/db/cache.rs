@@ -67,6 +67,15 @@ impl CacheDatabase {
         }
     }
 
+    /// Opens a copy that nobody writes to; one that cannot be read is an empty one in memory.
+    pub(crate) fn open_to_read(path: &Path, memory: DatabaseMemory) -> Result<Self> {
+        let db = Database::open_to_read(path, &FAMILIES, memory).or_else(|error| {
+            tracing::warn!(%error, "this embedding cache cannot be read");
+            Database::in_memory(&FAMILIES, memory)
+        })?;
+        Ok(Self { order: Order::open(&db, unix_ms())?, db })
+    }
+
     /// Looks up embeddings by keys, which must ascend.
     ///
     /// One that cannot be read does not keep the others from being read.

@@ -6,19 +6,22 @@
 pub(crate) mod cache;
 pub(crate) mod check;
 pub(crate) mod commit;
+mod options;
 pub(crate) mod state;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
-    DBPinnableSlice, DBRawIterator, DBRecoveryMode, FlushOptions, LogLevel, Options, ReadOptions,
-    Snapshot, WriteBatch, WriteOptions, properties,
+    Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBPinnableSlice,
+    DBRawIterator, Env, FlushOptions, Options, ReadOptions, Snapshot, WriteBatch, WriteOptions,
+    properties,
 };
 
 use crate::error::{Error, ErrorKind, Result};
+use options::{database_options, options_of_families};
 
 /// A column family: its name in the database and what its values look like.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +35,13 @@ pub(crate) struct Family {
 pub(crate) enum Creation {
     Create,
     Refuse,
+}
+
+/// Whether a database is written to, or only read where nothing may be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Write,
+    Read,
 }
 
 /// Memory that one database may take.
@@ -62,6 +72,7 @@ pub(crate) struct Database {
     db: DB,
     path: PathBuf,
     block_cache: Cache,
+    access: Access,
     compactions_paused: AtomicBool,
 }
 
@@ -73,13 +84,6 @@ const BLOCK_CACHE_BYTES_MAX: u64 = 32 << 20;
 const WRITE_BUFFERS_BYTES_MAX: u64 = 32 << 20;
 /// With less, every put would make a file.
 const WRITE_BUFFERS_BYTES_MIN: u64 = 4 << 20;
-/// The part of a table's entries that makes it one of removals.
-const REMOVALS_RATIO: f64 = 0.5;
-/// With so many tables that a read may have to look into, writes wait.
-const LEVEL_ZERO_TABLES_MAX: i32 = 36;
-const BLOOM_BITS_PER_KEY: f64 = 10.0;
-/// Of a write buffer, for its filter: ten bits for each of its smallest entries.
-const WRITE_BUFFER_FILTER_PART: f64 = 0.02;
 
 impl Database {
     /// Opens the database at `path` with exactly these families; those that it has not got, because
@@ -92,6 +96,37 @@ impl Database {
     ) -> Result<Self> {
         check::check_manifest(path)?;
         check::check_logs(path)?;
+        Self::open_with(path, families, &database_options(creation, memory), memory, Access::Write)
+    }
+
+    /// Opens a database that nobody writes to, with what its log holds, and writes nothing itself.
+    pub(crate) fn open_to_read(
+        path: &Path,
+        families: &[Family],
+        memory: DatabaseMemory,
+    ) -> Result<Self> {
+        check::check_manifest(path)?;
+        check::check_logs(path)?;
+        let options = database_options(Creation::Refuse, memory);
+        Self::open_with(path, families, &options, memory, Access::Read)
+    }
+
+    /// Makes an empty database in memory.
+    pub(crate) fn in_memory(families: &[Family], memory: DatabaseMemory) -> Result<Self> {
+        let path = Path::new("/memory");
+        let env = Env::mem_env().map_err(|error| rocksdb_error("make", path, error))?;
+        let mut options = database_options(Creation::Create, memory);
+        options.set_env(&env);
+        Self::open_with(path, families, &options, memory, Access::Write)
+    }
+
+    fn open_with(
+        path: &Path,
+        families: &[Family],
+        options_of_database: &Options,
+        memory: DatabaseMemory,
+        access: Access,
+    ) -> Result<Self> {
         let block_cache = Cache::new_lru_cache(memory.block_cache_bytes as usize);
         // Copied for each family: RocksDB's defaults come with a cache that is made to be dropped.
         let options = options_of_families(&block_cache, memory);
@@ -100,14 +135,31 @@ impl Database {
             options.set_compression_type(family.compression);
             ColumnFamilyDescriptor::new(family.name, options)
         });
-        let db = DB::open_cf_descriptors(&database_options(creation, memory), path, descriptors)
-            .map_err(|error| rocksdb_error("open", path, error))?;
+        let opened = match access {
+            Access::Write => DB::open_cf_descriptors(options_of_database, path, descriptors),
+            Access::Read => {
+                DB::open_cf_descriptors_read_only(options_of_database, path, descriptors, false)
+            }
+        };
+        let db = opened.map_err(|error| rocksdb_error("open", path, error))?;
         let compactions_paused = AtomicBool::new(false);
-        Ok(Self { db, path: path.to_owned(), block_cache, compactions_paused })
+        Ok(Self { db, path: path.to_owned(), block_cache, access, compactions_paused })
     }
 
     fn handle(&self, family: Family) -> &ColumnFamily {
         self.db.cf_handle(family.name).expect("open_cf_descriptors opened every family")
+    }
+
+    pub(crate) fn is_written(&self) -> bool {
+        self.access == Access::Write
+    }
+
+    /// Makes a copy of what there is at one moment in a directory that does not exist: of tables by
+    /// links, of the rest by bytes.
+    pub(crate) fn copy_to(&self, directory: &Path) -> Result<()> {
+        Checkpoint::new(&self.db)
+            .and_then(|checkpoint| checkpoint.create_checkpoint(directory))
+            .map_err(|error| self.error("copy", error))
     }
 
     /// Fixes what is read through it to this moment.
@@ -437,60 +489,6 @@ fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
         end.pop();
     }
     None
-}
-
-fn database_options(creation: Creation, memory: DatabaseMemory) -> Options {
-    let mut options = Options::default();
-    options.create_if_missing(creation == Creation::Create);
-    // Only a version can lack a family: their names stand in one file, which has checksums.
-    options.create_missing_column_families(true);
-    options.set_paranoid_checks(true);
-    // An unfinished record at the end of the log was never acknowledged and is dropped. So is what
-    // follows a damaged one, which the store notices by the sequence it has acknowledged.
-    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
-    options.set_track_and_verify_wals_in_manifest(true);
-    // Families are written out one by one, as what they hold together is in the log. (To write all
-    // of them out at once, RocksDB 11.8 waits for itself for ever once a directory could not be
-    // synced for want of room.) Those that get little must not keep the log from being removed.
-    options.set_max_total_wal_size(memory.write_buffers_bytes);
-    options.set_max_background_jobs(2);
-    // Otherwise 15 threads begin and end for each family, twice: more than half of an opening.
-    options.set_max_file_opening_threads(1);
-    options.set_db_write_buffer_size(memory.write_buffers_bytes as usize);
-    options.set_log_level(LogLevel::Warn);
-    options.set_keep_log_file_num(4);
-    options.set_max_log_file_size(1 << 20);
-    options.set_stats_dump_period_sec(0);
-    options.set_stats_persist_period_sec(0);
-    options
-}
-
-/// Values lie in tables, in blocks of 4 KiB, as RocksDB has it by itself. The bench `layout` compares:
-/// larger blocks take a quarter longer to twice as long to read from the disk, and save 1 % of room.
-/// Files beside the tables (blob files) hold less room for what was replaced (1.2 times the values,
-/// not 1.5) and read as fast from 784 bytes on; but they write a fifth to a half more, and values of
-/// 200 bytes take a fifth more room and two thirds more time.
-fn options_of_families(block_cache: &Cache, memory: DatabaseMemory) -> Options {
-    let mut table = BlockBasedOptions::default();
-    table.set_block_cache(block_cache);
-    table.set_bloom_filter(BLOOM_BITS_PER_KEY, false);
-    table.set_cache_index_and_filter_blocks(true);
-    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
-    let mut options = Options::default();
-    options.set_block_based_table_factory(&table);
-    options.set_write_buffer_size((memory.write_buffers_bytes / 4) as usize);
-    // A key that is not in a write buffer is found out by its filter, not by a search: a put asks
-    // whether its record is there, and a read of what is in a table begins with the buffer.
-    options.set_memtable_whole_key_filtering(true);
-    options.set_memtable_prefix_bloom_ratio(WRITE_BUFFER_FILTER_PART);
-    // Writes stop where too much is to be compacted; they are not slowed down before, because those
-    // that are refused where they would have to wait would be refused again and again.
-    options.set_level_zero_slowdown_writes_trigger(LEVEL_ZERO_TABLES_MAX);
-    options.set_level_zero_stop_writes_trigger(LEVEL_ZERO_TABLES_MAX);
-    options.set_soft_pending_compaction_bytes_limit(0);
-    // A table of removals is compacted at once, so that room comes back when it is needed most.
-    options.add_compact_on_deletion_collector_factory(0, 0, REMOVALS_RATIO);
-    options
 }
 
 /// RocksDB's C interface reports only a status class and a text; the text tells a full disk.

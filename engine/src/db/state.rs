@@ -59,7 +59,8 @@ const SEQUENCE_KEY: &[u8] = b"sequence";
 /// The database in `@state`, and beside it how far writes were acknowledged.
 pub(crate) struct StateDatabase {
     db: Database,
-    acknowledged: SmallFile,
+    /// None where nothing is written.
+    acknowledged: Option<SmallFile>,
     /// Whether a record may expire; until one does, no commit looks for what expires.
     has_expiries: AtomicBool,
     /// Of collections that were written to: no record lies behind this key.
@@ -74,11 +75,20 @@ pub(crate) struct StoredRecord {
 
 impl StateDatabase {
     pub(crate) fn open(state: &Path, creation: Creation, memory: DatabaseMemory) -> Result<Self> {
-        let path = acknowledged_file(state);
         let db = Database::open(&database(state), &FAMILIES, creation, memory)?;
+        Self::of_database(db, state)
+    }
+
+    /// Opens a copy that nobody writes to.
+    pub(crate) fn open_to_read(state: &Path, memory: DatabaseMemory) -> Result<Self> {
+        Self::of_database(Database::open_to_read(&database(state), &FAMILIES, memory)?, state)
+    }
+
+    fn of_database(db: Database, state: &Path) -> Result<Self> {
+        let path = acknowledged_file(state);
         let has_expiries = AtomicBool::new(db.last_key(EXPIRIES, b"")?.is_some());
-        let (acknowledged, last_keys) = (SmallFile::open(&path)?, Mutex::default());
-        let this = Self { db, acknowledged, has_expiries, last_keys };
+        let acknowledged = db.is_written().then(|| SmallFile::open(&path)).transpose()?;
+        let this = Self { db, acknowledged, has_expiries, last_keys: Mutex::default() };
         this.check_acknowledged(&path)?;
         Ok(this)
     }
@@ -191,7 +201,8 @@ impl StateDatabase {
     /// After the sync, so that it never says more than what is durable. Not synced itself: after a
     /// power cut it may say less, which hides damage and invents none.
     fn note_acknowledged(&self, sequence: u64) {
-        if let Err(error) = self.acknowledged.overwrite(&Acknowledged { sequence }.encode()) {
+        let Some(acknowledged) = &self.acknowledged else { return };
+        if let Err(error) = acknowledged.overwrite(&Acknowledged { sequence }.encode()) {
             tracing::debug!(%error, "cannot note how far writes were acknowledged");
         }
     }

@@ -118,9 +118,14 @@ pub(crate) fn is_in_memory(directory: &Path) -> bool {
 /// Whether a directory's file system does not take off its room what was written, until that is
 /// synced (see [`settle`]).
 pub(crate) fn counts_late(directory: &Path) -> bool {
+    is_btrfs(directory)
+}
+
+/// Whether a file or directory lies on BTRFS.
+pub(crate) fn is_btrfs(path: &Path) -> bool {
     /// `BTRFS_SUPER_MAGIC` in linux/magic.h.
     const BTRFS: u64 = 0x9123_683E;
-    has_type(directory, BTRFS)
+    has_type(path, BTRFS)
 }
 
 fn has_type(directory: &Path, magic: u64) -> bool {

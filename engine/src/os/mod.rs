@@ -1,5 +1,6 @@
 //! System calls behind safe types. No policy, no formats.
 
+pub(crate) mod btrfs;
 pub(crate) mod clock;
 pub(crate) mod cpu;
 pub(crate) mod file;

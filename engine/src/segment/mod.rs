@@ -53,6 +53,13 @@ const MANIFEST_LEN_MAX_BYTES: u64 = 65_536;
 /// The part of a file system that files which can be made again leave free.
 const SPACE_FREE_PART: u64 = 10;
 
+/// What becomes of files that do not count.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Useless {
+    Removed,
+    Left,
+}
+
 type Files = BTreeMap<u32, Arc<ArenaFile>>;
 
 /// The directory `@vectors`.
@@ -61,6 +68,7 @@ pub(crate) struct SegmentDirectory {
     store_id: [u8; 16],
     /// By the number of elements of their vectors.
     files: RwLock<Files>,
+    useless: Useless,
     /// Of the manifest on disk. Held by whoever changes what is on disk.
     generation: Mutex<u64>,
 }
@@ -71,12 +79,23 @@ impl SegmentDirectory {
         if let Err(error) = create_directories(directory) {
             warn(&error, "files of vectors cannot be kept");
         }
-        let (generation, files) = read_manifest(directory, store_id).unwrap_or_else(|error| {
+        Self::read(directory, store_id, Useless::Removed)
+    }
+
+    /// Opens a copy of a directory that nobody writes to.
+    pub(crate) fn open_to_read(directory: &Path, store_id: [u8; 16]) -> Self {
+        Self::read(directory, store_id, Useless::Left)
+    }
+
+    fn read(directory: &Path, store_id: [u8; 16], useless: Useless) -> Self {
+        let read = read_manifest(directory, store_id, useless);
+        let (generation, files) = read.unwrap_or_else(|error| {
             warn(&error, "files of vectors cannot be read");
             (0, Files::new())
         });
         let directory = directory.to_owned();
-        Self { directory, store_id, files: RwLock::new(files), generation: Mutex::new(generation) }
+        let (files, generation) = (RwLock::new(files), Mutex::new(generation));
+        Self { directory, store_id, files, useless, generation }
     }
 
     /// The files that count, one for each length of vectors at most.
@@ -135,7 +154,7 @@ impl SegmentDirectory {
     pub(crate) fn discard(&self) -> Result<()> {
         let mut generation = self.generation.lock().unwrap_or_else(PoisonError::into_inner);
         let files = std::mem::take(&mut *self.files_mut());
-        if files.is_empty() && *generation == 0 {
+        if self.useless == Useless::Left || (files.is_empty() && *generation == 0) {
             return Ok(());
         }
         // The files before the manifest: one that names what is missing names nothing, but a file
@@ -241,7 +260,7 @@ impl std::fmt::Debug for SegmentDirectory {
 /// Reads the manifest, opens what it names and removes what is ours and does not count.
 ///
 /// An error means that nothing could be looked at, so nothing was removed.
-fn read_manifest(directory: &Path, store_id: [u8; 16]) -> Result<(u64, Files)> {
+fn read_manifest(directory: &Path, store_id: [u8; 16], useless: Useless) -> Result<(u64, Files)> {
     let path = manifest_file(directory);
     let bytes = match read_bounded(&path, MANIFEST_LEN_MAX_BYTES) {
         Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
@@ -258,7 +277,9 @@ fn read_manifest(directory: &Path, store_id: [u8; 16]) -> Result<(u64, Files)> {
     }
     let generation = manifest.as_ref().map_or(0, |manifest| manifest.generation);
     let names = file_names(directory)?;
-    remove_damaged(directory, &names);
+    if useless == Useless::Removed {
+        remove_damaged(directory, &names);
+    }
     let mut counting = Files::new();
     let mut unreadable = Vec::new();
     for description in manifest.map(|manifest| manifest.files).unwrap_or_default() {
@@ -276,7 +297,9 @@ fn read_manifest(directory: &Path, store_id: [u8; 16]) -> Result<(u64, Files)> {
             }
         }
     }
-    for name in names.iter().filter(|name| parse_arena_file_name(name).is_some()) {
+    let removable =
+        |name: &&String| useless == Useless::Removed && parse_arena_file_name(name).is_some();
+    for name in names.iter().filter(removable) {
         let path = directory.join(name);
         let counts = counting.values().any(|file| file.path() == path);
         if !counts && !unreadable.contains(name) {

@@ -23,6 +23,7 @@ impl Store {
     /// # Errors
     /// Those of a failed write.
     pub fn collect_expired(&self, limit: u64) -> Result<u64> {
+        self.require_writable()?;
         let now_unix_ms = unix_ms();
         let removed_count = Arc::new(AtomicU64::new(0));
         loop {

@@ -84,6 +84,7 @@ impl Store {
     /// # Errors
     /// [`ErrorKind::NotFound`] if there is no such collection; what the disk refuses.
     pub fn unlink(&self, collection: &str) -> Result<bool> {
+        self.require_writable()?;
         let collection = self.collection(collection)?;
         let _changing = lock(&collection.graph.changing);
         let mut slot = collection.graph.write();
@@ -127,6 +128,7 @@ impl Store {
     fn read_kept(&self, collection: &Collection, path: &Path) -> Result<Option<Kept<'_>>> {
         let mark = damaged_mark(path);
         if mark.exists() {
+            self.require_writable()?;
             remove_if_there(path)?;
             remove_if_there(&mark)?;
         }
@@ -219,6 +221,9 @@ impl Store {
             "its graph cannot be used and is removed; all vectors are compared"
         );
         *collection.graph.write() = None;
+        if self.require_writable().is_err() {
+            return;
+        }
         let path = self.graph_path(collection);
         for path in [&path, &damaged_mark(&path)] {
             if let Err(error) = remove_if_there(path) {

@@ -11,9 +11,11 @@ mod graph;
 mod history;
 mod memory;
 mod open;
+mod parts;
 mod reembed;
 mod scrub;
 mod search;
+mod snapshot;
 mod space;
 mod stats;
 mod trace;
@@ -40,6 +42,7 @@ use crate::os::clock::unix_ms;
 use crate::os::file::Lock;
 use crate::record::{Record, is_past, validate_key};
 use crate::segment::SegmentDirectory;
+use crate::snapshot::{SnapshotInfo, Snapshots};
 use crate::tier::{PolicyKind, Recorder, Tier};
 
 use collection::Collection;
@@ -70,6 +73,7 @@ pub struct StoreConfig {
     cache_disk_bytes: Option<u64>,
     policy: PolicyKind,
     warm: bool,
+    is_snapshot: bool,
 }
 
 impl StoreConfig {
@@ -84,6 +88,7 @@ impl StoreConfig {
             cache_disk_bytes: None,
             policy: PolicyKind::default(),
             warm: true,
+            is_snapshot: false,
         }
     }
 
@@ -130,6 +135,21 @@ impl StoreConfig {
         self
     }
 
+    /// Opens a snapshot of the store instead, of which nothing can be changed.
+    ///
+    /// Any number of processes may have it open, beside the one that has the store.
+    #[must_use]
+    pub fn at_snapshot(self, snapshot: &SnapshotInfo) -> Self {
+        let directory = Snapshots::of(&self.base).path(&snapshot.name);
+        self.in_snapshot(directory)
+    }
+
+    fn in_snapshot(mut self, directory: PathBuf) -> Self {
+        self.base = directory;
+        self.is_snapshot = true;
+        self.existing().cold()
+    }
+
     /// Refuses a store that does not exist instead of making it.
     #[must_use]
     pub fn existing(mut self) -> Self {
@@ -157,8 +177,9 @@ pub struct Store {
     embedder_config: Option<EmbedderConfig>,
     embedder: OnceLock<Arc<Embedder>>,
     opening_embedder: Mutex<()>,
-    // Last, so that the databases are closed before somebody else may open them.
-    _lock: Lock,
+    // Last, so that the databases are closed before somebody else may open them. `None` for a
+    // snapshot, which is only read.
+    lock: Option<Lock>,
 }
 
 impl Store {
@@ -249,11 +270,23 @@ impl Store {
         self.cache.put_text(embedder.fingerprint(), text, vector)
     }
 
+    /// Refuses to change a snapshot.
+    fn require_writable(&self) -> Result<()> {
+        if self.lock.is_some() {
+            return Ok(());
+        }
+        let path = self.path().display();
+        Err(Error::new(ErrorKind::Denied, format!("{path} is a snapshot, which cannot be changed"))
+            .with_remedy("change the store itself, or restore the snapshot to another directory"))
+    }
+
     /// Removes every cached embedding; records and callers' vectors stay.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] or [`ErrorKind::Full`] if the disk refuses.
+    /// [`ErrorKind::Io`] or [`ErrorKind::Full`] if the disk refuses; [`ErrorKind::Denied`] for a
+    /// snapshot, as from everything that changes something.
     pub fn clear_cache(&self) -> Result<()> {
+        self.require_writable()?;
         self.cache.clear()?;
         self.segments.discard()
     }
@@ -263,6 +296,7 @@ impl Store {
     /// # Errors
     /// As [`Store::clear_cache`].
     pub fn clean_cache(&self, older_than: Duration) -> Result<Removed> {
+        self.require_writable()?;
         let age_ms = u64::try_from(older_than.as_millis()).unwrap_or(u64::MAX);
         self.cache.remove_written_before(unix_ms().saturating_sub(age_ms))
     }
@@ -313,6 +347,9 @@ impl Store {
     /// Nothing acknowledged depends on this; a store that is only dropped loses statistics and
     /// warmth, and is opened more slowly next time.
     pub fn close(mut self) {
+        if self.require_writable().is_err() {
+            return;
+        }
         self.save_warmth();
         self.save_graphs();
         self.cache.save_counters();

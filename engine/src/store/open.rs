@@ -14,7 +14,7 @@ use super::memory::MemoryCap;
 use super::space::Space;
 use super::warmth::Sources;
 use super::watch::Followers;
-use super::{Store, StoreConfig};
+use super::{Store, StoreConfig, parts};
 use crate::cache::EmbeddingCache;
 use crate::db::Creation;
 use crate::db::commit::CommitQueue;
@@ -26,6 +26,7 @@ use crate::os::cpu;
 use crate::os::file::{self, Lock};
 use crate::os::random;
 use crate::segment::SegmentDirectory;
+use crate::snapshot::copy;
 use crate::tier::{Recorder, Tier};
 
 /// No `STORE` file of any version is longer.
@@ -39,41 +40,38 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
     } else {
         require_store(&layout)?;
     }
-    let lock = Lock::acquire(&layout.lock())?;
-    let space = Space::prepare(&layout);
-    if !layout.state().exists() {
-        create(&layout)?;
-    }
-    file::check_owner(&layout.state())?;
-    let store_file = read_store_file(&layout.state())?;
+    let is_snapshot = config.is_snapshot;
+    let lock = if is_snapshot { None } else { Some(Lock::acquire(&layout.lock())?) };
+    let space = if is_snapshot { Space::unused(&layout) } else { Space::prepare(&layout) };
+    let store_file = prepare(&layout, is_snapshot)?;
     let memory = MemoryCap::find(config.capacity_bytes);
-    file::create_directories(&layout.cache())?;
-    let traces = trace_directory(&layout.timing());
-    let recorder = Arc::new(Recorder::open(traces, store_file.store_id));
+    let recorder = Arc::new(open_recorder(&layout, &store_file, is_snapshot));
     let tier = Arc::new(Tier::new(memory.tier_bytes(), config.policy, Arc::clone(&recorder))?);
     let was_relieved = space.relieve();
-    let (state, cache) = std::thread::scope(|scope| {
-        // At the same time, as each waits for the disk most of its time.
-        let cache = scope.spawn(|| {
-            let path = database(&layout.cache());
-            let (seed, memory) = (store_file.hash_seed, memory.database());
-            EmbeddingCache::open(&path, seed, memory, config.cache_disk_bytes, Arc::clone(&tier))
-        });
-        let state = StateDatabase::open(&layout.state(), Creation::Refuse, memory.database());
-        let cache = cache.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        Ok((Arc::new(state?), Arc::new(cache?)))
-    })?;
+    let cache_max_bytes = config.cache_disk_bytes;
+    let open_cache = || {
+        let (path, tier) = (database(&layout.cache()), Arc::clone(&tier));
+        let (seed, memory) = (store_file.hash_seed, memory.database());
+        match is_snapshot {
+            true => EmbeddingCache::open_to_read(&path, seed, memory, tier),
+            false => EmbeddingCache::open(&path, seed, memory, cache_max_bytes, tier),
+        }
+    };
+    let (state, cache) = at_the_same_time(|| open_state(&layout, memory, is_snapshot), open_cache);
+    let (state, cache) = (Arc::new(state?), Arc::new(cache?));
     if was_relieved {
         state.pause_compactions();
     }
     let commits = CommitQueue::new(state.last_sequence()?);
     let followers = followers(&state);
     let collections = collections(&state, store_file.hash_seed)?;
+    let open_segments =
+        if is_snapshot { SegmentDirectory::open_to_read } else { SegmentDirectory::open };
     let sources = Sources {
         state: Arc::clone(&state),
         cache: Arc::clone(&cache),
         tier: Arc::clone(&tier),
-        segments: Arc::new(SegmentDirectory::open(&layout.vectors(), store_file.store_id)),
+        segments: Arc::new(open_segments(&layout.vectors(), store_file.store_id)),
         heat: layout.heat(),
     };
     let segments = Arc::clone(&sources.segments);
@@ -97,7 +95,43 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
         embedder_config: config.embedder,
         embedder: OnceLock::new(),
         opening_embedder: Mutex::new(()),
-        _lock: lock,
+        lock,
+    })
+}
+
+/// Makes what is missing, refuses what is somebody else's, and says which store it is.
+fn prepare(layout: &Layout, is_snapshot: bool) -> Result<StoreFile> {
+    match layout.state().exists() {
+        true => parts::require_directory(&layout.state())?,
+        false => create(layout)?,
+    }
+    file::check_owner(&layout.state())?;
+    let store_file = read_store_file(&layout.state())?;
+    if !is_snapshot {
+        parts::prepare(layout, &store_file)?;
+    }
+    Ok(store_file)
+}
+
+fn open_recorder(layout: &Layout, store: &StoreFile, is_snapshot: bool) -> Recorder {
+    let open = if is_snapshot { Recorder::idle } else { Recorder::open };
+    open(trace_directory(&layout.timing()), store.store_id)
+}
+
+fn open_state(layout: &Layout, memory: MemoryCap, is_snapshot: bool) -> Result<StateDatabase> {
+    let (path, memory) = (layout.state(), memory.database());
+    match is_snapshot {
+        true => StateDatabase::open_to_read(&path, memory),
+        false => StateDatabase::open(&path, Creation::Refuse, memory),
+    }
+}
+
+/// Opens both, each of which waits for the disk most of its time.
+fn at_the_same_time<A, B: Send>(a: impl FnOnce() -> A, b: impl FnOnce() -> B + Send) -> (A, B) {
+    std::thread::scope(|scope| {
+        let b = scope.spawn(b);
+        let a = a();
+        (a, b.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })
 }
 
@@ -132,13 +166,8 @@ fn require_store(layout: &Layout) -> Result<()> {
 /// Makes `@state` under another name and renames it, so that a crash leaves a whole one or none.
 fn create(layout: &Layout) -> Result<()> {
     let unfinished = layout.state_unfinished();
-    match fs::remove_dir_all(&unfinished) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(Error::io("remove", &unfinished, error));
-        }
-        _ => {}
-    }
-    file::create_directories(&unfinished)?;
+    copy::remove(&unfinished)?;
+    parts::make(&unfinished)?;
     let memory = MemoryCap::find(None).database();
     drop(StateDatabase::open(&unfinished, Creation::Create, memory)?);
     let bytes = StoreFile {

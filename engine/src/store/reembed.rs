@@ -50,6 +50,7 @@ impl Store {
     /// gave vectors in it, which nobody can compute; [`ErrorKind::Unavailable`] if there is no model;
     /// what `progress` returns; those of a failed write.
     pub fn reembed(&self, name: &str, progress: &mut ReembedProgress<'_>) -> Result<Reembedded> {
+        self.require_writable()?;
         let collection = self.collection(name)?;
         let embedder = self.embedder()?;
         let mut report = Reembedded { dimensions: embedder.dimensions()?, ..Reembedded::default() };

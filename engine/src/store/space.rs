@@ -94,6 +94,16 @@ impl Space {
         space
     }
 
+    /// The room of what nobody writes to.
+    pub(super) fn unused(layout: &Layout) -> Self {
+        Self {
+            base: layout.base().to_owned(),
+            ballast_path: layout.ballast(),
+            ballast: Mutex::new(Ballast::Impossible),
+            short: AtomicBool::new(false),
+        }
+    }
+
     /// Refuses to write so many bytes if they would not leave the headroom of a database of this
     /// size, which is asked for only if that matters, and the ballast, which is taken back first.
     pub(super) fn admit_put(

@@ -18,6 +18,7 @@ impl Store {
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) or [`ErrorKind::Full`](crate::ErrorKind::Full) if
     /// the disk refuses.
     pub fn start_trace(&self) -> Result<PathBuf> {
+        self.require_writable()?;
         self.recorder.start(unix_ms())
     }
 
@@ -30,6 +31,7 @@ impl Store {
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) or [`ErrorKind::Full`](crate::ErrorKind::Full) if
     /// the disk refuses.
     pub fn stop_trace(&self) -> Result<TraceReport> {
+        self.require_writable()?;
         self.recorder.stop()
     }
 }

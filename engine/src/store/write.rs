@@ -78,6 +78,7 @@ impl Store {
         if records.is_empty() {
             return Ok(PutReport::default());
         }
+        self.require_writable()?;
         records.iter().try_for_each(Record::validate)?;
         // Everything that can be refused is refused before a collection is made for it.
         let options = options_for(records)?;
@@ -151,6 +152,7 @@ impl Store {
 
     /// Refuses to put so many bytes where there is no room, before anything is tried.
     pub(super) fn admit_put(&self, bytes: u64) -> Result<()> {
+        self.require_writable()?;
         let admitted = self
             .space
             .admit_put(bytes, || self.state.tables_bytes() + self.state.unflushed_bytes())
@@ -170,6 +172,7 @@ impl Store {
 
     /// Makes room for a removal, before anything is tried.
     fn admit_removal(&self) -> Result<()> {
+        self.require_writable()?;
         if self.space.admit_removal() == Admitted::Freely {
             return Ok(());
         }

@@ -90,14 +90,20 @@ impl Recorder {
         Self::with_limit(directory, store_id, TRACE_LEN_MAX_BYTES)
     }
 
-    fn with_limit(directory: PathBuf, store_id: [u8; 16], len_max_bytes: u64) -> Self {
-        let recorder = Self {
+    /// One that does not go on with a trace, which lies where nothing is written.
+    pub(crate) fn idle(directory: PathBuf, store_id: [u8; 16]) -> Self {
+        Self {
             recording: AtomicBool::new(false),
             trace: Mutex::new(None),
             directory,
             store_id,
-            len_max_bytes,
-        };
+            len_max_bytes: 0,
+        }
+    }
+
+    fn with_limit(directory: PathBuf, store_id: [u8; 16], len_max_bytes: u64) -> Self {
+        let mut recorder = Self::idle(directory, store_id);
+        recorder.len_max_bytes = len_max_bytes;
         if let Err(error) = recorder.resume() {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             tracing::warn!(%error, cause, "accesses are not recorded");

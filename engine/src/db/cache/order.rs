@@ -83,7 +83,8 @@ impl Order {
                 let end_bytes = decode(db, &last)?.end_bytes();
                 *order.extent() = Extent { start_bytes: first.offset_bytes, end_bytes };
             }
-            _ => order.enter_all(db, now_unix_ms)?,
+            _ if db.is_written() => order.enter_all(db, now_unix_ms)?,
+            _ => {}
         }
         Ok(order)
     }

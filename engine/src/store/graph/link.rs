@@ -51,6 +51,7 @@ impl Store {
         options: LinkOptions,
         progress: &mut dyn FnMut(usize, usize) -> Result<()>,
     ) -> Result<usize> {
+        self.require_writable()?;
         let collection = self.collection(collection)?;
         let _loading = lock(&collection.loading);
         let path = self.graph_path(&collection);

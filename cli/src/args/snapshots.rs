@@ -1,0 +1,165 @@
+//! The arguments of the commands about snapshots, and of those that can ask one.
+
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::{Args, Subcommand};
+
+use super::documents::time;
+
+/// Which moment is asked about.
+#[derive(Debug, Args)]
+pub(crate) struct At {
+    /// Ask a snapshot instead of the store: by its name, or the last one before a time such as
+    /// 2026-11-26, 2026-11-26T12:30 (both UTC) or 2h ago, written 2h
+    #[arg(long, value_name = "NAME|TIME", value_parser = moment)]
+    pub(crate) at: Option<Moment>,
+}
+
+/// A snapshot, by its name or by what it was the last before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Moment {
+    Name(String),
+    UnixMs(u64),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Snapshot {
+    Create(SnapshotCreate),
+    /// List the snapshots of the store, the latest last
+    #[command(after_help = "\
+Example:
+  op-dbus snapshot list --json | jq -r '.snapshots[-1].name'")]
+    List,
+    Delete(SnapshotDelete),
+    Restore(SnapshotRestore),
+}
+
+/// Keep the store as it is now, to ask it later or to go back to it
+///
+/// On BTRFS this takes a moment and, at first, no room. Elsewhere tables are linked, and what is
+/// newer is copied. A snapshot counts once it was opened and everything acknowledged is in it. The
+/// earliest go when there are too many.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  op-dbus snapshot create --reason \"before the upgrade\" --keep
+  op-dbus query \"restart the network\" --at 2h")]
+pub(crate) struct SnapshotCreate {
+    /// Why, for whoever reads the list
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) reason: String,
+    /// Keep it until it is deleted by its name
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Snapshots that stay, those with --keep not counted
+    #[arg(
+        long,
+        value_name = "N",
+        env = "OPDBUS_BTRFS_SNAPSHOT_RETENTION",
+        hide_env_values = true,
+        default_value_t = 24,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub(crate) retention: u32,
+}
+
+/// Delete snapshots, also those that are kept
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  op-dbus snapshot delete 20261126T120305Z")]
+pub(crate) struct SnapshotDelete {
+    /// Their names
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+}
+
+/// Make a store of a snapshot in a new directory
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  op-dbus snapshot restore 20261126T120305Z --to /var/lib/op-dbus-before")]
+pub(crate) struct SnapshotRestore {
+    /// Its name
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// Directory of the new store, which must not exist or be empty
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: PathBuf,
+}
+
+fn moment(text: &str) -> Result<Moment, String> {
+    if text.len() >= NAME_LEN && text.as_bytes()[8] == b'T' && text.contains('Z') {
+        return Ok(Moment::Name(text.to_owned()));
+    }
+    if let Ok(ago) = time(text) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let at = now.saturating_sub(ago).as_millis();
+        return Ok(Moment::UnixMs(u64::try_from(at).unwrap_or(u64::MAX)));
+    }
+    let unknown = || {
+        "it must be a name such as 20261126T120305Z, a time such as 2026-11-26T12:30, or 2h for two \
+         hours ago"
+            .to_owned()
+    };
+    date(text).map(Moment::UnixMs).ok_or_else(unknown)
+}
+
+/// Letters of a name such as `20261126T120305Z`.
+const NAME_LEN: usize = 16;
+
+/// The milliseconds of a date, with a time or without, in UTC.
+///
+/// Source: Hinnant, "chrono-Compatible Low-Level Date Algorithms", 2021.
+fn date(text: &str) -> Option<u64> {
+    const DAYS_BEFORE_1970: u64 = 719_468;
+    let (date, time) = text.split_once(['T', ' ']).unwrap_or((text, "00:00"));
+    let number = |text: &str, max: u64| text.parse::<u64>().ok().filter(|number| *number <= max);
+    let mut parts = date.splitn(3, '-');
+    let year = parts.next().filter(|year| year.len() == 4).and_then(|year| number(year, 9999))?;
+    let month = number(parts.next()?, 12).filter(|month| *month > 0)?;
+    let day = number(parts.next()?, 31).filter(|day| *day > 0)?;
+    let mut parts = time.trim_end_matches('Z').splitn(3, ':');
+    let (hour, minute) = (number(parts.next()?, 23)?, number(parts.next()?, 59)?);
+    let second = number(parts.next().unwrap_or("0"), 59)?;
+    // A year begins in March, so that a leap day ends it.
+    let year = if month <= 2 { year.checked_sub(1)? } else { year };
+    let (era, of_era) = (year / 400, year % 400);
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year;
+    let seconds = days.checked_sub(DAYS_BEFORE_1970)? * 86_400 + hour * 3600 + minute * 60 + second;
+    Some(seconds * 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        for (text, seconds) in [
+            ("1970-01-01", Some(0)),
+            ("2000-02-29T00:00:00Z", Some(951_782_400)),
+            ("2024-02-29 23:59:59", Some(1_709_251_199)),
+            ("2027-01-01T00:00", Some(1_798_761_600)),
+            ("2100-03-01", Some(4_107_542_400)),
+            ("1969-12-31", None),
+            ("2026-13-01", None),
+            ("2026-11-26T24:00", None),
+            ("26-11-26", None),
+            ("yesterday", None),
+        ] {
+            assert_eq!(date(text), seconds.map(|seconds: u64| seconds * 1000), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_and_times_are_told_apart() {
+        let name = "20261126T120305Z-2";
+        assert_eq!(moment(name), Ok(Moment::Name(name.to_owned())));
+        assert!(matches!(moment("2h"), Ok(Moment::UnixMs(_))));
+        assert!(matches!(moment("2026-11-26"), Ok(Moment::UnixMs(_))));
+        assert!(moment("last week").is_err());
+    }
+}

@@ -1,0 +1,74 @@
+//! `op-dbus snapshot`: take, list, delete and restore.
+
+use std::io::Write;
+
+use op_dbus_engine::SnapshotInfo;
+use serde_json::json;
+
+use crate::args::{Snapshot, SnapshotCreate, SnapshotDelete, SnapshotRestore};
+use crate::config::Config;
+use crate::error::Result;
+use crate::exit::Exit;
+use crate::output::{Output, columns, grouped, one_line, utc};
+
+pub(super) fn run(config: &Config, output: &Output, command: Snapshot) -> Result<Exit> {
+    match command {
+        Snapshot::Create(arguments) => create(config, output, &arguments),
+        Snapshot::List => list(config, output),
+        Snapshot::Delete(arguments) => delete(config, output, &arguments),
+        Snapshot::Restore(arguments) => restore(config, output, &arguments),
+    }
+}
+
+pub(super) fn create(config: &Config, output: &Output, arguments: &SnapshotCreate) -> Result<Exit> {
+    let store = config.open()?;
+    let taken = store.take_snapshot(&arguments.reason, arguments.keep)?;
+    store.close();
+    let deleted = config.snapshots().prune(arguments.retention as usize)?;
+    output.answer(&json!({ "snapshot": taken, "deleted": deleted }), |out| {
+        writeln!(out, "{}", taken.name)
+    })?;
+    if !deleted.is_empty() {
+        output.note(&format!("deleted as too many: {}", deleted.join(", ")));
+    }
+    Ok(Exit::Success)
+}
+
+pub(super) fn list(config: &Config, output: &Output) -> Result<Exit> {
+    let snapshots = config.snapshots().list()?;
+    output.answer(&json!({ "snapshots": snapshots }), |out| render(out, &snapshots))?;
+    Ok(if snapshots.is_empty() { Exit::NothingFound } else { Exit::Success })
+}
+
+fn render(out: &mut dyn Write, snapshots: &[SnapshotInfo]) -> std::io::Result<()> {
+    let width = snapshots.iter().map(|info| info.name.len()).max().unwrap_or_default();
+    for SnapshotInfo { name, taken_unix_ms, sequence, reason, is_kept } in snapshots {
+        let (taken, sequence) = (utc(*taken_unix_ms), grouped(*sequence));
+        let kept = if *is_kept { "kept" } else { "" };
+        let line = format!("{name:width$}  {taken}  {sequence:>11}  {kept:4}");
+        let room = columns().saturating_sub(line.len() + 2);
+        writeln!(out, "{}", format!("{line}  {}", one_line(reason, room)).trim_end())?;
+    }
+    Ok(())
+}
+
+pub(super) fn delete(config: &Config, output: &Output, arguments: &SnapshotDelete) -> Result<Exit> {
+    let snapshots = config.snapshots();
+    for name in &arguments.names {
+        snapshots.delete(name)?;
+        output.note(&format!("{name}: deleted"));
+    }
+    if output.is_json() {
+        output.json(&json!({ "deleted": arguments.names }))?;
+    }
+    Ok(Exit::Success)
+}
+
+fn restore(config: &Config, output: &Output, arguments: &SnapshotRestore) -> Result<Exit> {
+    let SnapshotRestore { name, to } = arguments;
+    config.snapshots().restore(name, to)?;
+    output.answer(&json!({ "name": name, "directory": to }), |out| {
+        writeln!(out, "{name}: restored in {}", to.display())
+    })?;
+    Ok(Exit::Success)
+}

@@ -1,0 +1,122 @@
+//! How the directories of a store are copied: by BTRFS, which takes a moment, or by links.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::os::btrfs;
+use crate::os::file::{create_directories, sync_directory};
+
+/// Names of RocksDB's that its databases do without, and that reading one may bring: its log of
+/// messages, and its lock.
+const MESSAGES: [&str; 2] = ["LOG", "LOCK"];
+
+/// Whether files are immutable once they have their name, so that a link to one is a copy.
+pub(crate) type IsImmutable = fn(&Path) -> bool;
+
+/// Copies a directory, files that are immutable by links. What vanishes meanwhile is left out.
+pub(crate) fn link_directory(from: &Path, to: &Path, is_immutable: IsImmutable) -> Result<()> {
+    create_directories(to)?;
+    let entries = match fs::read_dir(from) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(|error| Error::io("list", from, error))?,
+    };
+    for entry in entries {
+        let path = entry.map_err(|error| Error::io("list", from, error))?.path();
+        let Some(name) = path.file_name() else { continue };
+        let target = to.join(name);
+        let Ok(status) = fs::symlink_metadata(&path) else { continue };
+        let copied = if status.is_dir() {
+            link_directory(&path, &target, is_immutable)?;
+            continue;
+        } else if !status.is_file() {
+            continue;
+        } else if is_immutable(&path) {
+            fs::hard_link(&path, &target)
+        } else {
+            copy_file(&path, &target)
+        };
+        match copied {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            copied => copied.map_err(|error| Error::io("copy", &path, error))?,
+        }
+    }
+    sync_directory(to)
+}
+
+/// Copies a file and makes it durable; where the file system can, without copying what is in it.
+pub(crate) fn copy_file(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::copy(from, to)?;
+    fs::File::open(to)?.sync_all()
+}
+
+/// Copies a directory with all that is in it, so that it can be written to.
+pub(crate) fn copy_directory(from: &Path, to: &Path) -> Result<()> {
+    if btrfs::is_subvolume(from) && btrfs::writable_copy(from, to).is_ok() {
+        return Ok(());
+    }
+    link_directory(from, to, |_| false)
+}
+
+/// Removes a copy, whatever it was made by.
+pub(crate) fn remove(path: &Path) -> Result<()> {
+    if btrfs::is_subvolume(path) {
+        return btrfs::delete(path);
+    }
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io("remove", path, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The files below a directory: how many, their bytes, and a sum of their names and lengths.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Listed {
+    pub(crate) count: u32,
+    pub(crate) len_bytes: u64,
+    pub(crate) sum: u128,
+}
+
+/// Lists the files of a snapshot, but for those that tell nothing.
+pub(crate) fn list(directory: &Path, parts: &[PathBuf]) -> Result<Listed> {
+    let mut files = Vec::new();
+    for part in parts {
+        list_into(part, &mut files)?;
+    }
+    files.sort_unstable();
+    let (mut hasher, mut listed) = (Xxh3::new(), Listed::default());
+    for (path, len_bytes) in &files {
+        let name = path.strip_prefix(directory).unwrap_or(path);
+        hasher.update(name.as_os_str().as_encoded_bytes());
+        hasher.update(&[0]);
+        hasher.update(&len_bytes.to_le_bytes());
+        listed.len_bytes += len_bytes;
+    }
+    listed.sum = hasher.digest128();
+    listed.count = u32::try_from(files.len())
+        .map_err(|_| Error::new(ErrorKind::Invalid, "there are more files than a snapshot has"))?;
+    Ok(listed)
+}
+
+fn list_into(directory: &Path, files: &mut Vec<(PathBuf, u64)>) -> Result<()> {
+    let failed = |error| Error::io("list", directory, error);
+    for entry in fs::read_dir(directory).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let status = fs::symlink_metadata(&path).map_err(failed)?;
+        let is_message = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .is_some_and(|name| MESSAGES.contains(&name) || name.starts_with("LOG.old."));
+        if status.is_dir() {
+            list_into(&path, files)?;
+        } else if !is_message && !status.file_type().is_socket() {
+            files.push((path, status.size()));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,151 @@
+//! Taking a snapshot of a store that is in use.
+//!
+//! On BTRFS nobody waits: each part is copied by the file system as it is at one moment, `@state`
+//! last. What RocksDB's tables do not have yet is in its log, of which all that was acknowledged is
+//! in the copy. Elsewhere the databases make copies of themselves, of tables by links.
+
+use std::fs;
+use std::path::Path;
+
+use op_dbus_formats::SnapshotFile;
+
+use super::open::read_store_file;
+use super::{Store, StoreConfig};
+use crate::error::{Error, ErrorKind, Result};
+use crate::layout::{
+    Layout, acknowledged_file, database, manifest_file, snapshot_file, snapshot_unfinished,
+    store_file, trace_directory,
+};
+use crate::os::btrfs;
+use crate::os::clock::{unix_ms, utc_name};
+use crate::os::file::{create_directories, create_synced, sync_directory};
+use crate::snapshot::{SnapshotInfo, Snapshots, copy, remove_parts};
+
+impl Store {
+    /// Takes a snapshot, which counts once it was opened and holds all that was acknowledged before.
+    ///
+    /// Cost on BTRFS: some milliseconds, whatever the store holds; elsewhere the databases write out
+    /// what they hold in memory, and the newest files are copied.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if the reason is longer than a kilobyte; [`ErrorKind::Corrupt`] if what
+    /// was taken is not whole; what the disk refuses. Nothing is left behind.
+    pub fn take_snapshot(&self, reason: &str, is_kept: bool) -> Result<SnapshotInfo> {
+        self.require_writable()?;
+        let snapshots = Snapshots::of(self.path());
+        let directory = self.layout.snapshots();
+        create_directories(&directory)?;
+        snapshots.remove_unfinished()?;
+        let taken_unix_ms = unix_ms();
+        let name = free_name(&snapshots, taken_unix_ms);
+        let path = snapshots.path(&name);
+        let unfinished = snapshot_unfinished(&path);
+        create_directories(&unfinished)?;
+        let reason = reason.to_owned();
+        let taken = self.fill(&unfinished).and_then(|filled| {
+            let info = SnapshotInfo { name, taken_unix_ms, reason, is_kept, ..filled };
+            self.describe(&unfinished, &info)?;
+            fs::rename(&unfinished, &path)
+                .map_err(|error| Error::io("rename", &unfinished, error))?;
+            sync_directory(&directory)?;
+            Ok(info)
+        });
+        if taken.is_err() {
+            remove_parts(&unfinished)?;
+        }
+        taken
+    }
+
+    /// Copies the parts to a directory, and requires that all that was acknowledged before is there.
+    fn fill(&self, directory: &Path) -> Result<SnapshotInfo> {
+        let acknowledged = self.commits.last_sequence();
+        let target = Layout::new(directory);
+        for (part, copy) in self.layout.parts().iter().zip(target.parts()) {
+            if !part.exists() {
+                create_directories(&copy)?;
+            } else if btrfs::is_subvolume(part) {
+                btrfs::snapshot(part, &copy)?;
+            } else {
+                self.copy_part(part, &copy)?;
+            }
+        }
+        let opened = Store::open(StoreConfig::new("").in_snapshot(directory.to_owned()))?;
+        let sequence = opened.commits.last_sequence();
+        if sequence >= acknowledged {
+            return Ok(SnapshotInfo { sequence, ..SnapshotInfo::default() });
+        }
+        let context = format!(
+            "the snapshot {} ends at change {sequence}, and {acknowledged} was acknowledged before",
+            directory.display()
+        );
+        Err(Error::new(ErrorKind::Corrupt, context)
+            .with_remedy("report it: this file system breaks its promises, or op-dbus does"))
+    }
+
+    /// Writes the file that makes it a snapshot.
+    fn describe(&self, directory: &Path, info: &SnapshotInfo) -> Result<()> {
+        let listed = copy::list(directory, &Layout::new(directory).parts())?;
+        let file = SnapshotFile {
+            store_id: read_store_file(&self.layout.state())?.store_id,
+            sequence: info.sequence,
+            taken_unix_ms: info.taken_unix_ms,
+            files_sum: listed.sum,
+            files_count: listed.count,
+            is_kept: info.is_kept,
+            reason: info.reason.clone(),
+        };
+        let bytes = file.encode().map_err(|error| {
+            Error::new(ErrorKind::Invalid, "this snapshot cannot be described")
+                .with_source(error)
+                .with_remedy("give a shorter reason")
+        })?;
+        create_synced(&snapshot_file(directory), &bytes)?;
+        sync_directory(directory)
+    }
+
+    /// Copies a part that is a plain directory.
+    fn copy_part(&self, part: &Path, target: &Path) -> Result<()> {
+        let (state, cache) = (self.layout.state(), self.layout.cache());
+        let database_of = if part == state {
+            self.state.database()
+        } else if part == cache {
+            self.cache.database().database()
+        } else {
+            return copy::link_directory(part, target, is_immutable);
+        };
+        create_directories(target)?;
+        if part == state {
+            // How far writes were acknowledged before what the copy of the database will have.
+            for (from, to) in [
+                (store_file(part), store_file(target)),
+                (acknowledged_file(part), acknowledged_file(target)),
+            ] {
+                if from.exists() {
+                    copy::copy_file(&from, &to).map_err(|error| Error::io("copy", &from, error))?;
+                }
+            }
+        }
+        database_of.copy_to(&database(target))?;
+        sync_directory(target)
+    }
+}
+
+/// Files of vectors and of heat have their names when they are whole; the list of files is written in
+/// place, and so is the trace that is being recorded.
+fn is_immutable(path: &Path) -> bool {
+    let is_list = path.parent().is_some_and(|parent| manifest_file(parent) == path);
+    let is_trace = path.parent().is_some_and(|parent| {
+        parent.parent().is_some_and(|timing| trace_directory(timing) == parent)
+    });
+    !is_list && !is_trace
+}
+
+/// The name of the second, with a number if there is another snapshot of it.
+fn free_name(snapshots: &Snapshots, taken_unix_ms: u64) -> String {
+    let second = utc_name(taken_unix_ms);
+    let numbered = (2..).map(|number| format!("{second}-{number}"));
+    std::iter::once(second.clone())
+        .chain(numbered)
+        .find(|name| !snapshots.path(name).exists())
+        .unwrap_or(second)
+}
