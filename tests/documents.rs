@@ -8,6 +8,11 @@ use serde_json::{Value, json};
 use support::model;
 use support::program::Workplace;
 
+const NOT_FOUND: i32 = 1;
+const USAGE: i32 = 2;
+const NO_SUCH_THING: i32 = 3;
+const INVALID: i32 = 4;
+
 fn workplace() -> Workplace {
     Workplace::new(env!("CARGO_BIN_EXE_op-dbus"))
 }
@@ -175,4 +180,70 @@ fn a_document_with_words_is_found_by_them() {
     let _ = place.done(["index", "more.txt", "-c", "state", "--expires-in", "1w"]);
     assert_eq!(place.done(["stats", "--json"]).json()["collections"][0]["records"], 4);
     assert_eq!(place.done(["history", "plain", "--json"]).json()["versions"][0]["number"], 1);
+}
+
+#[test]
+fn documents_are_asked_for_as_they_were_in_snapshots() {
+    let place = workplace();
+    let _ = place.op(["snapshot", "list"]).run().exited(NOT_FOUND);
+    let put =
+        |state: &str| place.done(["put", "host", "--payload", &format!("{{\"is\":\"{state}\"}}")]);
+    let take = |arguments: &[&str]| -> String {
+        let taken = place.op(["snapshot", "create", "--json"]).arguments(arguments).run();
+        taken.succeeded().json()["snapshot"]["name"].as_str().unwrap().to_owned()
+    };
+    let at = |name: &str| place.done(["get", "host", "--at", name]).json()["is"].clone();
+    let _ = put("old");
+    let first = take(&["--reason", "before the upgrade", "--keep"]);
+    let _ = put("new");
+    let second = take(&[]);
+    assert_eq!((at(&first), at(&second)), (json!("old"), json!("new")));
+    // The last before now, in every way to say it, and in every command that takes it.
+    assert_eq!(at("2100-01-01"), "new");
+    assert_eq!(
+        place.done(["history", "host", "--at", &first, "--json"]).json()["versions"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    assert_eq!(place.done(["stats", "--at", &first, "--json"]).json()["sequence"], 1);
+    let exported = place.done(["cache", "export", "-c", "state", "--at", &first]).text();
+    assert!(exported.contains("old") && !exported.contains("new"), "{exported}");
+    let list = place.done(["snapshot", "list", "--json"]).json();
+    let shown = &list["snapshots"][0];
+    assert_eq!(
+        (&shown["reason"], &shown["is_kept"], &shown["sequence"]),
+        (&json!("before the upgrade"), &json!(true), &json!(1))
+    );
+    assert!(shown["total_bytes"].as_u64() >= shown["exclusive_bytes"].as_u64(), "{shown}");
+    assert!(shown["total_bytes"].as_u64() > Some(0), "{shown}");
+    let text = place.done(["cache", "snapshots"]).text();
+    assert!(text.contains(&first) && text.contains("before the upgrade"), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    // Those that are too many go, but for those that are kept.
+    let third = take(&["--retention", "1"]);
+    let names: Vec<Value> = place.done(["snapshot", "list", "--json"]).json()["snapshots"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|shown| shown["name"].clone())
+        .collect();
+    assert_eq!(names, [json!(first), json!(third)]);
+    // What is wrong is said.
+    let refused = place.op(["get", "host", "--at", &second, "--json"]).run();
+    let _ = refused.refused(NO_SUCH_THING, &[&second]);
+    let refused = place.op(["get", "host", "--at", "2001-01-01", "--json"]).run();
+    let _ = refused.refused(NO_SUCH_THING, &["snapshot"]);
+    let _ = place.op(["get", "host", "--at", "last week"]).run().exited(USAGE);
+    let _ = place.op(["snapshot", "create", "--retention", "0"]).run().exited(USAGE);
+    // It comes back in another directory, and is deleted by its name.
+    let _ = place.done(["snapshot", "restore", &first, "--to", "back"]);
+    let restored = place.op(["get", "host", "--store", "back"]).run().succeeded().json();
+    assert_eq!(restored["is"], "old");
+    let again = place.op(["snapshot", "restore", &first, "--to", "back", "--json"]).run();
+    let _ = again.refused(INVALID, &["back"]);
+    let _ = place.done(["cache", "delete-snapshots", &first, &third]);
+    let _ = place.op(["snapshot", "list"]).run().exited(NOT_FOUND);
+    assert_eq!(place.done(["get", "host"]).json()["is"], "new");
 }

@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use op_dbus_engine::{
-    Answer, ErrorKind, LinkOptions, Payload, Profile, Query, Record, SnapshotInfo, Snapshots,
-    Store, StoreConfig,
+    Answer, ErrorKind, LinkOptions, PartKind, Payload, Profile, Query, Record, SnapshotInfo,
+    Snapshots, Store, StoreConfig, migrate_layout,
 };
 use support::crash::campaign::skip;
 use support::crash::disk::{Disk, FileSystem};
@@ -403,4 +403,29 @@ fn the_directories_of_a_store_are_subvolumes_where_there_are_any() {
     let taken = store.take_snapshot("", false).unwrap();
     check_beginnings(&open_snapshot(&plain, &taken), &[1]);
     assert_ne!(inode(plain.join("@cache")), ROOT_INODE);
+    // Until they are asked to be more, which an earlier attempt that was broken off does not hinder.
+    assert_eq!(migrate_layout(&plain).unwrap_err().kind(), ErrorKind::Busy);
+    store.close();
+    fs::create_dir_all(plain.join("@cache.unfinished/db")).unwrap();
+    fs::write(plain.join("@cache.unfinished/db/half"), "half").unwrap();
+    let kinds = |expected: [PartKind; 4]| {
+        let migrated = migrate_layout(&plain).unwrap();
+        assert_eq!(migrated.iter().map(|(_, kind)| *kind).collect::<Vec<_>>(), expected);
+        for (part, _) in migrated {
+            assert_eq!(inode(part.clone()), ROOT_INODE, "{}", part.display());
+        }
+        let names: Vec<_> =
+            fs::read_dir(&plain).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert!(names.iter().all(|path| path.extension().is_none()), "{names:?}");
+    };
+    use PartKind::{Migrated, Subvolume};
+    kinds([Subvolume, Subvolume, Migrated, Subvolume]);
+    kinds([Subvolume; 4]);
+    check_beginnings(&open(&plain), &[1]);
+    // What was taken of a plain one is what it was.
+    check_beginnings(&open_snapshot(&plain, &taken), &[1]);
+    let elsewhere = scratch::on_disk();
+    open(elsewhere.path()).close();
+    assert_eq!(migrate_layout(elsewhere.path()).unwrap_err().kind(), ErrorKind::Unsupported);
+    assert_eq!(migrate_layout(&disk.path().join("none")).unwrap_err().kind(), ErrorKind::NotFound);
 }

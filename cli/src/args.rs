@@ -17,7 +17,9 @@ use crate::exit;
 pub(crate) use benchmark::{Benchmark, Search, Truth};
 pub(crate) use documents::{Expiry, Get, History, Put, Remove};
 pub(crate) use models::{Collection, Model, ModelInstall, ModelNamed, ModelQuantize, Reembed};
-pub(crate) use snapshots::{At, Moment, Snapshot, SnapshotCreate, SnapshotDelete, SnapshotRestore};
+pub(crate) use snapshots::{
+    At, LayoutCommand, Moment, Snapshot, SnapshotCreate, SnapshotDelete, SnapshotRestore,
+};
 
 /// Find D-Bus methods, packages and your own records by what they mean.
 #[derive(Debug, Parser)]
@@ -262,6 +264,11 @@ pub(crate) enum Command {
     Snapshot {
         #[command(subcommand)]
         command: Snapshot,
+    },
+    /// How the directories of a store lie on its file system
+    Layout {
+        #[command(subcommand)]
+        command: LayoutCommand,
     },
     Scrub(Scrub),
     Stats(Stats),

@@ -101,6 +101,11 @@ impl Config {
         Ok(Store::open(self.store_config().at_snapshot(&snapshot))?)
     }
 
+    /// The directory of the store.
+    pub(crate) fn store(&self) -> &Path {
+        &self.store
+    }
+
     /// The snapshots of the store.
     pub(crate) fn snapshots(&self) -> Snapshots {
         Snapshots::of(&self.store)

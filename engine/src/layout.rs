@@ -67,6 +67,11 @@ impl Layout {
     }
 }
 
+/// Where a part is made anew before it takes the place of the one that is there.
+pub(crate) fn part_unfinished(part: &Path) -> PathBuf {
+    part.with_extension("unfinished")
+}
+
 /// The file that says that a snapshot is whole.
 pub(crate) fn snapshot_file(snapshot: &Path) -> PathBuf {
     snapshot.join("SNAPSHOT")

@@ -67,12 +67,12 @@ pub use op_dbus_formats::record::Payload;
 pub use op_dbus_formats::trace::TracedAccess;
 pub use query::{Answer, CollectionExplain, Explain, Hit, LIMIT_MAX, Plan, Query};
 pub use record::Record;
-pub use snapshot::{SnapshotInfo, Snapshots};
+pub use snapshot::{SnapshotInfo, SnapshotSize, Snapshots};
 pub use store::{
     Change, CollectionInfo, CollectionOptions, CollectionStats, Fault, GraphStats, LinkOptions,
-    MemoryCap, PutReport, ReembedProgress, Reembedded, STATE_COLLECTION, STATE_VERSIONS_KEPT, Scan,
-    ScrubOptions, ScrubProgress, ScrubReport, Stats, Store, StoreConfig, Vector, Vectors, Version,
-    Watch,
+    MemoryCap, PartKind, PutReport, ReembedProgress, Reembedded, STATE_COLLECTION,
+    STATE_VERSIONS_KEPT, Scan, ScrubOptions, ScrubProgress, ScrubReport, Stats, Store, StoreConfig,
+    Vector, Vectors, Version, Watch, migrate_layout,
 };
 pub use tier::{
     Evictions, PolicyKind, SimulationReport, TierStats, TraceReport, read_trace, simulate,

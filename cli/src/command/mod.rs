@@ -6,6 +6,7 @@ mod collection;
 mod documents;
 mod index;
 mod ingest;
+mod layout;
 mod link;
 mod model;
 mod query;
@@ -15,7 +16,7 @@ mod snapshot;
 mod stats;
 mod trace;
 
-use crate::args::Command;
+use crate::args::{Command, LayoutCommand};
 use crate::config::Config;
 use crate::error::Result;
 use crate::exit::Exit;
@@ -28,6 +29,7 @@ pub(crate) fn run(config: &Config, output: &Output, command: Command) -> Result<
         Command::Get(arguments) => documents::get(config, output, &arguments),
         Command::History(arguments) => documents::history(config, output, &arguments),
         Command::Remove(arguments) => documents::remove(config, output, &arguments),
+        Command::Layout { command: LayoutCommand::Migrate } => layout::migrate(config, output),
         Command::Link(arguments) => link::run(config, output, &arguments),
         Command::Query(arguments) => query::run(config, output, arguments),
         Command::Cache { command } => cache::run(config, output, command),

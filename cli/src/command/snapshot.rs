@@ -2,14 +2,26 @@
 
 use std::io::Write;
 
-use op_dbus_engine::SnapshotInfo;
+use op_dbus_engine::{SnapshotInfo, SnapshotSize};
+use serde::Serialize;
 use serde_json::json;
 
 use crate::args::{Snapshot, SnapshotCreate, SnapshotDelete, SnapshotRestore};
 use crate::config::Config;
 use crate::error::Result;
 use crate::exit::Exit;
-use crate::output::{Output, columns, grouped, one_line, utc};
+use crate::output::{Output, bytes, columns, grouped, one_line};
+
+/// Columns of the name of a snapshot.
+const NAME_COLUMNS: usize = 16;
+
+#[derive(Serialize)]
+struct Listed {
+    #[serde(flatten)]
+    info: SnapshotInfo,
+    #[serde(flatten)]
+    size: SnapshotSize,
+}
 
 pub(super) fn run(config: &Config, output: &Output, command: Snapshot) -> Result<Exit> {
     match command {
@@ -35,17 +47,24 @@ pub(super) fn create(config: &Config, output: &Output, arguments: &SnapshotCreat
 }
 
 pub(super) fn list(config: &Config, output: &Output) -> Result<Exit> {
-    let snapshots = config.snapshots().list()?;
+    let all = config.snapshots();
+    let described =
+        |info: SnapshotInfo| -> Result<Listed> { Ok(Listed { size: all.size(&info.name)?, info }) };
+    let snapshots: Vec<Listed> = all.list()?.into_iter().map(described).collect::<Result<_>>()?;
     output.answer(&json!({ "snapshots": snapshots }), |out| render(out, &snapshots))?;
     Ok(if snapshots.is_empty() { Exit::NothingFound } else { Exit::Success })
 }
 
-fn render(out: &mut dyn Write, snapshots: &[SnapshotInfo]) -> std::io::Result<()> {
-    let width = snapshots.iter().map(|info| info.name.len()).max().unwrap_or_default();
-    for SnapshotInfo { name, taken_unix_ms, sequence, reason, is_kept } in snapshots {
-        let (taken, sequence) = (utc(*taken_unix_ms), grouped(*sequence));
+fn render(out: &mut dyn Write, snapshots: &[Listed]) -> std::io::Result<()> {
+    let width = snapshots.iter().map(|listed| listed.info.name.len()).max().unwrap_or_default();
+    let width = width.max(NAME_COLUMNS);
+    writeln!(out, "{:width$}  {:>10} {:>10} {:>10}", "name (UTC)", "change", "bytes", "its own")?;
+    for Listed { info, size } in snapshots {
+        let SnapshotInfo { name, sequence, reason, is_kept, .. } = info;
+        let sequence = grouped(*sequence);
+        let [total, own] = [size.total_bytes, size.exclusive_bytes].map(bytes);
         let kept = if *is_kept { "kept" } else { "" };
-        let line = format!("{name:width$}  {taken}  {sequence:>11}  {kept:4}");
+        let line = format!("{name:width$}  {sequence:>10} {total:>10} {own:>10}  {kept:4}");
         let room = columns().saturating_sub(line.len() + 2);
         writeln!(out, "{}", format!("{line}  {}", one_line(reason, room)).trim_end())?;
     }

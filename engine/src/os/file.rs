@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The unit of [`MetadataExt::blocks`].
-const SECTOR_BYTES: u64 = 512;
+pub(crate) const SECTOR_BYTES: u64 = 512;
 
 /// Reads a small file whole, refusing one longer than `limit_bytes`.
 pub(crate) fn read_bounded(path: &Path, limit_bytes: u64) -> Result<Vec<u8>> {
@@ -51,6 +51,13 @@ pub(crate) fn sync_directory(path: &Path) -> Result<()> {
     File::open(path)
         .and_then(|directory| directory.sync_all())
         .map_err(|error| Error::io("sync directory", path, error))
+}
+
+/// Puts two directories in each other's place, in one step.
+pub(crate) fn exchange(a: &Path, b: &Path) -> Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE)
+        .map_err(|error| Error::io("exchange with another", b, error.into()))
 }
 
 /// Creates a directory and its parents, if missing, and makes their names durable.

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
 
+use super::SnapshotSize;
 use crate::error::{Error, ErrorKind, Result};
 use crate::os::btrfs;
+use crate::os::extents::own_bytes;
 use crate::os::file::{create_directories, sync_directory};
 
 /// Names of RocksDB's that its databases do without, and that reading one may bring: its log of
@@ -74,12 +76,25 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// The files below a directory: how many, their bytes, and a sum of their names and lengths.
+/// The files below a directory: how many, and a sum of their names and lengths.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Listed {
     pub(crate) count: u32,
-    pub(crate) len_bytes: u64,
     pub(crate) sum: u128,
+}
+
+/// What the files of directories take.
+pub(crate) fn size(parts: &[PathBuf]) -> Result<SnapshotSize> {
+    let mut size = SnapshotSize::default();
+    let mut files = Vec::new();
+    for part in parts {
+        list_into(part, &mut files)?;
+    }
+    for (path, len_bytes) in files {
+        size.total_bytes += len_bytes;
+        size.exclusive_bytes += own_bytes(&path)?.min(len_bytes);
+    }
+    Ok(size)
 }
 
 /// Lists the files of a snapshot, but for those that tell nothing.
@@ -95,7 +110,6 @@ pub(crate) fn list(directory: &Path, parts: &[PathBuf]) -> Result<Listed> {
         hasher.update(name.as_os_str().as_encoded_bytes());
         hasher.update(&[0]);
         hasher.update(&len_bytes.to_le_bytes());
-        listed.len_bytes += len_bytes;
     }
     listed.sum = hasher.digest128();
     listed.count = u32::try_from(files.len())

@@ -45,6 +45,15 @@ pub struct SnapshotInfo {
     pub is_kept: bool,
 }
 
+/// What a snapshot takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SnapshotSize {
+    /// Bytes of its files.
+    pub total_bytes: u64,
+    /// Those of them that it shares with nothing: what its deletion gives back.
+    pub exclusive_bytes: u64,
+}
+
 /// The snapshots of one store.
 #[derive(Clone, Debug)]
 pub struct Snapshots {
@@ -153,6 +162,18 @@ impl Snapshots {
         };
         Error::new(ErrorKind::NotFound, format!("there is {what} of the store at {base}"))
             .with_remedy(remedy)
+    }
+
+    /// Returns what a snapshot takes.
+    ///
+    /// Cost: asks the file system about every file.
+    ///
+    /// # Errors
+    /// As [`Snapshots::named`].
+    pub fn size(&self, name: &str) -> Result<SnapshotSize> {
+        self.named(name)?;
+        let path = self.path(name);
+        copy::size(&Layout::new(&path).parts())
     }
 
     /// Deletes a snapshot, also one that is kept or damaged.

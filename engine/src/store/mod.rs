@@ -10,6 +10,7 @@ mod expiry;
 mod graph;
 mod history;
 mod memory;
+mod migrate;
 mod open;
 mod parts;
 mod reembed;
@@ -50,6 +51,7 @@ pub use collection::{CollectionInfo, CollectionOptions, STATE_COLLECTION, STATE_
 pub use graph::LinkOptions;
 pub use history::Version;
 pub use memory::MemoryCap;
+pub use migrate::{PartKind, migrate_layout};
 pub use reembed::{ReembedProgress, Reembedded};
 pub use scrub::{Fault, ScrubOptions, ScrubProgress, ScrubReport};
 use space::{Admitted, Space};

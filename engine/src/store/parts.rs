@@ -46,7 +46,7 @@ pub(super) fn prepare(layout: &Layout, store: &StoreFile) -> Result<()> {
         match fs::symlink_metadata(&part) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 make(&part)?;
-                btrfs::set_compression(&part, compression(layout, &part));
+                compress(layout, &part);
             }
             Err(error) => return Err(Error::io("examine", &part, error)),
             Ok(_) => require_directory(&part)?,
@@ -56,9 +56,14 @@ pub(super) fn prepare(layout: &Layout, store: &StoreFile) -> Result<()> {
     Ok(())
 }
 
-/// What is mapped stays as it is; of the rest the file system may make less.
-fn compression(layout: &Layout, part: &Path) -> Compression {
-    if part == layout.vectors() { Compression::None } else { Compression::Zstd }
+/// What is mapped stays as it is, and so does what waits for the disk; of the rest the file system may
+/// make less.
+pub(super) fn compress(layout: &Layout, part: &Path) {
+    if part == layout.vectors() {
+        btrfs::set_compression(part, Compression::None);
+    } else if part != layout.state() {
+        btrfs::set_compression(part, Compression::Zstd);
+    }
 }
 
 /// Refuses what stands where a directory of the store should be.

@@ -1,0 +1,92 @@
+//! Which bytes of a file are its own, and which it shares with copies that were made without copying.
+
+use std::fs::File;
+use std::mem::size_of;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::ioctl::{self, Opcode, Updater};
+
+use super::file::SECTOR_BYTES;
+use crate::error::{Error, Result};
+
+/// `FS_IOC_FIEMAP` in linux/fs.h.
+const FIEMAP: Opcode = ioctl::opcode::read_write::<Header>(b'f', 11);
+/// `FIEMAP_EXTENT_LAST` and `FIEMAP_EXTENT_SHARED` in linux/fiemap.h.
+const EXTENT_LAST: u32 = 1;
+const EXTENT_SHARED: u32 = 0x2000;
+/// Extents that are asked for at a time.
+const EXTENTS_COUNT: usize = 64;
+
+/// `struct fiemap`, without the extents that follow it.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Header {
+    start: u64,
+    length: u64,
+    flags: u32,
+    mapped_extents: u32,
+    extent_count: u32,
+    reserved: u32,
+}
+
+/// `struct fiemap_extent`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Extent {
+    logical: u64,
+    physical: u64,
+    length: u64,
+    reserved_64: [u64; 2],
+    flags: u32,
+    reserved: [u32; 3],
+}
+
+#[repr(C)]
+struct Request {
+    header: Header,
+    extents: [Extent; EXTENTS_COUNT],
+}
+
+const _: () = {
+    assert!(size_of::<Header>() == 32);
+    assert!(size_of::<Extent>() == 56);
+};
+
+/// Bytes on disk that only this file uses: those that its removal gives back.
+///
+/// Where the file system does not tell, all of a file that has no other name.
+pub(crate) fn own_bytes(path: &Path) -> Result<u64> {
+    let file = File::open(path).map_err(|error| Error::io("open", path, error))?;
+    let status = file.metadata().map_err(|error| Error::io("examine", path, error))?;
+    if status.nlink() > 1 {
+        return Ok(0);
+    }
+    Ok(own_extents_bytes(&file).unwrap_or(status.blocks() * SECTOR_BYTES))
+}
+
+#[expect(unsafe_code, reason = "rustix has no safe call for this ioctl")]
+fn own_extents_bytes(file: &File) -> Option<u64> {
+    let (mut start, mut own_bytes) = (0, 0);
+    loop {
+        let header = Header {
+            start,
+            length: u64::MAX - start,
+            extent_count: EXTENTS_COUNT as u32,
+            ..Header::default()
+        };
+        let mut request = Request { header, extents: [Extent::default(); EXTENTS_COUNT] };
+        // SAFETY: FIEMAP reads a `struct fiemap` and writes it and as many extents behind it as it
+        // says there is room for, which is what `Request` has.
+        let update = unsafe { Updater::<FIEMAP, Request>::new(&mut request) };
+        // SAFETY: as above; the file is open.
+        unsafe { ioctl::ioctl(file, update) }.ok()?;
+        let found = request.extents.get(..request.header.mapped_extents as usize)?;
+        let own = found.iter().filter(|extent| extent.flags & EXTENT_SHARED == 0);
+        own_bytes += own.map(|extent| extent.length).sum::<u64>();
+        match found.last() {
+            Some(last) if last.flags & EXTENT_LAST == 0 => start = last.logical + last.length,
+            _ => return Some(own_bytes),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Plain directories of a store on BTRFS become subvolumes, so that snapshots take a moment.
+//!
+//! What is in one is copied without copying its bytes, compared by names and lengths, and changes
+//! places with the directory in one step. What is begun and broken off is begun again; what was
+//! there is removed only once the copy stands in its place.
+
+use std::path::{Path, PathBuf};
+
+use super::parts;
+use crate::error::{Error, ErrorKind, Result};
+use crate::layout::{Layout, part_unfinished};
+use crate::os::btrfs;
+use crate::os::file::{self, Lock, sync_directory};
+use crate::snapshot::copy;
+
+/// What stands where a directory of a store is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PartKind {
+    /// A subvolume of BTRFS, also before.
+    Subvolume,
+    /// A subvolume now, and a plain directory before.
+    Migrated,
+}
+
+/// Makes subvolumes of the plain directories of the store in `base`, which nobody may have open;
+/// returns what each is.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`] if there is no store; [`ErrorKind::Busy`] if somebody has it open;
+/// [`ErrorKind::Unsupported`] if it does not lie on BTRFS; what the disk refuses. The store is whole
+/// in any case.
+pub fn migrate_layout(base: &Path) -> Result<Vec<(PathBuf, PartKind)>> {
+    let layout = Layout::new(base);
+    if !layout.state().is_dir() {
+        let context = format!("there is no store at {}", base.display());
+        return Err(Error::new(ErrorKind::NotFound, context).with_remedy("name its directory"));
+    }
+    if !file::is_btrfs(base) {
+        let context = format!("{} does not lie on BTRFS, which has subvolumes", base.display());
+        return Err(Error::new(ErrorKind::Unsupported, context)
+            .with_remedy("nothing has to be done: plain directories are as good here"));
+    }
+    let _lock = Lock::acquire(&layout.lock())?;
+    file::check_owner(&layout.state())?;
+    let mut migrated = Vec::new();
+    for part in layout.parts() {
+        let unfinished = part_unfinished(&part);
+        copy::remove(&unfinished)?;
+        let kind = if btrfs::is_subvolume(&part) {
+            PartKind::Subvolume
+        } else {
+            migrate(&part, &unfinished)?;
+            PartKind::Migrated
+        };
+        parts::compress(&layout, &part);
+        migrated.push((part, kind));
+    }
+    Ok(migrated)
+}
+
+fn migrate(part: &Path, unfinished: &Path) -> Result<()> {
+    parts::require_directory(part)?;
+    parts::make(unfinished)?;
+    copy::link_directory(part, unfinished, |_| false)?;
+    let content = |directory: &Path| copy::list(directory, &[directory.to_owned()]);
+    if content(part)? != content(unfinished)? {
+        let context = format!("{} changes while it is copied", part.display());
+        return Err(Error::new(ErrorKind::Busy, context)
+            .with_remedy("end what writes there, and run it again"));
+    }
+    file::exchange(unfinished, part)?;
+    sync_directory(part.parent().unwrap_or(Path::new(".")))?;
+    copy::remove(unfinished)
+}
