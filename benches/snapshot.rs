@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use op_dbus_benches::hit::percentile;
-use op_dbus_engine::{Payload, Record, Snapshots, Store, StoreConfig};
+use op_dbus_engine::{Payload, Record, Retention, Snapshots, Store, StoreConfig};
 
 const WRITERS_COUNT: usize = 2;
 const PARTS: [&str; 4] = ["@vectors", "@timing", "@cache", "@state"];
@@ -64,7 +64,7 @@ fn main() {
             std::thread::sleep(PAUSE);
             bare.push(span(|| snapshot_by_btrfs(&base)));
             remove_by_btrfs(&base);
-            Snapshots::of(&base).prune(1).expect("snapshots can be deleted");
+            Snapshots::of(&base).prune(&Retention::of_count(1)).expect("snapshots can be deleted");
         }
         is_over.store(true, Ordering::Relaxed);
         writers.into_iter().flat_map(|writer| writer.join().expect("it ends")).collect()
@@ -82,7 +82,7 @@ fn main() {
     show("op-dbus, opened", &ours, beside(&ours));
     show("btrfs, not opened", &bare, beside(&bare));
     drop(store);
-    Snapshots::of(&base).prune(0).expect("snapshots can be deleted");
+    Snapshots::of(&base).prune(&Retention::of_count(0)).expect("snapshots can be deleted");
 }
 
 fn record(writer: usize, number: usize) -> Record {

@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use op_dbus_engine::{
-    Answer, ErrorKind, LinkOptions, PartKind, Payload, Profile, Query, Record, SnapshotInfo,
-    Snapshots, Store, StoreConfig, migrate_layout,
+    Answer, ErrorKind, LinkOptions, PartKind, Payload, Profile, Query, Record, Retention,
+    SnapshotInfo, Snapshots, Store, StoreConfig, migrate_layout,
 };
 use support::crash::campaign::skip;
 use support::crash::disk::{Disk, FileSystem};
@@ -45,6 +45,11 @@ fn open(base: &Path) -> Store {
 
 fn open_snapshot(base: &Path, snapshot: &SnapshotInfo) -> Store {
     Store::open(StoreConfig::new(base).at_snapshot(snapshot)).unwrap()
+}
+
+/// Whatever is free: what a test's disk has is not asked.
+fn last(count: usize) -> Retention {
+    Retention { free_percent_min: 0, ..Retention::of_count(count) }
 }
 
 /// What is done to a directory.
@@ -146,7 +151,10 @@ fn snapshots_under_writers_are_whole() {
                 // It was taken beside them; it is read alone, so that the store does not grow for it.
                 is_paused.store(true, Ordering::Relaxed);
                 check_beginnings(&open_snapshot(&base, &taken), &acknowledged);
-                assert_eq!(Snapshots::of(&base).prune(3).unwrap().len(), usize::from(number >= 3));
+                assert_eq!(
+                    Snapshots::of(&base).prune(&last(3)).unwrap().len(),
+                    usize::from(number >= 3)
+                );
             }
         });
         store.close();
@@ -216,7 +224,7 @@ fn a_snapshot_answers_as_the_store_did() {
         let again = snapshots.restore(&first.name, &back).unwrap_err();
         assert_eq!(again.kind(), ErrorKind::Invalid);
         // The first is kept, and goes when it is named.
-        assert_eq!(snapshots.prune(1).unwrap(), [moments[1].0.name.clone()]);
+        assert_eq!(snapshots.prune(&last(1)).unwrap(), [moments[1].0.name.clone()]);
         let names = |snapshots: &Snapshots| -> Vec<String> {
             snapshots.list().unwrap().into_iter().map(|info| info.name).collect()
         };
@@ -307,6 +315,23 @@ fn a_snapshot_that_is_damaged_is_none() {
         assert_eq!(snapshots.named(name).unwrap_err().kind(), ErrorKind::Invalid, "{name:?}");
         assert_eq!(snapshots.delete(name).unwrap_err().kind(), ErrorKind::Invalid, "{name:?}");
     }
+}
+
+#[test]
+fn snapshots_go_before_their_time_where_the_disk_is_full() {
+    everywhere("snapshots on full disks", |directory| {
+        let store = open(directory);
+        let take = |is_kept| store.take_snapshot("", is_kept).unwrap().name;
+        let taken = [true, false, false, false].map(take);
+        let snapshots = Snapshots::of(directory);
+        let retention = |free_percent_min| Retention { free_percent_min, ..Retention::of_count(9) };
+        assert_eq!(snapshots.prune(&retention(0)).unwrap(), [""; 0]);
+        // Nothing can be as free as that.
+        assert_eq!(snapshots.prune(&retention(100)).unwrap(), taken[1..3]);
+        assert_eq!(snapshots.prune(&retention(100)).unwrap(), [""; 0]);
+        let left = snapshots.list().unwrap().into_iter().map(|info| info.name);
+        assert_eq!(left.collect::<Vec<_>>(), [&taken[0][..], &taken[3]]);
+    });
 }
 
 /// The check of snapshots finds a log without its end, which is what a torn copy has.

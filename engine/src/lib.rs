@@ -67,7 +67,7 @@ pub use op_dbus_formats::record::Payload;
 pub use op_dbus_formats::trace::TracedAccess;
 pub use query::{Answer, CollectionExplain, Explain, Hit, LIMIT_MAX, Plan, Query};
 pub use record::Record;
-pub use snapshot::{SnapshotInfo, SnapshotSize, Snapshots};
+pub use snapshot::{Period, Retention, SnapshotInfo, SnapshotSize, Snapshots};
 pub use store::{
     Change, CollectionInfo, CollectionOptions, CollectionStats, Fault, GraphStats, LinkOptions,
     MemoryCap, PartKind, PutReport, ReembedProgress, Reembedded, STATE_COLLECTION,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
+use op_dbus_engine::{Period, Retention};
 
 use super::documents::time;
 
@@ -55,6 +56,7 @@ Example:
 #[command(after_help = "\
 Examples:
   op-dbus snapshot create --reason \"before the upgrade\" --keep
+  op-dbus snapshot create --retention 4 --schedule \"24h 7d 4w\"
   op-dbus query \"restart the network\" --at 2h")]
 pub(crate) struct SnapshotCreate {
     /// Why, for whoever reads the list
@@ -73,6 +75,47 @@ pub(crate) struct SnapshotCreate {
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     pub(crate) retention: u32,
+    /// Beside them, the last of each of so many hours, days and weeks stays, such as "24h 7d 4w"
+    #[arg(long, value_name = "SCHEDULE", value_parser = schedule, default_value = "")]
+    pub(crate) schedule: Schedule,
+    /// Part of the file system to leave free: with less, the earliest go before their time
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        default_value_t = 10,
+        value_parser = clap::value_parser!(u8).range(..=90)
+    )]
+    pub(crate) min_free: u8,
+}
+
+impl SnapshotCreate {
+    /// Which snapshots stay.
+    pub(crate) fn retention(&self) -> Retention {
+        Retention {
+            count: self.retention as usize,
+            schedule: self.schedule.0.clone(),
+            free_percent_min: self.min_free,
+        }
+    }
+}
+
+/// Of how many periods the last snapshot stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Schedule(Vec<(usize, Period)>);
+
+fn schedule(text: &str) -> Result<Schedule, String> {
+    let period = |part: &str| {
+        let unit = part.chars().last()?;
+        let period = match unit {
+            'h' => Period::Hour,
+            'd' => Period::Day,
+            'w' => Period::Week,
+            _ => return None,
+        };
+        Some((part[..part.len() - 1].parse().ok().filter(|count| *count > 0)?, period))
+    };
+    let parts: Option<Vec<_>> = text.split_whitespace().map(period).collect();
+    parts.map(Schedule).ok_or_else(|| "it must be like \"24h 7d 4w\"".to_owned())
 }
 
 /// Delete snapshots, also those that are kept
@@ -162,6 +205,16 @@ mod tests {
             ("yesterday", None),
         ] {
             assert_eq!(date(text), seconds.map(|seconds: u64| seconds * 1000), "{text}");
+        }
+    }
+
+    #[test]
+    fn schedules_have_numbers_and_units() {
+        let expected = vec![(24, Period::Hour), (7, Period::Day), (4, Period::Week)];
+        assert_eq!(schedule("24h 7d 4w"), Ok(Schedule(expected)));
+        assert_eq!(schedule(""), Ok(Schedule(Vec::new())));
+        for text in ["24", "h", "0h", "-1d", "7 d", "3m", "7d4w", "7ü"] {
+            assert!(schedule(text).is_err(), "{text:?}");
         }
     }
 

@@ -36,7 +36,7 @@ pub(super) fn create(config: &Config, output: &Output, arguments: &SnapshotCreat
     let store = config.open()?;
     let taken = store.take_snapshot(&arguments.reason, arguments.keep)?;
     store.close();
-    let deleted = config.snapshots().prune(arguments.retention as usize)?;
+    let deleted = config.snapshots().prune(&arguments.retention())?;
     output.answer(&json!({ "snapshot": taken, "deleted": deleted }), |out| {
         writeln!(out, "{}", taken.name)
     })?;

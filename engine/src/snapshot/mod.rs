@@ -3,6 +3,7 @@
 //! | file | job |
 //! |---|---|
 //! | [`copy`] | how directories are copied, by BTRFS or by links |
+//! | [`retention`] | which snapshots stay |
 //! | this | which snapshots there are, which one is of a moment, which go, and how one comes back |
 //!
 //! A snapshot is a directory of `snapshots`, with the same parts as a store. It opens as the store
@@ -18,6 +19,7 @@
 //! - A snapshot is deleted in the order in which it stops being one: its name first.
 
 pub(crate) mod copy;
+mod retention;
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -28,7 +30,9 @@ use serde::Serialize;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::{Layout, UNFINISHED_SUFFIX, snapshot_file, snapshot_unfinished};
-use crate::os::file::{create_directories, read_bounded, sync_directory};
+use crate::os::file::{create_directories, is_btrfs, read_bounded, room, settle, sync_directory};
+
+pub use retention::{Period, Retention};
 
 /// A snapshot of a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -193,17 +197,35 @@ impl Snapshots {
         remove_parts(&unfinished)
     }
 
-    /// Deletes the earliest snapshots but for the last `count`, which those that are kept do not count
-    /// among; returns the names of those deleted.
+    /// Deletes the snapshots that need not stay, and returns their names; those that are kept stay.
+    ///
+    /// Where less than `retention` wants of the file system is free, the earliest of the others go,
+    /// too, until it is or there is only the latest: snapshots hold the room of what was deleted since.
     ///
     /// # Errors
     /// As [`Snapshots::delete`].
-    pub fn prune(&self, count: usize) -> Result<Vec<String>> {
-        let mut names: Vec<String> =
-            self.list()?.into_iter().filter(|info| !info.is_kept).map(|info| info.name).collect();
-        names.truncate(names.len().saturating_sub(count));
-        names.iter().try_for_each(|name| self.delete(name))?;
-        Ok(names)
+    pub fn prune(&self, retention: &Retention) -> Result<Vec<String>> {
+        let mut others = self.list()?;
+        others.retain(|info| !info.is_kept);
+        let mut deleted = retention.surplus(&others);
+        deleted.iter().try_for_each(|name| self.delete(name))?;
+        others.retain(|info| !deleted.contains(&info.name));
+        // The latest stays in any case.
+        others.pop();
+        for SnapshotInfo { name, .. } in others {
+            let base = self.layout.base();
+            if !deleted.is_empty() && is_btrfs(base) {
+                // What was deleted is free once its transaction has ended.
+                settle(base)?;
+            }
+            let room = room(base)?;
+            if room.available_bytes >= retention.free_bytes_min(room.total_bytes) {
+                break;
+            }
+            self.delete(&name)?;
+            deleted.push(name);
+        }
+        Ok(deleted)
     }
 
     /// Removes what was begun and is no snapshot.
