@@ -230,9 +230,22 @@ fn documents_are_asked_for_as_they_were_in_snapshots() {
         .map(|shown| shown["name"].clone())
         .collect();
     assert_eq!(names, [json!(first), json!(third)]);
-    // What is wrong is said.
-    let refused = place.op(["get", "host", "--at", &second, "--json"]).run();
-    let _ = refused.refused(NO_SUCH_THING, &[&second]);
+}
+
+#[test]
+fn snapshots_are_gone_back_to_and_deleted_and_what_is_wrong_is_said() {
+    const MISSING: &str = "20010101T000000Z";
+    let place = workplace();
+    let take = || -> String {
+        let taken = place.done(["snapshot", "create", "--json"]).json();
+        taken["snapshot"]["name"].as_str().unwrap().to_owned()
+    };
+    let _ = place.done(["put", "host", "--payload", r#"{"is":"old"}"#]);
+    let first = take();
+    let _ = place.done(["put", "host", "--payload", r#"{"is":"new"}"#]);
+    let second = take();
+    let refused = place.op(["get", "host", "--at", MISSING, "--json"]).run();
+    let _ = refused.refused(NO_SUCH_THING, &[MISSING]);
     let refused = place.op(["get", "host", "--at", "2001-01-01", "--json"]).run();
     let _ = refused.refused(NO_SUCH_THING, &["snapshot"]);
     let _ = place.op(["get", "host", "--at", "last week"]).run().exited(USAGE);
@@ -243,7 +256,18 @@ fn documents_are_asked_for_as_they_were_in_snapshots() {
     assert_eq!(restored["is"], "old");
     let again = place.op(["snapshot", "restore", &first, "--to", "back", "--json"]).run();
     let _ = again.refused(INVALID, &["back"]);
-    let _ = place.done(["cache", "delete-snapshots", &first, &third]);
+    // And in its own, from where one can come back.
+    let restored = place.done(["snapshot", "restore", &first, "--json"]).json();
+    assert_eq!(place.done(["get", "host"]).json()["is"], "old");
+    let before = restored["before"]["name"].as_str().unwrap();
+    let _ = place.done(["snapshot", "restore", before]);
+    assert_eq!(place.done(["get", "host"]).json()["is"], "new");
+    let _ = place.op(["snapshot", "restore", MISSING]).run().exited(NO_SUCH_THING);
+    let list = place.done(["snapshot", "list", "--json"]).json();
+    let list = list["snapshots"].as_array().unwrap();
+    let names: Vec<&str> = list.iter().map(|shown| shown["name"].as_str().unwrap()).collect();
+    assert_eq!((names.len(), names[1]), (4, &second[..]));
+    let _ = place.done([&["cache", "delete-snapshots"], &names[..]].concat());
     let _ = place.op(["snapshot", "list"]).run().exited(NOT_FOUND);
     assert_eq!(place.done(["get", "host"]).json()["is"], "new");
 }

@@ -223,6 +223,19 @@ fn a_snapshot_answers_as_the_store_did() {
         assert_eq!(answers(&open_snapshot(&base, first)), *expected);
         let again = snapshots.restore(&first.name, &back).unwrap_err();
         assert_eq!(again.kind(), ErrorKind::Invalid);
+        // The store itself goes back, and forth again; not while somebody has it open.
+        let latest = &moments[2];
+        for (taken, expected) in [&moments[1], &moments[0], latest] {
+            snapshots.restore_in_place(&taken.name).unwrap();
+            let store = open(&base);
+            assert_eq!(answers(&store), *expected);
+            store.put(COLLECTION, &record(3, taken.sequence)).unwrap();
+            let refused = snapshots.restore_in_place(&latest.0.name).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Busy);
+            store.close();
+        }
+        let mut left = fs::read_dir(&base).unwrap().map(|entry| entry.unwrap().path());
+        assert!(left.all(|path| path.extension().is_none()));
         // The first is kept, and goes when it is named.
         assert_eq!(snapshots.prune(&last(1)).unwrap(), [moments[1].0.name.clone()]);
         let names = |snapshots: &Snapshots| -> Vec<String> {

@@ -129,18 +129,21 @@ pub(crate) struct SnapshotDelete {
     pub(crate) names: Vec<String>,
 }
 
-/// Make a store of a snapshot in a new directory
+/// Go back to a snapshot, or make another store of it
+///
+/// What the store is now becomes a snapshot before, so that nothing is lost. Nobody may have it open.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Example:
+Examples:
+  op-dbus snapshot restore 20261126T120305Z
   op-dbus snapshot restore 20261126T120305Z --to /var/lib/op-dbus-before")]
 pub(crate) struct SnapshotRestore {
     /// Its name
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
-    /// Directory of the new store, which must not exist or be empty
+    /// Leave the store as it is, and make another in this directory, which must not exist or be empty
     #[arg(long, value_name = "DIR")]
-    pub(crate) to: PathBuf,
+    pub(crate) to: Option<PathBuf>,
 }
 
 fn moment(text: &str) -> Result<Moment, String> {

@@ -84,10 +84,27 @@ pub(super) fn delete(config: &Config, output: &Output, arguments: &SnapshotDelet
 }
 
 fn restore(config: &Config, output: &Output, arguments: &SnapshotRestore) -> Result<Exit> {
-    let SnapshotRestore { name, to } = arguments;
-    config.snapshots().restore(name, to)?;
+    let (name, snapshots) = (&arguments.name, config.snapshots());
+    let Some(to) = &arguments.to else { return restore_in_place(config, output, name) };
+    snapshots.restore(name, to)?;
     output.answer(&json!({ "name": name, "directory": to }), |out| {
         writeln!(out, "{name}: restored in {}", to.display())
+    })?;
+    Ok(Exit::Success)
+}
+
+fn restore_in_place(config: &Config, output: &Output, name: &str) -> Result<Exit> {
+    let snapshots = config.snapshots();
+    // Before anything is taken that nobody needs.
+    snapshots.named(name)?;
+    let store = config.open()?;
+    let before = store.take_snapshot(&format!("before going back to {name}"), false)?;
+    store.close();
+    snapshots.restore_in_place(name)?;
+    let directory = config.store();
+    let answer = json!({ "name": name, "directory": directory, "before": before });
+    output.answer(&answer, |out| {
+        writeln!(out, "{name}: restored; what was there before is {}", before.name)
     })?;
     Ok(Exit::Success)
 }

@@ -29,8 +29,12 @@ use op_dbus_formats::snapshot_file::SNAPSHOT_FILE_LEN_BYTES_MAX;
 use serde::Serialize;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::layout::{Layout, UNFINISHED_SUFFIX, snapshot_file, snapshot_unfinished};
-use crate::os::file::{create_directories, is_btrfs, read_bounded, room, settle, sync_directory};
+use crate::layout::{
+    Layout, UNFINISHED_SUFFIX, part_unfinished, snapshot_file, snapshot_unfinished,
+};
+use crate::os::file::{
+    Lock, create_directories, exchange, is_btrfs, read_bounded, room, settle, sync_directory,
+};
 
 pub use retention::{Period, Retention};
 
@@ -93,8 +97,8 @@ impl Snapshots {
                 Err(error) => tracing::warn!(name, %error, "a snapshot is left out"),
             }
         }
-        // Names are those of seconds, and may be used again.
-        found.sort_unstable_by_key(|info: &SnapshotInfo| (info.sequence, info.taken_unix_ms));
+        // Names are those of seconds, and may be used again; so may changes, after a restore.
+        found.sort_unstable_by_key(|info: &SnapshotInfo| (info.taken_unix_ms, info.sequence));
         Ok(found)
     }
 
@@ -233,6 +237,30 @@ impl Snapshots {
         let names = self.names()?;
         let unfinished = names.iter().filter(|name| name.ends_with(UNFINISHED_SUFFIX));
         unfinished.map(|name| self.path(name)).try_for_each(|path| remove_parts(&path))
+    }
+
+    /// Makes the store what it was in a snapshot; nobody may have it open.
+    ///
+    /// What it was until then is gone, unless there is a snapshot of it, too. The store is whole
+    /// whenever this is broken off: what is derived is replaced first, and `@state` in one step.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is no such snapshot; [`ErrorKind::Busy`] if somebody has the
+    /// store open; what the disk refuses.
+    pub fn restore_in_place(&self, name: &str) -> Result<()> {
+        self.named(name)?;
+        let _lock = Lock::acquire(&self.layout.lock())?;
+        let parts = self.layout.parts();
+        let copies: Vec<PathBuf> = parts.iter().map(|part| part_unfinished(part)).collect();
+        for (from, copy) in Layout::new(self.path(name)).parts().iter().zip(&copies) {
+            copy::remove(copy)?;
+            copy::copy_directory(from, copy)?;
+        }
+        for (part, copy) in parts.iter().zip(&copies) {
+            exchange(copy, part)?;
+            sync_directory(self.layout.base())?;
+        }
+        copies.iter().try_for_each(|copy| copy::remove(copy))
     }
 
     /// Makes a store of a snapshot, in a directory that does not exist or is empty.
