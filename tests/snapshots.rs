@@ -9,13 +9,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::num::NonZero;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use op_dbus_engine::{
     Answer, ErrorKind, LinkOptions, PartKind, Payload, Profile, Query, Record, Retention,
-    SnapshotInfo, Snapshots, Store, StoreConfig, migrate_layout,
+    ScrubOptions, SnapshotInfo, Snapshots, Store, StoreConfig, migrate_layout,
 };
 use support::crash::campaign::skip;
 use support::crash::disk::{Disk, FileSystem};
@@ -247,7 +248,7 @@ fn a_snapshot_answers_as_the_store_did() {
         snapshots.delete(&first.name).unwrap();
         assert_eq!(snapshots.delete(&first.name).unwrap_err().kind(), ErrorKind::NotFound);
         assert_eq!(names(&snapshots), [moments[2].0.name.clone()]);
-        assert_eq!(fs::read_dir(base.join("snapshots")).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(base.join("snapshots")).unwrap().count(), 1 + 1, "and the lock");
     });
 }
 
@@ -274,6 +275,7 @@ fn a_snapshot_cannot_be_changed_and_nothing_in_it_changes() {
             snapshot.link(COLLECTION, link_options(), &mut |_, _| Ok(())).map(drop),
             snapshot.start_trace().map(drop),
             snapshot.take_snapshot("", false).map(drop),
+            snapshot.scrub(&ScrubOptions::default(), &mut |_| ControlFlow::Continue(())).map(drop),
         ];
         for (number, refused) in refused.into_iter().enumerate() {
             assert_eq!(refused.unwrap_err().kind(), ErrorKind::Denied, "{number}");
@@ -318,16 +320,64 @@ fn a_snapshot_that_is_damaged_is_none() {
         assert_eq!(snapshots.list().unwrap(), []);
         snapshots.delete(&taken.name).unwrap();
     }
+    // Links, and what others have put there, are none, and stay.
+    let elsewhere = directory.path().join("elsewhere");
+    open(&elsewhere).close();
+    let taken = store.take_snapshot("", false).unwrap();
+    let place = |name: &str| directory.path().join("snapshots").join(name);
+    std::os::unix::fs::symlink(snapshots.path(&taken.name), place("latest")).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, place("link.unfinished")).unwrap();
+    fs::create_dir_all(place("photos.unfinished/summer")).unwrap();
+    fs::create_dir_all(place("photos/summer")).unwrap();
+    let before = content(&elsewhere);
+    assert_eq!(snapshots.list().unwrap(), [taken]);
+    for name in ["latest", "photos"] {
+        assert_eq!(snapshots.delete(name).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+    store.take_snapshot("", false).unwrap();
+    for taken in snapshots.list().unwrap() {
+        snapshots.delete(&taken.name).unwrap();
+    }
+    assert!(before.keys().all(|path| path.exists()), "something is gone");
+    assert!(place("photos/summer").exists() && place("photos.unfinished/summer").exists());
     // What was broken off is removed by the next.
     let unfinished = directory.path().join("snapshots/20200101T000000Z.unfinished");
     fs::create_dir_all(unfinished.join("@state")).unwrap();
     assert_eq!(snapshots.list().unwrap(), []);
     store.take_snapshot("", false).unwrap();
     assert!(!unfinished.exists());
-    for name in ["", ".", "..", "a/b", "/x", "20200101T000000Z.unfinished"] {
+    for name in ["", ".", "..", "a/b", "a/", "/x", "20200101T000000Z.unfinished"] {
         assert_eq!(snapshots.named(name).unwrap_err().kind(), ErrorKind::Invalid, "{name:?}");
         assert_eq!(snapshots.delete(name).unwrap_err().kind(), ErrorKind::Invalid, "{name:?}");
     }
+}
+
+#[test]
+fn snapshots_at_the_same_time_are_all_whole() {
+    everywhere("snapshots at the same time", |directory| {
+        let store = open(directory);
+        store.put(COLLECTION, &record(0, 0)).unwrap();
+        let snapshots = Snapshots::of(directory);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    for _ in 0..4 {
+                        let taken = store.take_snapshot("", false).unwrap();
+                        assert_eq!(taken.sequence, 1);
+                        snapshots.prune(&last(5)).unwrap();
+                    }
+                });
+            }
+        });
+        let left = snapshots.list().unwrap();
+        assert_eq!(left.len(), 5);
+        left.iter().for_each(|taken| check_beginnings(&open_snapshot(directory, taken), &[1]));
+        assert_eq!(
+            fs::read_dir(directory.join("snapshots")).unwrap().count(),
+            5 + 1,
+            "and the lock"
+        );
+    });
 }
 
 #[test]
@@ -339,8 +389,9 @@ fn snapshots_go_before_their_time_where_the_disk_is_full() {
         let snapshots = Snapshots::of(directory);
         let retention = |free_percent_min| Retention { free_percent_min, ..Retention::of_count(9) };
         assert_eq!(snapshots.prune(&retention(0)).unwrap(), [""; 0]);
-        // Nothing can be as free as that.
-        assert_eq!(snapshots.prune(&retention(100)).unwrap(), taken[1..3]);
+        // Nothing can be as free as that, and one goes each time.
+        assert_eq!(snapshots.prune(&retention(100)).unwrap(), taken[1..2]);
+        assert_eq!(snapshots.prune(&retention(100)).unwrap(), taken[2..3]);
         assert_eq!(snapshots.prune(&retention(100)).unwrap(), [""; 0]);
         let left = snapshots.list().unwrap().into_iter().map(|info| info.name);
         assert_eq!(left.collect::<Vec<_>>(), [&taken[0][..], &taken[3]]);

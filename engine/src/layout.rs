@@ -61,6 +61,11 @@ impl Layout {
         self.base.join("snapshots")
     }
 
+    /// Held by whoever takes, deletes or copies a snapshot.
+    pub(crate) fn snapshots_lock(&self) -> PathBuf {
+        self.snapshots().join("LOCK")
+    }
+
     /// What was used how often: worth keeping, and nothing depends on it.
     pub(crate) fn heat(&self) -> PathBuf {
         self.base.join("@timing").join("heat")

@@ -176,7 +176,13 @@ fn date(text: &str) -> Option<u64> {
     let mut parts = date.splitn(3, '-');
     let year = parts.next().filter(|year| year.len() == 4).and_then(|year| number(year, 9999))?;
     let month = number(parts.next()?, 12).filter(|month| *month > 0)?;
-    let day = number(parts.next()?, 31).filter(|day| *day > 0)?;
+    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let days_count = match month {
+        2 => 28 + u64::from(is_leap),
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    };
+    let day = number(parts.next()?, days_count).filter(|day| *day > 0)?;
     let mut parts = time.trim_end_matches('Z').splitn(3, ':');
     let (hour, minute) = (number(parts.next()?, 23)?, number(parts.next()?, 59)?);
     let second = number(parts.next().unwrap_or("0"), 59)?;
@@ -203,6 +209,8 @@ mod tests {
             ("2100-03-01", Some(4_107_542_400)),
             ("1969-12-31", None),
             ("2026-13-01", None),
+            ("2026-02-29", None),
+            ("2026-04-31", None),
             ("2026-11-26T24:00", None),
             ("26-11-26", None),
             ("yesterday", None),

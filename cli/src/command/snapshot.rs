@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use op_dbus_engine::{SnapshotInfo, SnapshotSize};
+use op_dbus_engine::{ErrorKind, SnapshotInfo, SnapshotSize};
 use serde::Serialize;
 use serde_json::json;
 
@@ -48,9 +48,15 @@ pub(super) fn create(config: &Config, output: &Output, arguments: &SnapshotCreat
 
 pub(super) fn list(config: &Config, output: &Output) -> Result<Exit> {
     let all = config.snapshots();
-    let described =
-        |info: SnapshotInfo| -> Result<Listed> { Ok(Listed { size: all.size(&info.name)?, info }) };
-    let snapshots: Vec<Listed> = all.list()?.into_iter().map(described).collect::<Result<_>>()?;
+    let mut snapshots = Vec::new();
+    for info in all.list()? {
+        match all.size(&info.name) {
+            Ok(size) => snapshots.push(Listed { info, size }),
+            // Somebody else has deleted it.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
     output.answer(&json!({ "snapshots": snapshots }), |out| render(out, &snapshots))?;
     Ok(if snapshots.is_empty() { Exit::NothingFound } else { Exit::Success })
 }

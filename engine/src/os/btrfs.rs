@@ -75,16 +75,16 @@ fn copy(subvolume: &Path, target: &Path, flags: Option<SnapshotFlags>) -> Result
 pub(crate) fn delete(path: &Path) -> Result<()> {
     let refused = match Subvolume::get(path).and_then(|subvolume| subvolume.delete(None)) {
         Ok(()) => return Ok(()),
-        Err(error) => error,
+        Err(error) => failed("delete subvolume", path, error),
     };
     // Whoever may not delete it may empty it, if it can be made writable.
     let emptied = Subvolume::get(path).and_then(|subvolume| subvolume.set_ro(false)).is_ok()
         && fs::remove_dir_all(path).is_ok();
-    if emptied { Ok(()) } else { Err(failed("delete subvolume", path, refused)) }
+    if emptied { Ok(()) } else { Err(refused) }
 }
 
+/// Why the library failed, asked at once: it is the number of the last system call.
 fn failed(action: &str, path: &Path, error: btrfsutil::error::BtrfsUtilError) -> Error {
-    // The library keeps the number of its caller's last system call, and that is why it failed.
     let system = io::Error::last_os_error();
     Error::io(action, path, io::Error::new(system.kind(), error.to_string()))
 }

@@ -53,7 +53,7 @@ const _: () = {
     assert!(size_of::<Extent>() == 56);
 };
 
-/// Bytes on disk that only this file uses: those that its removal gives back.
+/// Bytes that only this file uses, as they were before the file system compressed them.
 ///
 /// Where the file system does not tell, all of a file that has no other name.
 pub(crate) fn own_bytes(path: &Path) -> Result<u64> {

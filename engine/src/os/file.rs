@@ -53,6 +53,11 @@ pub(crate) fn sync_directory(path: &Path) -> Result<()> {
         .map_err(|error| Error::io("sync directory", path, error))
 }
 
+/// Whether there is a directory itself, and no link to one.
+pub(crate) fn is_real_directory(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|status| status.is_dir())
+}
+
 /// Puts two directories in each other's place, in one step.
 pub(crate) fn exchange(a: &Path, b: &Path) -> Result<()> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -225,6 +230,19 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
+    /// Takes the lock at `path`, and waits for whoever holds it.
+    pub(crate) fn wait_for(path: &Path) -> Result<Self> {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(|error| Error::io("open", path, error))?;
+        rustix::fs::flock(&file, FlockOperation::LockExclusive)
+            .map_err(|error| Error::io("lock", path, error.into()))?;
+        Ok(Self { file })
+    }
+
     /// Takes the lock at `path` and writes this process's id into the file.
     ///
     /// # Errors

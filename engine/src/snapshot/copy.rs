@@ -1,45 +1,56 @@
 //! How the directories of a store are copied: by BTRFS, which takes a moment, or by links.
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
 
 use super::SnapshotSize;
 use crate::error::{Error, ErrorKind, Result};
+use crate::layout::DAMAGED_SUFFIX;
 use crate::os::btrfs;
 use crate::os::extents::own_bytes;
 use crate::os::file::{create_directories, sync_directory};
 
-/// Names of RocksDB's that its databases do without, and that reading one may bring: its log of
-/// messages, and its lock.
+/// Names of RocksDB's that tell nothing of what is in a database: its messages, and its lock.
 const MESSAGES: [&str; 2] = ["LOG", "LOCK"];
 
-/// Whether files are immutable once they have their name, so that a link to one is a copy.
-pub(crate) type IsImmutable = fn(&Path) -> bool;
+/// What becomes of a file of a directory that is copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum How {
+    /// It does not change any more: another name for it is a copy.
+    Link,
+    Copy,
+    /// It is left out.
+    Skip,
+}
 
-/// Copies a directory, files that are immutable by links. What vanishes meanwhile is left out.
-pub(crate) fn link_directory(from: &Path, to: &Path, is_immutable: IsImmutable) -> Result<()> {
+/// Copies a directory, each file and directory in it as `how` says. What vanishes meanwhile is left out.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`] if it has something that is neither; what the disk refuses.
+pub(crate) fn copy_files(from: &Path, to: &Path, how: fn(&Path) -> How) -> Result<()> {
     create_directories(to)?;
-    let entries = match fs::read_dir(from) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        entries => entries.map_err(|error| Error::io("list", from, error))?,
-    };
-    for entry in entries {
+    for entry in fs::read_dir(from).map_err(|error| Error::io("list", from, error))? {
         let path = entry.map_err(|error| Error::io("list", from, error))?.path();
         let Some(name) = path.file_name() else { continue };
-        let target = to.join(name);
+        let (target, how_it_is) = (to.join(name), how(&path));
         let Ok(status) = fs::symlink_metadata(&path) else { continue };
-        let copied = if status.is_dir() {
-            link_directory(&path, &target, is_immutable)?;
-            continue;
-        } else if !status.is_file() {
-            continue;
-        } else if is_immutable(&path) {
-            fs::hard_link(&path, &target)
-        } else {
-            copy_file(&path, &target)
+        let copied = match how_it_is {
+            How::Skip => continue,
+            _ if status.is_dir() => {
+                copy_files(&path, &target, how)?;
+                continue;
+            }
+            _ if !status.is_file() => {
+                let context = format!("{} is neither a file nor a directory", path.display());
+                return Err(Error::new(ErrorKind::Invalid, context)
+                    .with_remedy("move it elsewhere: a store has no such thing"));
+            }
+            // Another file system, or one that has no links, has copies.
+            How::Link => fs::hard_link(&path, &target).or_else(|_| copy_file(&path, &target)),
+            How::Copy => copy_file(&path, &target),
         };
         match copied {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -60,7 +71,7 @@ pub(crate) fn copy_directory(from: &Path, to: &Path) -> Result<()> {
     if btrfs::is_subvolume(from) && btrfs::writable_copy(from, to).is_ok() {
         return Ok(());
     }
-    link_directory(from, to, |_| false)
+    copy_files(from, to, |_| How::Copy)
 }
 
 /// Removes a copy, whatever it was made by.
@@ -122,13 +133,14 @@ fn list_into(directory: &Path, files: &mut Vec<(PathBuf, u64)>) -> Result<()> {
     for entry in fs::read_dir(directory).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         let status = fs::symlink_metadata(&path).map_err(failed)?;
-        let is_message = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .is_some_and(|name| MESSAGES.contains(&name) || name.starts_with("LOG.old."));
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        // Who reads a snapshot may find that a file of vectors is damaged, and mark it.
+        let tells_nothing = MESSAGES.contains(&name)
+            || name.starts_with("LOG.old.")
+            || name.ends_with(DAMAGED_SUFFIX);
         if status.is_dir() {
             list_into(&path, files)?;
-        } else if !is_message && !status.file_type().is_socket() {
+        } else if !tells_nothing {
             files.push((path, status.size()));
         }
     }

@@ -16,7 +16,9 @@
 //! - What has the file `SNAPSHOT` was opened and found whole; what has not is no snapshot, and is
 //!   removed when the next is taken.
 //! - Nothing here opens the store: snapshots can be listed, read and deleted while it is in use.
-//! - A snapshot is deleted in the order in which it stops being one: its name first.
+//! - A snapshot that is deleted loses its name first. Links, and directories that have something else
+//!   in them, are nobody's snapshots.
+//! - Whoever takes, deletes or copies one holds a lock; reading one needs none.
 
 pub(crate) mod copy;
 mod retention;
@@ -24,16 +26,17 @@ mod retention;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use op_dbus_formats::SnapshotFile;
 use op_dbus_formats::snapshot_file::SNAPSHOT_FILE_LEN_BYTES_MAX;
+use op_dbus_formats::store_file::STORE_FILE_LEN_BYTES;
+use op_dbus_formats::{SnapshotFile, StoreFile};
 use serde::Serialize;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::{
-    Layout, UNFINISHED_SUFFIX, part_unfinished, snapshot_file, snapshot_unfinished,
+    Layout, UNFINISHED_SUFFIX, part_unfinished, snapshot_file, snapshot_unfinished, store_file,
 };
 use crate::os::file::{
-    Lock, create_directories, exchange, is_btrfs, read_bounded, room, settle, sync_directory,
+    Lock, create_directories, exchange, is_real_directory, read_bounded, room, sync_directory,
 };
 
 pub use retention::{Period, Retention};
@@ -58,7 +61,8 @@ pub struct SnapshotInfo {
 pub struct SnapshotSize {
     /// Bytes of its files.
     pub total_bytes: u64,
-    /// Those of them that it shares with nothing: what its deletion gives back.
+    /// Those of them that it shares with nothing: what its deletion gives back, less what the file
+    /// system has compressed.
     pub exclusive_bytes: u64,
 }
 
@@ -90,7 +94,8 @@ impl Snapshots {
     /// damaged is left out, with a warning in the log.
     pub fn list(&self) -> Result<Vec<SnapshotInfo>> {
         let mut found = Vec::new();
-        for name in self.names()? {
+        let finished = self.names()?.into_iter().filter(|name| !name.ends_with(UNFINISHED_SUFFIX));
+        for name in finished {
             match self.read(&name) {
                 Ok(Some(info)) => found.push(info),
                 Ok(None) => {}
@@ -109,8 +114,13 @@ impl Snapshots {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries.map_err(|error| Error::io("list", &directory, error))?,
         };
-        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        Ok(names.collect())
+        let name = |entry: std::io::Result<fs::DirEntry>| {
+            // A link is nobody's snapshot.
+            let entry =
+                entry.ok().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+            entry?.file_name().into_string().ok()
+        };
+        Ok(entries.filter_map(name).collect())
     }
 
     fn read(&self, name: &str) -> Result<Option<SnapshotInfo>> {
@@ -126,6 +136,9 @@ impl Snapshots {
         };
         let snapshot = SnapshotFile::decode(&bytes)
             .map_err(|error| damaged("has a damaged file SNAPSHOT").with_source(error))?;
+        if self.store_id().is_some_and(|store_id| store_id != snapshot.store_id) {
+            return Err(damaged("is of another store"));
+        }
         let listed = copy::list(&path, &Layout::new(&path).parts())?;
         if (listed.sum, listed.count) != (snapshot.files_sum, snapshot.files_count) {
             return Err(damaged("has other files than when it was taken"));
@@ -137,6 +150,18 @@ impl Snapshots {
             reason: snapshot.reason,
             is_kept: snapshot.is_kept,
         }))
+    }
+
+    /// The store that they are of; none if it is lost.
+    fn store_id(&self) -> Option<[u8; 16]> {
+        let bytes = read_bounded(&store_file(&self.layout.state()), STORE_FILE_LEN_BYTES as u64);
+        Some(StoreFile::decode(&bytes.ok()?).ok()?.store_id)
+    }
+
+    /// Waits until nobody else takes, deletes or copies a snapshot.
+    pub(crate) fn lock(&self) -> Result<Lock> {
+        create_directories(&self.layout.snapshots())?;
+        Lock::wait_for(&self.layout.snapshots_lock())
     }
 
     /// Returns the snapshot with this name.
@@ -190,9 +215,14 @@ impl Snapshots {
     /// [`ErrorKind::NotFound`] if there is none; [`ErrorKind::Denied`] if this user may not delete
     /// subvolumes and cannot empty them.
     pub fn delete(&self, name: &str) -> Result<()> {
+        let _lock = self.lock()?;
+        self.delete_locked(name)
+    }
+
+    fn delete_locked(&self, name: &str) -> Result<()> {
         check_name(name)?;
         let path = self.path(name);
-        if !path.is_dir() {
+        if !is_real_directory(&path) || !has_only_parts(&path) {
             return Err(self.not_found(&format!("no snapshot {name}")));
         }
         let unfinished = snapshot_unfinished(&path);
@@ -203,40 +233,33 @@ impl Snapshots {
 
     /// Deletes the snapshots that need not stay, and returns their names; those that are kept stay.
     ///
-    /// Where less than `retention` wants of the file system is free, the earliest of the others go,
-    /// too, until it is or there is only the latest: snapshots hold the room of what was deleted since.
+    /// Where less than `retention` wants of the file system is free, the earliest of the others goes,
+    /// too, unless it is the latest: snapshots hold the room of what was deleted since. It is one each
+    /// time, because BTRFS gives its room back later.
     ///
     /// # Errors
     /// As [`Snapshots::delete`].
     pub fn prune(&self, retention: &Retention) -> Result<Vec<String>> {
+        let _lock = self.lock()?;
         let mut others = self.list()?;
         others.retain(|info| !info.is_kept);
-        let mut deleted = retention.surplus(&others);
-        deleted.iter().try_for_each(|name| self.delete(name))?;
-        others.retain(|info| !deleted.contains(&info.name));
-        // The latest stays in any case.
-        others.pop();
-        for SnapshotInfo { name, .. } in others {
-            let base = self.layout.base();
-            if !deleted.is_empty() && is_btrfs(base) {
-                // What was deleted is free once its transaction has ended.
-                settle(base)?;
-            }
-            let room = room(base)?;
-            if room.available_bytes >= retention.free_bytes_min(room.total_bytes) {
-                break;
-            }
-            self.delete(&name)?;
-            deleted.push(name);
+        let mut going = retention.surplus(&others);
+        others.retain(|info| !going.contains(&info.name));
+        let room = room(self.layout.base())?;
+        if others.len() > 1 && room.available_bytes < retention.free_bytes_min(room.total_bytes) {
+            going.push(others.swap_remove(0).name);
         }
-        Ok(deleted)
+        going.iter().try_for_each(|name| self.delete_locked(name))?;
+        Ok(going)
     }
 
     /// Removes what was begun and is no snapshot.
     pub(crate) fn remove_unfinished(&self) -> Result<()> {
         let names = self.names()?;
         let unfinished = names.iter().filter(|name| name.ends_with(UNFINISHED_SUFFIX));
-        unfinished.map(|name| self.path(name)).try_for_each(|path| remove_parts(&path))
+        // What somebody else has put there stays.
+        let ours = unfinished.map(|name| self.path(name)).filter(|path| has_only_parts(path));
+        ours.into_iter().try_for_each(|path| remove_parts(&path))
     }
 
     /// Makes the store what it was in a snapshot; nobody may have it open.
@@ -248,6 +271,7 @@ impl Snapshots {
     /// [`ErrorKind::NotFound`] if there is no such snapshot; [`ErrorKind::Busy`] if somebody has the
     /// store open; what the disk refuses.
     pub fn restore_in_place(&self, name: &str) -> Result<()> {
+        let _snapshots_lock = self.lock()?;
         self.named(name)?;
         let _lock = Lock::acquire(&self.layout.lock())?;
         let parts = self.layout.parts();
@@ -269,22 +293,24 @@ impl Snapshots {
     /// [`ErrorKind::NotFound`] if there is no such snapshot; [`ErrorKind::Invalid`] if there is
     /// something in the directory; what the disk refuses. What was made until then is removed.
     pub fn restore(&self, name: &str, target: &Path) -> Result<()> {
+        let _snapshots_lock = self.lock()?;
         self.named(name)?;
-        let is_empty = match fs::read_dir(target) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
-            entries => entries.map_err(|error| Error::io("list", target, error))?.next().is_none(),
-        };
-        if !is_empty {
+        create_directories(target)?;
+        let (from, to) = (Layout::new(self.path(name)), Layout::new(target));
+        let _lock = Lock::acquire(&to.lock())?;
+        let mut entries = fs::read_dir(target).map_err(|error| Error::io("list", target, error))?;
+        // But for the lock that was just taken.
+        if !entries.all(|entry| entry.is_ok_and(|entry| entry.path() == to.lock())) {
             let context = format!("there is something in {} already", target.display());
             return Err(Error::new(ErrorKind::Invalid, context)
                 .with_remedy("name a directory that does not exist; nothing is replaced"));
         }
-        create_directories(target)?;
-        let (from, to) = (Layout::new(self.path(name)), Layout::new(target));
         let copied = copy_parts(&from, &to);
-        if copied.is_err() {
-            let made = to.parts().into_iter().chain([to.state_unfinished()]);
-            made.filter(|part| part.exists()).try_for_each(|part| copy::remove(&part))?;
+        if copied.is_err() && !to.state().exists() {
+            let made = [to.vectors(), to.timing(), to.cache(), to.state_unfinished()];
+            for part in made.iter().filter(|part| part.exists()) {
+                copy::remove(part).unwrap_or_else(|error| tracing::warn!(%error, "it stays"));
+            }
         }
         copied
     }
@@ -302,6 +328,14 @@ fn copy_parts(from: &Layout, to: &Layout) -> Result<()> {
     sync_directory(to.base())
 }
 
+/// Whether there is nothing in a directory but what a snapshot has.
+fn has_only_parts(directory: &Path) -> bool {
+    let parts = Layout::new(directory).parts();
+    let known = |path: PathBuf| path == snapshot_file(directory) || parts.contains(&path);
+    fs::read_dir(directory)
+        .is_ok_and(|mut entries| entries.all(|entry| entry.is_ok_and(|entry| known(entry.path()))))
+}
+
 /// Removes a directory of parts.
 pub(crate) fn remove_parts(directory: &Path) -> Result<()> {
     for part in Layout::new(directory).parts() {
@@ -315,7 +349,10 @@ pub(crate) fn remove_parts(directory: &Path) -> Result<()> {
 /// Refuses what is no single name of a directory.
 fn check_name(name: &str) -> Result<()> {
     let mut parts = Path::new(name).components();
-    let is_name = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
+    let is_name = matches!(
+        (parts.next(), parts.next()),
+        (Some(Component::Normal(part)), None) if part == name
+    );
     if is_name && !name.ends_with(UNFINISHED_SUFFIX) {
         return Ok(());
     }

@@ -55,7 +55,7 @@ impl Retention {
     /// The names of those that need not stay, of snapshots in the order of time.
     pub(super) fn surplus(&self, snapshots: &[SnapshotInfo]) -> Vec<String> {
         let stays = |place: usize| {
-            place + self.count >= snapshots.len()
+            snapshots.len() - place <= self.count
                 || self.schedule.iter().any(|&(count, period)| {
                     is_last_of_period(snapshots, place, period)
                         && periods_after(snapshots, place, period) < count

@@ -11,12 +11,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::layout::{Layout, part_unfinished};
 use crate::os::btrfs;
 use crate::os::file::{self, Lock, sync_directory};
-use crate::snapshot::copy;
+use crate::snapshot::copy::{self, How};
 
 /// What stands where a directory of a store is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PartKind {
-    /// A subvolume of BTRFS, also before.
+    /// A subvolume of BTRFS, and no plain directory before.
     Subvolume,
     /// A subvolume now, and a plain directory before.
     Migrated,
@@ -27,7 +27,8 @@ pub enum PartKind {
 ///
 /// # Errors
 /// [`ErrorKind::NotFound`] if there is no store; [`ErrorKind::Busy`] if somebody has it open;
-/// [`ErrorKind::Unsupported`] if it does not lie on BTRFS; what the disk refuses. The store is whole
+/// [`ErrorKind::Unsupported`] if it does not lie on BTRFS; [`ErrorKind::Invalid`] if it has something
+/// that is neither a file nor a directory; what the disk refuses. The store is whole
 /// in any case.
 pub fn migrate_layout(base: &Path) -> Result<Vec<(PathBuf, PartKind)>> {
     let layout = Layout::new(base);
@@ -46,7 +47,11 @@ pub fn migrate_layout(base: &Path) -> Result<Vec<(PathBuf, PartKind)>> {
     for part in layout.parts() {
         let unfinished = part_unfinished(&part);
         copy::remove(&unfinished)?;
-        let kind = if btrfs::is_subvolume(&part) {
+        let kind = if !part.exists() {
+            // It can be deleted at any time, and is made again.
+            parts::make(&part)?;
+            PartKind::Subvolume
+        } else if btrfs::is_subvolume(&part) {
             PartKind::Subvolume
         } else {
             migrate(&part, &unfinished)?;
@@ -61,7 +66,7 @@ pub fn migrate_layout(base: &Path) -> Result<Vec<(PathBuf, PartKind)>> {
 fn migrate(part: &Path, unfinished: &Path) -> Result<()> {
     parts::require_directory(part)?;
     parts::make(unfinished)?;
-    copy::link_directory(part, unfinished, |_| false)?;
+    copy::copy_files(part, unfinished, |_| How::Copy)?;
     let content = |directory: &Path| copy::list(directory, &[directory.to_owned()]);
     if content(part)? != content(unfinished)? {
         let context = format!("{} changes while it is copied", part.display());

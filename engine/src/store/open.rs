@@ -47,7 +47,7 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
     let memory = MemoryCap::find(config.capacity_bytes);
     let recorder = Arc::new(open_recorder(&layout, &store_file, is_snapshot));
     let tier = Arc::new(Tier::new(memory.tier_bytes(), config.policy, Arc::clone(&recorder))?);
-    let was_relieved = space.relieve();
+    let was_relieved = !is_snapshot && space.relieve();
     let cache_max_bytes = config.cache_disk_bytes;
     let open_cache = || {
         let (path, tier) = (database(&layout.cache()), Arc::clone(&tier));
@@ -103,6 +103,8 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
 fn prepare(layout: &Layout, is_snapshot: bool) -> Result<StoreFile> {
     match layout.state().exists() {
         true => parts::require_directory(&layout.state())?,
+        // It was deleted meanwhile.
+        false if is_snapshot => require_store(layout)?,
         false => create(layout)?,
     }
     file::check_owner(&layout.state())?;

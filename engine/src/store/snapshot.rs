@@ -19,7 +19,8 @@ use crate::layout::{
 use crate::os::btrfs;
 use crate::os::clock::{unix_ms, utc_name};
 use crate::os::file::{create_directories, create_synced, sync_directory};
-use crate::snapshot::{SnapshotInfo, Snapshots, copy, remove_parts};
+use crate::snapshot::copy::{self, How};
+use crate::snapshot::{SnapshotInfo, Snapshots, remove_parts};
 
 impl Store {
     /// Takes a snapshot, which counts once it was opened and holds all that was acknowledged before.
@@ -31,10 +32,11 @@ impl Store {
     /// [`ErrorKind::Invalid`] if the reason is longer than a kilobyte; [`ErrorKind::Corrupt`] if what
     /// was taken is not whole; what the disk refuses. Nothing is left behind.
     pub fn take_snapshot(&self, reason: &str, is_kept: bool) -> Result<SnapshotInfo> {
-        self.require_writable()?;
+        // As for a put: a database that copies itself writes out what it holds.
+        self.admit_put(0)?;
         let snapshots = Snapshots::of(self.path());
         let directory = self.layout.snapshots();
-        create_directories(&directory)?;
+        let _lock = snapshots.lock()?;
         snapshots.remove_unfinished()?;
         let taken_unix_ms = unix_ms();
         let name = free_name(&snapshots, taken_unix_ms);
@@ -47,11 +49,12 @@ impl Store {
             self.describe(&unfinished, &info)?;
             fs::rename(&unfinished, &path)
                 .map_err(|error| Error::io("rename", &unfinished, error))?;
-            sync_directory(&directory)?;
             Ok(info)
         });
-        if taken.is_err() {
-            remove_parts(&unfinished)?;
+        match &taken {
+            Ok(_) => sync_directory(&directory)?,
+            Err(_) => remove_parts(&unfinished)
+                .unwrap_or_else(|error| tracing::warn!(%error, "the next one removes it")),
         }
         taken
     }
@@ -63,9 +66,8 @@ impl Store {
         for (part, copy) in self.layout.parts().iter().zip(target.parts()) {
             if !part.exists() {
                 create_directories(&copy)?;
-            } else if btrfs::is_subvolume(part) {
-                btrfs::snapshot(part, &copy)?;
-            } else {
+            } else if !btrfs::is_subvolume(part) || btrfs::snapshot(part, &copy).is_err() {
+                // Another file system has no snapshots that would lie here.
                 self.copy_part(part, &copy)?;
             }
         }
@@ -111,7 +113,7 @@ impl Store {
         } else if part == cache {
             self.cache.database().database()
         } else {
-            return copy::link_directory(part, target, is_immutable);
+            return copy::copy_files(part, target, how);
         };
         create_directories(target)?;
         if part == state {
@@ -130,14 +132,22 @@ impl Store {
     }
 }
 
-/// Files of vectors and of heat have their names when they are whole; the list of files is written in
-/// place, and so is the trace that is being recorded.
-fn is_immutable(path: &Path) -> bool {
+/// Files of vectors and of heat do not change once they have their names, and what does not is left
+/// out; the list of files is written in place, and so is the trace that is being recorded.
+fn how(path: &Path) -> How {
+    const BEING_MADE: [&str; 4] = ["new", "open", "unfinished", "damaged"];
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     let is_list = path.parent().is_some_and(|parent| manifest_file(parent) == path);
     let is_trace = path.parent().is_some_and(|parent| {
         parent.parent().is_some_and(|timing| trace_directory(timing) == parent)
     });
-    !is_list && !is_trace
+    let is_ordinary =
+        std::fs::symlink_metadata(path).is_ok_and(|status| status.is_file() || status.is_dir());
+    match () {
+        () if BEING_MADE.contains(&extension) || !is_ordinary => How::Skip,
+        () if is_list || is_trace => How::Copy,
+        () => How::Link,
+    }
 }
 
 /// The name of the second, with a number if there is another snapshot of it.

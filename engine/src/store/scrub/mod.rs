@@ -153,6 +153,8 @@ impl Store {
         options: &ScrubOptions,
         watch: &mut dyn FnMut(ScrubProgress) -> ControlFlow<()>,
     ) -> Result<ScrubReport> {
+        // It mends what it can.
+        self.require_writable()?;
         let noted = match options.resume {
             true => self.cache.note::<Option<Progress>>(NOTE).flatten(),
             false => None,
