@@ -21,7 +21,7 @@ use rocksdb::{
 };
 
 use crate::error::{Error, ErrorKind, Result};
-use options::{database_options, options_of_families};
+use options::{database_options, on_file_system, options_of_families};
 
 /// A column family: its name in the database and what its values look like.
 #[derive(Clone, Copy, Debug)]
@@ -96,7 +96,8 @@ impl Database {
     ) -> Result<Self> {
         check::check_manifest(path)?;
         check::check_logs(path)?;
-        Self::open_with(path, families, &database_options(creation, memory), memory, Access::Write)
+        let options = on_file_system(database_options(creation, memory), path);
+        Self::open_with(path, families, &options, memory, Access::Write)
     }
 
     /// Opens a database that nobody writes to, with what its log holds, and writes nothing itself.

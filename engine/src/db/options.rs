@@ -1,8 +1,11 @@
 //! How RocksDB is set up, and why.
 
+use std::path::Path;
+
 use rocksdb::{BlockBasedOptions, Cache, DBRecoveryMode, LogLevel, Options};
 
 use super::{Creation, DatabaseMemory};
+use crate::os::file::is_btrfs;
 
 /// The part of a table's entries that makes it one of removals.
 const REMOVALS_RATIO: f64 = 0.5;
@@ -36,6 +39,23 @@ pub(super) fn database_options(creation: Creation, memory: DatabaseMemory) -> Op
     options.set_stats_dump_period_sec(0);
     options.set_stats_persist_period_sec(0);
     options
+}
+
+/// The same for a database on this file system.
+///
+/// BTRFS gives room that was allocated in advance back only when the whole file goes, and what it
+/// compresses it writes elsewhere. RocksDB's documentation says to do without there. Measured with
+/// 62,666 vectors of 384 numbers rounded to f16, with `compress-force=zstd`: 2,600 bytes each, and 1,003 without.
+pub(super) fn on_file_system(mut options: Options, directory: &Path) -> Options {
+    // It may be about to be made.
+    let is_there = |path: &&Path| path.exists();
+    if !directory.ancestors().find(is_there).is_some_and(is_btrfs) {
+        return options;
+    }
+    options.get_options_from_string("allow_fallocate=false").unwrap_or_else(|error| {
+        tracing::warn!(%error, "RocksDB allocates in advance, which takes room on BTRFS");
+        options
+    })
 }
 
 /// Values lie in tables, in blocks of 4 KiB, as RocksDB has it by itself. The bench `layout` compares:
