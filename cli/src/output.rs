@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use console::{Style, truncate_str};
+use op_dbus_formats::calendar::Utc;
 use serde::Serialize;
 use serde_json::json;
 
@@ -123,25 +124,8 @@ pub(crate) fn duration(duration: Duration) -> String {
 }
 
 /// A moment as people read it, in UTC.
-///
-/// Source: Hinnant, "chrono-Compatible Low-Level Date Algorithms", 2021.
 pub(crate) fn utc(unix_ms: u64) -> String {
-    const DAY_SECONDS: u64 = 24 * 60 * 60;
-    // From the first of March of a year that 400 divides, so that each leap day ends its year.
-    const DAYS_BEFORE_1970: u64 = 719_468;
-    let seconds = unix_ms / 1000;
-    let day = seconds / DAY_SECONDS + DAYS_BEFORE_1970;
-    // 400 years have 97 leap days, 100 have 24 and 4 have one.
-    let (era, day) = (day / 146_097, day % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    // Five months from March on have 153 days, and so have the five after them.
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    let year = 400 * era + year + next;
-    let of_day = seconds % DAY_SECONDS;
-    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    let Utc { year, month, day, hour, minute, second } = Utc::from_unix_ms(unix_ms);
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
 }
 

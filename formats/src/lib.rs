@@ -28,6 +28,7 @@
 
 pub mod acknowledged;
 pub mod arena_file;
+pub mod calendar;
 pub mod change;
 pub mod collection;
 pub mod document;

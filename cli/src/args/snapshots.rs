@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
 use op_dbus_engine::{Period, Retention};
+use op_dbus_formats::calendar::Utc;
 
 use super::documents::time;
 
@@ -167,32 +168,16 @@ fn moment(text: &str) -> Result<Moment, String> {
 const NAME_LEN: usize = 16;
 
 /// The milliseconds of a date, with a time or without, in UTC.
-///
-/// Source: Hinnant, "chrono-Compatible Low-Level Date Algorithms", 2021.
 fn date(text: &str) -> Option<u64> {
-    const DAYS_BEFORE_1970: u64 = 719_468;
     let (date, time) = text.split_once(['T', ' ']).unwrap_or((text, "00:00"));
-    let number = |text: &str, max: u64| text.parse::<u64>().ok().filter(|number| *number <= max);
+    let number = |text: &str| text.parse::<u64>().ok().filter(|number| *number <= 9999);
     let mut parts = date.splitn(3, '-');
-    let year = parts.next().filter(|year| year.len() == 4).and_then(|year| number(year, 9999))?;
-    let month = number(parts.next()?, 12).filter(|month| *month > 0)?;
-    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let days_count = match month {
-        2 => 28 + u64::from(is_leap),
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    };
-    let day = number(parts.next()?, days_count).filter(|day| *day > 0)?;
+    let year = parts.next().filter(|year| year.len() == 4).and_then(number)?;
+    let (month, day) = (number(parts.next()?)?, number(parts.next()?)?);
     let mut parts = time.trim_end_matches('Z').splitn(3, ':');
-    let (hour, minute) = (number(parts.next()?, 23)?, number(parts.next()?, 59)?);
-    let second = number(parts.next().unwrap_or("0"), 59)?;
-    // A year begins in March, so that a leap day ends it.
-    let year = if month <= 2 { year.checked_sub(1)? } else { year };
-    let (era, of_era) = (year / 400, year % 400);
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year;
-    let seconds = days.checked_sub(DAYS_BEFORE_1970)? * 86_400 + hour * 3600 + minute * 60 + second;
-    Some(seconds * 1000)
+    let (hour, minute) = (number(parts.next()?)?, number(parts.next()?)?);
+    let second = number(parts.next().unwrap_or("0"))?;
+    Utc { year, month, day, hour, minute, second }.unix_ms()
 }
 
 #[cfg(test)]

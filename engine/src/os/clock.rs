@@ -2,6 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use op_dbus_formats::calendar::Utc;
+
 /// Now, in milliseconds since 1970-01-01 UTC; 0 for a clock that stands before.
 pub(crate) fn unix_ms() -> u64 {
     SystemTime::now()
@@ -10,23 +12,8 @@ pub(crate) fn unix_ms() -> u64 {
 }
 
 /// A moment in UTC, to the second, as it stands in names: `20261126T120305Z`.
-///
-/// Source: Hinnant, "chrono-Compatible Low-Level Date Algorithms", 2021.
 pub(crate) fn utc_name(unix_ms: u64) -> String {
-    const DAY_SECONDS: u64 = 24 * 60 * 60;
-    // From the first of March of a year that 400 divides, so that each leap day ends its year.
-    const DAYS_BEFORE_1970: u64 = 719_468;
-    let seconds = unix_ms / 1000;
-    let day = seconds / DAY_SECONDS + DAYS_BEFORE_1970;
-    let (era, day) = (day / 146_097, day % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    let year = 400 * era + year + next;
-    let of_day = seconds % DAY_SECONDS;
-    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    let Utc { year, month, day, hour, minute, second } = Utc::from_unix_ms(unix_ms);
     format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")
 }
 
