@@ -398,6 +398,24 @@ fn snapshots_go_before_their_time_where_the_disk_is_full() {
     });
 }
 
+#[test]
+fn asking_for_snapshots_makes_nothing() {
+    let directory = scratch::on_disk();
+    let snapshots = Snapshots::of(directory.path().join("none"));
+    assert_eq!(snapshots.list().unwrap(), []);
+    assert_eq!(snapshots.prune(&last(1)).unwrap(), [""; 0]);
+    let target = directory.path().join("back");
+    for refused in [
+        snapshots.named("20200101T000000Z").map(drop),
+        snapshots.delete("20200101T000000Z"),
+        snapshots.restore("20200101T000000Z", &target),
+        snapshots.restore_in_place("20200101T000000Z"),
+    ] {
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::NotFound);
+    }
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "something was made");
+}
+
 /// The check of snapshots finds a log without its end, which is what a torn copy has.
 #[test]
 fn a_copy_that_lacks_what_was_acknowledged_is_found_out() {

@@ -39,10 +39,13 @@ pub(crate) fn copy_files(from: &Path, to: &Path, how: fn(&Path) -> How) -> Resul
         let Ok(status) = fs::symlink_metadata(&path) else { continue };
         let copied = match how_it_is {
             How::Skip => continue,
-            _ if status.is_dir() => {
-                copy_files(&path, &target, how)?;
-                continue;
-            }
+            _ if status.is_dir() => match copy_files(&path, &target, how) {
+                Err(error) if error.kind() == ErrorKind::NotFound && !path.exists() => continue,
+                copied => {
+                    copied?;
+                    continue;
+                }
+            },
             _ if !status.is_file() => {
                 let context = format!("{} is neither a file nor a directory", path.display());
                 return Err(Error::new(ErrorKind::Invalid, context)

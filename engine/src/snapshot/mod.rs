@@ -215,12 +215,16 @@ impl Snapshots {
     /// [`ErrorKind::NotFound`] if there is none; [`ErrorKind::Denied`] if this user may not delete
     /// subvolumes and cannot empty them.
     pub fn delete(&self, name: &str) -> Result<()> {
+        check_name(name)?;
+        // Where there are none, asking makes no place for them.
+        if !is_real_directory(&self.path(name)) {
+            return Err(self.not_found(&format!("no snapshot {name}")));
+        }
         let _lock = self.lock()?;
         self.delete_locked(name)
     }
 
     fn delete_locked(&self, name: &str) -> Result<()> {
-        check_name(name)?;
         let path = self.path(name);
         if !is_real_directory(&path) || !has_only_parts(&path) {
             return Err(self.not_found(&format!("no snapshot {name}")));
@@ -240,6 +244,9 @@ impl Snapshots {
     /// # Errors
     /// As [`Snapshots::delete`].
     pub fn prune(&self, retention: &Retention) -> Result<Vec<String>> {
+        if !is_real_directory(&self.layout.snapshots()) {
+            return Ok(Vec::new());
+        }
         let _lock = self.lock()?;
         let mut others = self.list()?;
         others.retain(|info| !info.is_kept);
@@ -271,6 +278,7 @@ impl Snapshots {
     /// [`ErrorKind::NotFound`] if there is no such snapshot; [`ErrorKind::Busy`] if somebody has the
     /// store open; what the disk refuses.
     pub fn restore_in_place(&self, name: &str) -> Result<()> {
+        self.named(name)?;
         let _snapshots_lock = self.lock()?;
         self.named(name)?;
         let _lock = Lock::acquire(&self.layout.lock())?;
@@ -293,6 +301,7 @@ impl Snapshots {
     /// [`ErrorKind::NotFound`] if there is no such snapshot; [`ErrorKind::Invalid`] if there is
     /// something in the directory; what the disk refuses. What was made until then is removed.
     pub fn restore(&self, name: &str, target: &Path) -> Result<()> {
+        self.named(name)?;
         let _snapshots_lock = self.lock()?;
         self.named(name)?;
         create_directories(target)?;
