@@ -4,9 +4,11 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
-use op_dbus_engine::{EmbedderConfig, PolicyKind, Snapshots, Store, StoreConfig};
+use op_dbus_engine::{
+    EmbedderConfig, NumaConfig, NumaPolicy, PolicyKind, Snapshots, Store, StoreConfig,
+};
 
-use crate::args::{Arguments, At, Global, LogLevel, Moment};
+use crate::args::{Arguments, At, Global, LogLevel, Moment, Numa};
 use crate::error::{Error, Result};
 
 const PREFIX: &str = "OPDBUS_";
@@ -20,6 +22,7 @@ pub(crate) struct Config {
     capacity_bytes: Option<u64>,
     cache_disk_bytes: Option<u64>,
     policy: PolicyKind,
+    numa: NumaConfig,
     log_level: tracing::Level,
 }
 
@@ -50,6 +53,7 @@ impl Config {
             capacity_bytes: global.cache_max_size_gb,
             cache_disk_bytes: global.cache_disk_max_gb,
             policy: global.cache_policy,
+            numa: numa(&global.numa),
             log_level,
         })
     }
@@ -63,6 +67,12 @@ impl Config {
             .with_target(false)
             .without_time()
             .try_init();
+    }
+
+    /// Lets threads of this process run where they should. It has nothing else to do than what its
+    /// store does.
+    pub(crate) fn bind_threads(&self) -> Result<()> {
+        Ok(self.numa.bind_this_thread()?)
     }
 
     /// What models are opened with.
@@ -115,6 +125,7 @@ impl Config {
         let config = StoreConfig::new(&self.store)
             .with_embedder(self.embedder.clone())
             .with_policy(self.policy)
+            .with_numa(self.numa.clone())
             .cold();
         let config = match self.capacity_bytes {
             Some(capacity_bytes) => config.with_capacity_bytes(capacity_bytes),
@@ -124,6 +135,21 @@ impl Config {
             Some(cache_disk_bytes) => config.with_cache_disk_bytes(cache_disk_bytes),
             None => config,
         }
+    }
+}
+
+/// On one node unless told otherwise, and not at all if nothing is told.
+fn numa(told: &Numa) -> NumaConfig {
+    let is_told =
+        told.numa_policy.is_some() || told.numa_node.is_some() || told.numa_cpu_list.is_some();
+    if !told.numa_enable.unwrap_or(is_told) {
+        return NumaConfig::default();
+    }
+    let config = NumaConfig::new(told.numa_policy.unwrap_or(NumaPolicy::Bind));
+    NumaConfig {
+        nodes: told.numa_node.clone().unwrap_or(config.nodes),
+        cpus: told.numa_cpu_list.clone(),
+        ..config
     }
 }
 

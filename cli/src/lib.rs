@@ -39,6 +39,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     };
     config.start_log();
     interrupt::survive_file_size_limit();
+    if let Err(error) = config.bind_threads() {
+        return output.error(&error);
+    }
     let finished = command::run(&config, &output, arguments.command);
     match finished {
         Ok(exit) => exit,

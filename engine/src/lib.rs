@@ -50,6 +50,7 @@ mod snapshot;
 mod store;
 mod tier;
 
+pub use arena::{NumaConfig, NumaPolicy};
 pub use cache::{CacheStats, CachedEmbedding, Removed};
 pub use embed::{
     Embedder, EmbedderConfig, Embedding, KnownModel, ModelFile, ModelOutline, Provider,
@@ -63,16 +64,17 @@ pub use index::{
 pub use op_dbus_formats::change::Operation;
 pub use op_dbus_formats::collection::{Metric, ModelFingerprint};
 pub use op_dbus_formats::embedding::Encoding;
+pub use op_dbus_formats::numa_list::NumaList;
 pub use op_dbus_formats::record::Payload;
 pub use op_dbus_formats::trace::TracedAccess;
 pub use query::{Answer, CollectionExplain, Explain, Hit, LIMIT_MAX, Plan, Query};
 pub use record::Record;
 pub use snapshot::{Period, Retention, SnapshotInfo, SnapshotSize, Snapshots};
 pub use store::{
-    Change, CollectionInfo, CollectionOptions, CollectionStats, Fault, GraphStats, LinkOptions,
-    MemoryCap, PartKind, PutReport, ReembedProgress, Reembedded, STATE_COLLECTION,
-    STATE_VERSIONS_KEPT, Scan, ScrubOptions, ScrubProgress, ScrubReport, Stats, Store, StoreConfig,
-    Vector, Vectors, Version, Watch, migrate_layout,
+    ArenaResidency, Change, CollectionInfo, CollectionOptions, CollectionStats, Fault, GraphStats,
+    LinkOptions, MemoryCap, NumaNode, NumaStats, PartKind, PutReport, ReembedProgress, Reembedded,
+    STATE_COLLECTION, STATE_VERSIONS_KEPT, Scan, ScrubOptions, ScrubProgress, ScrubReport, Stats,
+    Store, StoreConfig, Vector, Vectors, Version, Watch, migrate_layout, numa_nodes,
 };
 pub use tier::{
     Evictions, PolicyKind, SimulationReport, TierStats, TraceReport, read_trace, simulate,

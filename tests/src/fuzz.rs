@@ -20,12 +20,12 @@ use op_dbus_formats::introspection::{
 use op_dbus_formats::manifest::{self as manifest_format, Manifest};
 use op_dbus_formats::page;
 use op_dbus_formats::{
-    CollectionSpec, EmbeddingSource, HistoryEntry, Payload, Record, SnapshotFile, StoreFile,
-    acknowledged as acknowledged_format,
+    CollectionSpec, EmbeddingSource, HistoryEntry, NumaList, Payload, Record, SnapshotFile,
+    StoreFile, acknowledged as acknowledged_format,
     acknowledged::Acknowledged,
     change as change_format, collection as collection_format, document as document_format,
-    history as history_format, record as record_format, snapshot_file as snapshot_file_format,
-    store_file as store_file_format,
+    history as history_format, numa_list as numa_list_format, record as record_format,
+    snapshot_file as snapshot_file_format, store_file as store_file_format,
     trace::{self as trace_format, TraceStart},
 };
 
@@ -33,7 +33,7 @@ use op_dbus_formats::{
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its folder in the corpus.
-pub const TARGETS: [(&str, Target); 21] = [
+pub const TARGETS: [(&str, Target); 22] = [
     ("acknowledged", acknowledged),
     ("arena_file", arena_file),
     ("change", change),
@@ -49,6 +49,7 @@ pub const TARGETS: [(&str, Target); 21] = [
     ("jsonl", jsonl),
     ("manifest", manifest),
     ("npy", npy),
+    ("numa_list", numa_list),
     ("onnx", onnx),
     ("record", record),
     ("snapshot_file", snapshot_file),
@@ -350,6 +351,22 @@ pub fn npy(data: &[u8]) {
         if header.decode_row(row, &mut vector).is_ok() {
             assert!(vector.iter().all(|number| number.is_finite()));
         }
+    }
+}
+
+/// What is read is read again as it is written, and numbers that it selects are allowed.
+pub fn numa_list(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let allowed = [0, 1, 2, 5, 8191].into();
+    match NumaList::parse(text) {
+        Ok(list) => {
+            assert_eq!(NumaList::parse(&list.to_string()).as_ref(), Ok(&list));
+            match list.select(&allowed) {
+                Ok(selected) => assert!(selected.is_subset(&allowed)),
+                Err(number) => assert!(number <= numa_list_format::NUMBER_MAX),
+            }
+        }
+        Err(error) => assert!(error.line > 0 && error.column > 0 && error.problem.len() < 2000),
     }
 }
 

@@ -9,6 +9,7 @@ mod ingest;
 mod layout;
 mod link;
 mod model;
+mod numa;
 mod query;
 mod scrub;
 mod simulate;

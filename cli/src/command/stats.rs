@@ -5,6 +5,7 @@ use std::io::Write;
 use op_dbus_engine::Stats;
 
 use super::cache::render_stats;
+use super::numa;
 use crate::args;
 use crate::config::Config;
 use crate::error::Result;
@@ -55,5 +56,6 @@ fn render(out: &mut dyn Write, path: &str, stats: &Stats) -> std::io::Result<()>
         }
     }
     writeln!(out, "\nembedding cache")?;
-    render_stats(out, "  ", &stats.cache)
+    render_stats(out, "  ", &stats.cache)?;
+    numa::render(out, &stats.numa)
 }

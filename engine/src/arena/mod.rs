@@ -8,22 +8,24 @@
 //! - An arena is a copy: whatever it holds is in RocksDB first. It decides nothing: who comes and
 //!   who goes is the tier's business.
 //!
-//! Memory is placed by the kernel's policy. Binding an arena to a NUMA node is a matter of the
-//! [`Reservation`](crate::os::memory::Reservation) that its slots lie in.
+//! Where the memory lies on a machine of several NUMA nodes is said by a [`Placement`].
 
 mod epoch;
+mod placement;
 mod slots;
 mod table;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use crate::error::Result;
 use epoch::Guard;
+pub(crate) use placement::Placement;
+pub use placement::{NumaConfig, NumaPolicy};
 use slots::{FreeSlot, FreeSlots, Header, Slots};
 pub(crate) use slots::{Slot, slot_bytes};
 use table::Table;
@@ -80,16 +82,23 @@ struct Shared {
     slots: Slots,
     /// From an `Arc`. Replaced by the writer, who keeps what it replaced until nobody reads it.
     table: AtomicPtr<Table>,
+    placement: Arc<Placement>,
 }
 
 /// Makes an arena for vectors of so many elements, for at most `capacity_bytes` of memory.
 ///
 /// # Errors
 /// [`ErrorKind::Full`](crate::ErrorKind::Full) if there is no address space or no memory.
-pub(crate) fn create(dimensions: usize, capacity_bytes: usize) -> Result<(Arena, Writer)> {
+pub(crate) fn create(
+    dimensions: usize,
+    capacity_bytes: usize,
+    placement: Arc<Placement>,
+) -> Result<(Arena, Writer)> {
+    let table = Arc::new(Table::larger_than(None, &placement)?);
     let shared = Arc::new(Shared {
-        slots: Slots::new(dimensions, capacity_bytes)?,
-        table: AtomicPtr::new(Arc::into_raw(Arc::new(Table::larger_than(None)?)).cast_mut()),
+        slots: Slots::new(dimensions, capacity_bytes, &placement)?,
+        table: AtomicPtr::new(Arc::into_raw(table).cast_mut()),
+        placement,
     });
     let writer = Writer {
         shared: Arc::clone(&shared),
@@ -149,6 +158,12 @@ impl Arena {
     /// Elements of every vector.
     pub(crate) fn dimensions(&self) -> usize {
         self.shared.slots.dimensions()
+    }
+
+    /// Where its memory lies: slots, and the table.
+    pub(crate) fn addresses(&self) -> [Range<usize>; 2] {
+        let guard = epoch::pin();
+        [self.shared.slots.addresses(), self.shared.table(&guard).addresses()]
     }
 
     /// Memory taken from the kernel, the table included.
@@ -340,7 +355,7 @@ impl Writer {
     fn grow(&mut self, key: u128, slot: Slot, guard: &Guard) -> Result<()> {
         let shared = &self.shared;
         let old = shared.table(guard);
-        let mut larger = Table::larger_than(Some(old))?;
+        let mut larger = Table::larger_than(Some(old), &shared.placement)?;
         let insert = |table: &Table, slot: Slot| {
             #[expect(unsafe_code, reason = "slots in the table were published")]
             // SAFETY: only the writer frees slots, and it is here.
@@ -348,7 +363,7 @@ impl Writer {
             table.insert(key, slot)
         };
         while !(old.visit(|slot| insert(&larger, slot)) && larger.insert(key, slot)) {
-            larger = Table::larger_than(Some(&larger))?;
+            larger = Table::larger_than(Some(&larger), &shared.placement)?;
         }
         let larger = Arc::into_raw(Arc::new(larger)).cast_mut();
         let old = shared.table.swap(larger, Ordering::AcqRel);

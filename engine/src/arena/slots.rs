@@ -13,13 +13,14 @@
 
 use std::cell::UnsafeCell;
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::Contents;
+use super::{Contents, Placement};
 use crate::error::Result;
 use crate::os::cpu::{CACHE_LINE_BYTES, prefetch};
-use crate::os::memory::{REGION_BYTES, Reservation};
+use crate::os::memory::{Pages, REGION_BYTES, Reservation};
 
 /// The number of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,11 +107,15 @@ unsafe impl Sync for Header {}
 
 impl Slots {
     /// Reserves slots for vectors of so many elements in at most `capacity_bytes` of memory.
-    pub(super) fn new(dimensions: usize, capacity_bytes: usize) -> Result<Self> {
+    pub(super) fn new(
+        dimensions: usize,
+        capacity_bytes: usize,
+        placement: &Placement,
+    ) -> Result<Self> {
         let slot_bytes = slot_bytes(dimensions);
         let slots_max = u32::try_from(capacity_bytes / slot_bytes).unwrap_or(u32::MAX);
         Ok(Self {
-            memory: Reservation::new(slots_max as usize * slot_bytes)?,
+            memory: placement.reserve(slots_max as usize * slot_bytes)?,
             dimensions,
             slot_bytes,
             slots_max,
@@ -129,6 +134,12 @@ impl Slots {
     /// No slot that is in use is at or beyond this.
     pub(super) fn end(&self) -> u32 {
         self.minted.load(Ordering::Acquire)
+    }
+
+    /// Where those lie that were minted.
+    pub(super) fn addresses(&self) -> Range<usize> {
+        let start = self.memory.addresses().start;
+        start..start + self.end() as usize * self.slot_bytes
     }
 
     /// Memory that was taken from the kernel.
@@ -244,7 +255,8 @@ impl Slots {
         let end_bytes = (slot as usize + 1) * self.slot_bytes;
         if end_bytes > free.committed_bytes {
             let wanted_bytes = end_bytes.next_multiple_of(REGION_BYTES);
-            self.memory.commit(free.committed_bytes, wanted_bytes - free.committed_bytes)?;
+            let more_bytes = wanted_bytes - free.committed_bytes;
+            self.memory.commit(free.committed_bytes, more_bytes, Pages::Huge)?;
             free.committed_bytes = wanted_bytes;
         }
         if !may_take(self.slot_bytes) {

@@ -8,11 +8,12 @@
 //! One writer at a time; readers need nothing but the memory to stay. While an entry moves to its
 //! first bucket, a reader may miss it: for a cache that is a detour, not a wrong answer.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Slot;
+use super::{Placement, Slot};
 use crate::error::Result;
-use crate::os::memory::{REGION_BYTES, Reservation};
+use crate::os::memory::{Pages, REGION_BYTES, Reservation};
 
 const BUCKET_ENTRIES: usize = 8;
 
@@ -45,12 +46,17 @@ const _: () = assert!(size_of::<Bucket>() == 64);
 
 impl Table {
     /// Makes a table of one region, or of twice as many as `smaller` has.
-    pub(super) fn larger_than(smaller: Option<&Self>) -> Result<Self> {
+    pub(super) fn larger_than(smaller: Option<&Self>, placement: &Placement) -> Result<Self> {
         let len_bytes = smaller.map_or(REGION_BYTES, |smaller| 2 * smaller.memory.len_bytes());
-        let memory = Reservation::new(len_bytes)?;
-        memory.commit(0, len_bytes)?;
+        let memory = placement.reserve(len_bytes)?;
+        memory.commit(0, len_bytes, Pages::Huge)?;
         let buckets_count = len_bytes / size_of::<Bucket>();
         Ok(Self { memory, buckets_count, used: AtomicU64::new(0) })
+    }
+
+    /// Where it lies.
+    pub(super) fn addresses(&self) -> Range<usize> {
+        self.memory.addresses()
     }
 
     pub(super) fn memory_bytes(&self) -> usize {

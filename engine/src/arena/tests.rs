@@ -17,7 +17,7 @@ fn contents(key: u128, vector: &[f32]) -> Contents<'_> {
 }
 
 fn slots(count: usize) -> (Arena, Writer) {
-    create(DIMENSIONS, count * slot_bytes(DIMENSIONS)).unwrap()
+    create(DIMENSIONS, count * slot_bytes(DIMENSIONS), Arc::default()).unwrap()
 }
 
 struct Random(u64);
@@ -65,7 +65,7 @@ fn it_holds_what_a_map_holds() {
 #[test]
 fn the_table_grows_and_loses_nothing() {
     let count = 500_000;
-    let (arena, mut writer) = create(1, count as usize * slot_bytes(1)).unwrap();
+    let (arena, mut writer) = create(1, count as usize * slot_bytes(1), Arc::default()).unwrap();
     let table_bytes = |arena: &Arena| arena.shared.table(&epoch::pin()).memory_bytes();
     let before = table_bytes(&arena);
     for number in 0..count {
@@ -183,7 +183,8 @@ fn read_and_write(ignores_readers: bool, rounds: u32) -> (WrongReads, usize) {
     const KEYS_COUNT: u32 = 96;
     // Longer than a page, so that the memory of each can be given back.
     const DIMENSIONS: usize = 1024;
-    let (arena, mut writer) = create(DIMENSIONS, SLOTS_COUNT * slot_bytes(DIMENSIONS)).unwrap();
+    let (arena, mut writer) =
+        create(DIMENSIONS, SLOTS_COUNT * slot_bytes(DIMENSIONS), Arc::default()).unwrap();
     writer.ignores_readers = ignores_readers;
     let (ended, began_count) = (AtomicBool::new(false), AtomicU32::new(0));
     // No key has zeros.

@@ -34,7 +34,7 @@ mod tokenize;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use op_dbus_formats::collection::ModelFingerprint;
 use serde::Serialize;
@@ -45,6 +45,7 @@ use self::session::Session;
 use self::sessions::Sessions;
 use self::settings::TokenPooling;
 use self::tokenize::Tokenizer;
+use crate::arena::Placement;
 use crate::error::{Error, ErrorKind, Result};
 
 pub use self::model::KnownModel;
@@ -130,6 +131,8 @@ pub struct Embedder {
     loaded: OnceLock<Sessions>,
     /// Held while loading, so that two callers do not load twice.
     loading: Mutex<()>,
+    /// Where threads that run it do so.
+    placement: Arc<Placement>,
 }
 
 impl Embedder {
@@ -165,7 +168,13 @@ impl Embedder {
             dimensions,
             loaded: OnceLock::new(),
             loading: Mutex::new(()),
+            placement: Arc::default(),
         })
+    }
+
+    /// Runs where threads of a store do.
+    pub(crate) fn placed(self, placement: Arc<Placement>) -> Self {
+        Self { placement, ..self }
     }
 
     /// The name of the model: that of its directory.
@@ -237,6 +246,7 @@ impl Embedder {
         if texts.is_empty() {
             return Ok(Vec::new());
         }
+        let _visit = self.placement.visit();
         let embeddings = self.loaded()?.embed(texts)?;
         for embedding in &embeddings {
             self.check_dimensions(embedding.vector.len())?;
@@ -308,6 +318,8 @@ impl Embedder {
 
     fn load_first(&self) -> Result<Sessions> {
         let started = std::time::Instant::now();
+        // Threads that the runtime starts meanwhile stay.
+        let _visit = self.placement.visit();
         let threads_count = match self.config.threads_count {
             Some(count) => count,
             None => std::thread::available_parallelism().map_err(|source| {

@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::os::map::{Map, MapUse};
-use crate::os::memory::GrowingBytes;
+use crate::os::memory::{GrowingBytes, Pages, Reservation};
 
 /// Vectors of one length, one behind the other, in huge pages where there are any.
 #[derive(Debug)]
@@ -36,7 +36,8 @@ impl VectorBuffer {
                 let what = format!("{vectors_count} vectors of {dimensions} numbers");
                 Error::new(ErrorKind::Full, format!("there is no memory for {what}"))
             })?;
-        let place = Place::Memory { bytes: GrowingBytes::new(len_bytes)?, numbers_count: 0 };
+        let bytes = GrowingBytes::new(Reservation::new(len_bytes)?, Pages::Huge);
+        let place = Place::Memory { bytes, numbers_count: 0 };
         Ok(Self { dimensions, place })
     }
 

@@ -8,8 +8,10 @@
 
 use super::rows::Rows;
 use super::{Candidate, Filter, Nearest, Scored};
+use crate::arena::Placement;
 use crate::distance::{self, scalar};
 use crate::error::{Error, ErrorKind, Result};
+use crate::os::threads::in_parts_on;
 use op_dbus_formats::collection::Metric;
 use std::collections::HashMap;
 use std::num::NonZero;
@@ -32,6 +34,7 @@ const ORDINARY_NORMS: Range<f64> = 1e-18..1e36;
 pub(crate) struct ExactIndex {
     metric: Metric,
     rows: Rows,
+    placement: Arc<Placement>,
     /// The key of each row.
     keys: Vec<Arc<[u8]>>,
     /// What makes a kernel's value a nearness, for each row: see [`Self::weight`].
@@ -42,10 +45,15 @@ pub(crate) struct ExactIndex {
 
 impl ExactIndex {
     /// Creates an empty index.
-    pub(crate) fn new(dimensions: NonZero<usize>, metric: Metric) -> Self {
+    pub(crate) fn new(
+        dimensions: NonZero<usize>,
+        metric: Metric,
+        placement: Arc<Placement>,
+    ) -> Self {
         Self {
             metric,
-            rows: Rows::new(dimensions.get()),
+            rows: Rows::new(dimensions.get(), Arc::clone(&placement)),
+            placement,
             keys: Vec::new(),
             weights: Vec::new(),
             row_by_key: HashMap::new(),
@@ -58,7 +66,12 @@ impl ExactIndex {
         self.keys.len()
     }
 
-    /// Returns the bytes the index has taken from the allocator.
+    /// Where the memory of its vectors lies.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = Range<usize>> {
+        self.rows.addresses()
+    }
+
+    /// Returns the bytes the index has taken.
     ///
     /// The blocks and the keys are exact; the hash table is reckoned as one
     /// control byte and one entry for each of its buckets.
@@ -87,8 +100,8 @@ impl ExactIndex {
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] if the length differs from the index's dimensions
-    /// or a number is not finite; [`ErrorKind::Full`] beyond 2³² vectors. The
-    /// index is then as before.
+    /// or a number is not finite; [`ErrorKind::Full`] beyond 2³² vectors, or if
+    /// there is no memory. The index is then as before.
     pub(crate) fn insert(&mut self, key: &[u8], vector: &[f32]) -> Result<bool> {
         self.check(vector)?;
         let weight = self.weight(vector);
@@ -102,7 +115,7 @@ impl ExactIndex {
             let context = format!("an exact index holds no more than {} vectors", self.len());
             Error::new(ErrorKind::Full, context).with_source(source)
         })?;
-        self.rows.push(vector);
+        self.rows.push(vector)?;
         let key: Arc<[u8]> = key.into();
         self.keys_bytes += key.len();
         self.weights.push(weight);
@@ -133,8 +146,9 @@ impl ExactIndex {
     ///
     /// Shapes: `query` is `[dimensions]`; the answer holds at most `limit` items,
     /// and fewer only if fewer pass.
-    /// Cost: reads all vectors once, on at most `threads` threads, of which each
-    /// has at least [`THREAD_BYTES`] to read; the filter is asked only about a vector that would
+    /// Cost: reads all vectors once, on at most `threads` threads (one at least for
+    /// each NUMA node that has vectors of its own), of which each has at least
+    /// [`THREAD_BYTES`] to read; the filter is asked only about a vector that would
     /// enter the answer. The answer does not depend on `threads`.
     ///
     /// # Errors
@@ -156,22 +170,21 @@ impl ExactIndex {
             return Ok(Vec::new());
         }
         let query = self.prepare(query);
-        let scan = |rows: Range<usize>| self.scan(&query, rows, limit, filter);
-        let mut parts = self.parts(threads);
-        let Some(first) = parts.next() else {
-            return Ok(Vec::new());
+        let parts = self.parts(threads);
+        let settle = |part: usize| match parts.len() {
+            1 => None,
+            _ => Some(self.placement.visit_as_worker(part)),
         };
-        let nearest = std::thread::scope(|scope| {
-            let others: Vec<_> = parts.map(|rows| scope.spawn(|| scan(rows))).collect();
-            let mut nearest = scan(first);
-            for other in others {
-                match other.join() {
-                    Ok(found) => nearest.merge(found),
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }
-            }
+        let scan = |rows: &Vec<Range<usize>>, (): &mut ()| {
+            let rows_count = rows.iter().map(Range::len).sum();
+            let mut nearest = Nearest::new(limit.min(rows_count));
+            rows.iter().for_each(|rows| self.scan(&query, rows.clone(), filter, &mut nearest));
             nearest
-        });
+        };
+        let threads = NonZero::new(parts.len()).unwrap_or(NonZero::<usize>::MIN);
+        let mut found = in_parts_on(&parts, threads, settle, scan).into_iter();
+        let Some(mut nearest) = found.next() else { return Ok(Vec::new()) };
+        found.for_each(|other| nearest.merge(other));
         Ok(nearest.into_scored())
     }
 
@@ -225,28 +238,41 @@ impl ExactIndex {
         padded
     }
 
-    /// Splits the rows into one range for each thread worth starting.
-    fn parts(&self, threads: NonZero<usize>) -> impl Iterator<Item = Range<usize>> {
+    /// Splits the rows among threads that are worth starting: those of each block among threads on
+    /// the node that the block lies on.
+    fn parts(&self, threads: NonZero<usize>) -> Vec<Vec<Range<usize>>> {
         let rows_count = self.len();
         let row_bytes = self.rows.stride() * size_of::<f32>();
         let worth = rows_count.saturating_mul(row_bytes) / THREAD_BYTES;
-        let part = rows_count.div_ceil(threads.get().min(worth).max(1)).max(1);
-        (0..rows_count).step_by(part).map(move |start| start..rows_count.min(start + part))
+        let threads_count = threads.get().min(worth).max(1);
+        let nodes_count = self.placement.block_nodes_count();
+        if nodes_count == 1 || worth < nodes_count {
+            let part = rows_count.div_ceil(threads_count).max(1);
+            let starts = (0..rows_count).step_by(part);
+            return starts.map(|start| vec![start..rows_count.min(start + part)]).collect();
+        }
+        // Of threads as of blocks, each is on the next node.
+        let threads_count = threads_count.next_multiple_of(nodes_count);
+        let block_rows = self.rows.block_rows();
+        let mut parts = vec![Vec::new(); threads_count];
+        for (block, start) in (0..rows_count).step_by(block_rows).enumerate() {
+            parts[block % threads_count].push(start..rows_count.min(start + block_rows));
+        }
+        parts
     }
 
-    /// Returns the nearest among some rows to a prepared query.
-    fn scan(
-        &self,
+    /// Looks for the nearest to a prepared query among some rows.
+    fn scan<'a>(
+        &'a self,
         query: &[f32],
         mut rows: Range<usize>,
-        limit: usize,
         filter: Option<Filter<'_>>,
-    ) -> Nearest<'_> {
+        nearest: &mut Nearest<'a>,
+    ) {
         let kernel = match self.metric {
             Metric::Cosine | Metric::Dot => distance::kernels().dot_rows,
             Metric::Euclidean => distance::kernels().squared_euclidean_rows,
         };
-        let mut nearest = Nearest::new(limit.min(rows.len()));
         let mut values = [0.0; BATCH_ROWS];
         while !rows.is_empty() {
             let batch = self.rows.run(rows.start, rows.len().min(BATCH_ROWS));
@@ -261,7 +287,6 @@ impl ExactIndex {
                 }
             }
         }
-        nearest
     }
 
     /// Returns the nearness of a row from the value the kernel gave it.
@@ -311,6 +336,7 @@ fn norm(vector: &[f32]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arena::NumaPolicy;
     use crate::distance::tests::Random;
     use std::collections::{BTreeMap, BTreeSet};
 
@@ -323,7 +349,8 @@ mod tests {
     }
 
     fn filled(metric: Metric, model: &Model) -> ExactIndex {
-        let mut index = ExactIndex::new(count(model.values().next().unwrap().len()), metric);
+        let mut index =
+            ExactIndex::new(count(model.values().next().unwrap().len()), metric, Arc::default());
         for (key, vector) in model {
             index.insert(key, vector).unwrap();
         }
@@ -416,7 +443,7 @@ mod tests {
         // Rows so long that a block has few: removals cross blocks and free them.
         let dimensions = 70_000;
         for metric in [Metric::Dot, Metric::Cosine] {
-            let mut index = ExactIndex::new(count(dimensions), metric);
+            let mut index = ExactIndex::new(count(dimensions), metric, Arc::default());
             let mut model = Model::new();
             for step in 0..150 {
                 let key = vec![random.below(if step < 80 { 24 } else { 3 }) as u8];
@@ -453,8 +480,8 @@ mod tests {
         let query = random.fractions(dimensions);
         for metric in METRICS {
             let index = filled(metric, &model);
-            assert_eq!(index.parts(count(4)).count(), 3, "the test must start threads");
-            let mut backwards = ExactIndex::new(count(dimensions), metric);
+            assert_eq!(index.parts(count(4)).len(), 3, "the test must start threads");
+            let mut backwards = ExactIndex::new(count(dimensions), metric, Arc::default());
             for (key, vector) in model.iter().rev() {
                 backwards.insert(key, vector).unwrap();
             }
@@ -468,16 +495,46 @@ mod tests {
 
     #[test]
     fn parts_cover_every_row_once() {
-        let mut index = ExactIndex::new(count(THREAD_BYTES / 8), Metric::Dot);
+        let mut index = ExactIndex::new(count(THREAD_BYTES / 8), Metric::Dot, Arc::default());
         for rows in 0..12_u8 {
             for threads in 1..8 {
-                let covered: Vec<_> = index.parts(count(threads)).flatten().collect();
+                let covered: Vec<_> =
+                    index.parts(count(threads)).concat().into_iter().flatten().collect();
                 assert_eq!(covered, (0..rows.into()).collect::<Vec<_>>());
                 let worth = usize::from(rows) / 2;
-                assert!(index.parts(count(threads)).count() <= threads.min(worth.max(1)));
+                assert!(index.parts(count(threads)).len() <= threads.min(worth.max(1)));
             }
             index.insert(&[rows], &vec![1.0; THREAD_BYTES / 8]).unwrap();
         }
+    }
+
+    #[test]
+    fn blocks_are_compared_where_they_lie() {
+        let two_nodes =
+            Arc::new(Placement::synthetic("numa:2 core:2 pu:1", NumaPolicy::Interleave));
+        let (mut random, dimensions) = (Random(5), 1 << 16);
+        let mut index = ExactIndex::new(count(dimensions), Metric::Dot, two_nodes);
+        let mut model = Model::new();
+        for number in 0..100_u32 {
+            let vector = random.whole(dimensions);
+            index.insert(&number.to_be_bytes(), &vector).unwrap();
+            model.insert(number.to_be_bytes().to_vec(), vector);
+        }
+        let block_rows = index.rows.block_rows();
+        for threads in 1..=6 {
+            let parts = index.parts(count(threads));
+            assert_eq!(parts.len(), threads.min(3).next_multiple_of(2), "{threads}");
+            for (part, rows) in parts.iter().enumerate() {
+                let is_there = |range: &Range<usize>| range.start / block_rows % 2 == part % 2;
+                assert!(rows.iter().all(is_there));
+            }
+            let mut covered: Vec<_> = parts.concat().into_iter().flatten().collect();
+            covered.sort_unstable();
+            assert_eq!(covered, (0..100).collect::<Vec<_>>());
+        }
+        let query = random.whole(dimensions);
+        let found = index.search(&query, 20, None, count(4)).unwrap();
+        assert_answer(Metric::Dot, &found, &sorted(Metric::Dot, &model, &query)[..20]);
     }
 
     #[test]
@@ -513,7 +570,7 @@ mod tests {
 
     #[test]
     fn a_wrong_vector_is_refused_and_changes_nothing() {
-        let mut index = ExactIndex::new(count(2), Metric::Cosine);
+        let mut index = ExactIndex::new(count(2), Metric::Cosine, Arc::default());
         index.insert(b"a", &[1.0, 2.0]).unwrap();
         for wrong in [&[1.0][..], &[1.0, 2.0, 3.0], &[f32::NAN, 0.0], &[0.0, f32::INFINITY]] {
             let insertion = index.insert(b"a", wrong).unwrap_err();

@@ -3,13 +3,23 @@
 //! Invariants: each row begins at a cache line and is padded with zeros to whole
 //! lines, so that kernels meet no tail; rows are dense, as a removal moves the
 //! last row into the gap. Memory is taken in blocks, so growth never copies a
-//! vector, and what is held is at most two blocks more than what is needed.
+//! vector, and what is held is at most two blocks more than what is needed. A
+//! block lies where the [`Placement`] says, all of it on one NUMA node if there
+//! are several to spread over.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use zerocopy::FromBytes;
+
+use crate::arena::Placement;
+use crate::error::Result;
+use crate::os::memory::{GrowingBytes, Pages, REGION_BYTES, Reservation};
 
 /// Floats in one cache line.
 const LINE_FLOATS: usize = 16;
-const LINE_BYTES: usize = LINE_FLOATS * size_of::<f32>();
 /// The size of a block at most, unless one row is larger.
-const BLOCK_BYTES: usize = 1 << 20;
+const BLOCK_BYTES: usize = REGION_BYTES;
 
 /// Rows of floats, padded and aligned to cache lines.
 pub(super) struct Rows {
@@ -17,34 +27,18 @@ pub(super) struct Rows {
     stride: usize,
     /// A power of two.
     block_rows: usize,
-    blocks: Vec<Block>,
+    blocks: Vec<GrowingBytes>,
     len: usize,
-}
-
-/// One allocation. It is never resized, so its first aligned float stays where
-/// it is.
-struct Block {
-    floats: Box<[f32]>,
-    start: usize,
-}
-
-impl Block {
-    fn new(floats_count: usize) -> Self {
-        let floats = vec![0.0_f32; floats_count + LINE_FLOATS - 1].into_boxed_slice();
-        // An offset is always found here; were it not, rows would be slower and
-        // no less right.
-        let start = floats.as_ptr().align_offset(LINE_BYTES);
-        Self { start: if start < LINE_FLOATS { start } else { 0 }, floats }
-    }
+    placement: Arc<Placement>,
 }
 
 impl Rows {
     /// Creates no rows of `dimensions` floats, of which there is at least one.
-    pub(super) fn new(dimensions: usize) -> Self {
+    pub(super) fn new(dimensions: usize, placement: Arc<Placement>) -> Self {
         let stride = dimensions.next_multiple_of(LINE_FLOATS);
         let fitting = (BLOCK_BYTES / size_of::<f32>() / stride).max(1);
         let block_rows = 1 << fitting.ilog2();
-        Self { dimensions, stride, block_rows, blocks: Vec::new(), len: 0 }
+        Self { dimensions, stride, block_rows, blocks: Vec::new(), len: 0, placement }
     }
 
     /// The floats of a vector.
@@ -57,11 +51,27 @@ impl Rows {
         self.stride
     }
 
-    /// The bytes taken from the allocator.
+    /// Rows of a block.
+    pub(super) fn block_rows(&self) -> usize {
+        self.block_rows
+    }
+
+    /// The bytes of memory that are touched.
     pub(super) fn memory_bytes(&self) -> usize {
-        let block_bytes = |block: &Block| size_of_val(&*block.floats);
-        self.blocks.capacity() * size_of::<Block>()
-            + self.blocks.iter().map(block_bytes).sum::<usize>()
+        let (first_bytes, others) = match self.blocks.split_first() {
+            // In ordinary pages.
+            Some((_, others)) => {
+                (self.len.min(self.block_rows) * self.stride * size_of::<f32>(), others)
+            }
+            None => (0, &[][..]),
+        };
+        let others_bytes: usize = others.iter().map(|block| block.len()).sum();
+        first_bytes + others_bytes + self.blocks.capacity() * size_of::<GrowingBytes>()
+    }
+
+    /// Where blocks lie.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = Range<usize>> {
+        self.blocks.iter().map(|block| block.reservation().addresses())
     }
 
     /// Returns `count` rows from `first` on with their padding, or only those up
@@ -70,7 +80,7 @@ impl Rows {
         debug_assert!(first + count <= self.len);
         let (block, start) = self.place(first);
         let count = count.min(self.block_rows - first % self.block_rows);
-        &self.blocks[block].floats[start..][..count * self.stride]
+        &floats(&self.blocks[block])[start..][..count * self.stride]
     }
 
     /// Returns one row without its padding.
@@ -81,16 +91,31 @@ impl Rows {
     /// Replaces one row.
     pub(super) fn set(&mut self, row: usize, vector: &[f32]) {
         let (block, start) = self.place(row);
-        self.blocks[block].floats[start..][..self.dimensions].copy_from_slice(vector);
+        floats_mut(&mut self.blocks[block])[start..][..self.dimensions].copy_from_slice(vector);
     }
 
     /// Adds a row behind the last.
-    pub(super) fn push(&mut self, vector: &[f32]) {
+    ///
+    /// # Errors
+    /// [`ErrorKind::Full`](crate::ErrorKind::Full) if there is no memory; nothing is added then.
+    pub(super) fn push(&mut self, vector: &[f32]) -> Result<()> {
         if self.len == self.blocks.len() * self.block_rows {
-            self.blocks.push(Block::new(self.block_rows * self.stride));
+            self.blocks.push(self.new_block()?);
         }
-        self.set(self.len, vector);
         self.len += 1;
+        self.set(self.len - 1, vector);
+        Ok(())
+    }
+
+    fn new_block(&self) -> Result<GrowingBytes> {
+        let len_bytes = self.block_rows * self.stride * size_of::<f32>();
+        let reservation = Reservation::new(len_bytes)?;
+        self.placement.place_block(&reservation, self.blocks.len());
+        // Few rows are not worth a huge page.
+        let pages = if self.blocks.is_empty() { Pages::Ordinary } else { Pages::Huge };
+        let mut block = GrowingBytes::new(reservation, pages);
+        block.grow_to(len_bytes)?;
+        Ok(block)
     }
 
     /// Moves the last row into the place of `row`, which is thereby removed.
@@ -103,11 +128,11 @@ impl Rows {
         let (target, target_start) = self.place(row);
         if source == target {
             let moved = source_start..source_start + self.stride;
-            self.blocks[source].floats.copy_within(moved, target_start);
+            floats_mut(&mut self.blocks[source]).copy_within(moved, target_start);
         } else {
             let (before, from_source) = self.blocks.split_at_mut(source);
-            let moved = &from_source[0].floats[source_start..][..self.stride];
-            before[target].floats[target_start..][..self.stride].copy_from_slice(moved);
+            let moved = &floats(&from_source[0])[source_start..][..self.stride];
+            floats_mut(&mut before[target])[target_start..][..self.stride].copy_from_slice(moved);
         }
         self.len = last;
         self.blocks.truncate(last.div_ceil(self.block_rows) + 1);
@@ -115,9 +140,16 @@ impl Rows {
 
     /// The block of a row, and the row's first float in it.
     fn place(&self, row: usize) -> (usize, usize) {
-        let block = row / self.block_rows;
-        (block, self.blocks[block].start + row % self.block_rows * self.stride)
+        (row / self.block_rows, row % self.block_rows * self.stride)
     }
+}
+
+fn floats(block: &GrowingBytes) -> &[f32] {
+    <[f32]>::ref_from_bytes(block).expect("regions are aligned and whole")
+}
+
+fn floats_mut(block: &mut GrowingBytes) -> &mut [f32] {
+    <[f32]>::mut_from_bytes(block).expect("regions are aligned and whole")
 }
 
 #[cfg(test)]
@@ -127,11 +159,11 @@ mod tests {
     #[test]
     fn rows_are_aligned_and_padded_with_zeros() {
         for dimensions in [1, 15, 16, 17, 384] {
-            let mut rows = Rows::new(dimensions);
+            let mut rows = Rows::new(dimensions, Arc::default());
             for row in 0..2 * rows.block_rows + 1 {
-                rows.push(&vec![1.0; dimensions]);
+                rows.push(&vec![1.0; dimensions]).unwrap();
                 let run = rows.run(row, 1);
-                assert_eq!(run.as_ptr().align_offset(LINE_BYTES), 0);
+                assert_eq!(run.as_ptr().align_offset(LINE_FLOATS * size_of::<f32>()), 0);
                 assert_eq!(run.len() % LINE_FLOATS, 0);
                 assert_eq!(run.iter().sum::<f32>(), dimensions as f32);
             }
@@ -140,9 +172,9 @@ mod tests {
 
     #[test]
     fn a_run_ends_with_its_block() {
-        let mut rows = Rows::new(384);
+        let mut rows = Rows::new(384, Arc::default());
         let (block_rows, stride) = (rows.block_rows, rows.stride());
-        (0..block_rows + 3).for_each(|row| rows.push(&[row as f32; 384]));
+        (0..block_rows + 3).for_each(|row| rows.push(&[row as f32; 384]).unwrap());
         assert_eq!(rows.run(block_rows - 2, 5).len(), 2 * stride);
         assert_eq!(rows.run(block_rows, 3).len(), 3 * stride);
         assert_eq!(rows.run(block_rows, 3)[0], block_rows as f32);
@@ -150,9 +182,9 @@ mod tests {
 
     #[test]
     fn removal_frees_blocks_but_keeps_one() {
-        let mut rows = Rows::new(1 << 17);
+        let mut rows = Rows::new(1 << 18, Arc::default());
         assert_eq!(rows.block_rows, 2);
-        (0..8).for_each(|row| rows.push(&vec![row as f32; 1 << 17]));
+        (0..8).for_each(|row| rows.push(&vec![row as f32; 1 << 18]).unwrap());
         assert_eq!(rows.blocks.len(), 4);
         for (removed, blocks) in [(7, 4), (0, 4), (2, 4), (1, 3), (3, 3), (2, 2), (0, 2), (0, 1)] {
             rows.swap_remove(removed);

@@ -1,6 +1,6 @@
 //! Anonymous memory: address space reserved at once, given memory piece by piece.
 //!
-//! Memory that is given begins at a multiple of [`REGION_BYTES`] and asks for huge pages, so that
+//! Memory that is given begins at a multiple of [`REGION_BYTES`] and can ask for huge pages, so that
 //! a random access costs one entry of the translation cache, not one of hundreds of thousands.
 //! Where there are none, ordinary pages serve. Reserved address space counts for nothing, neither
 //! in resident memory nor against the kernel's overcommit limit.
@@ -14,6 +14,15 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// The unit in which memory is given: one huge page of x86-64 and of AArch64 with 4 KiB pages.
 pub(crate) const REGION_BYTES: usize = 2 << 20;
+
+/// In what pages memory is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pages {
+    /// In huge ones where there are any: a whole region counts as soon as a byte of it is touched.
+    Huge,
+    /// In the system's ordinary ones.
+    Ordinary,
+}
 
 /// A range of address space.
 #[derive(Debug)]
@@ -65,6 +74,12 @@ impl Reservation {
         self.base
     }
 
+    /// All of it.
+    pub(crate) fn addresses(&self) -> Range<usize> {
+        let start = self.base.as_ptr().addr();
+        start..start + self.len_bytes
+    }
+
     /// The number of bytes reserved.
     pub(crate) fn len_bytes(&self) -> usize {
         self.len_bytes
@@ -74,7 +89,7 @@ impl Reservation {
     ///
     /// # Errors
     /// [`ErrorKind::Full`] if the kernel has none.
-    pub(crate) fn commit(&self, offset_bytes: usize, len_bytes: usize) -> Result<()> {
+    pub(crate) fn commit(&self, offset_bytes: usize, len_bytes: usize, pages: Pages) -> Result<()> {
         let start = self.region(offset_bytes, len_bytes);
         #[expect(unsafe_code, reason = "changing protection has no safe interface")]
         // SAFETY: the range is ours, and more rights take nothing from those who use it.
@@ -86,6 +101,9 @@ impl Reservation {
             )
         }
         .map_err(|error| no_memory("get", len_bytes, error))?;
+        if pages == Pages::Ordinary {
+            return Ok(());
+        }
         #[expect(unsafe_code, reason = "advising has no safe interface")]
         // SAFETY: the range is ours; this advice changes no byte of it.
         let advised =
@@ -145,16 +163,19 @@ impl Drop for Reservation {
 #[derive(Debug)]
 pub(crate) struct GrowingBytes {
     reservation: Reservation,
+    pages: Pages,
     committed_bytes: usize,
 }
 
 impl GrowingBytes {
-    /// Reserves address space for so many bytes.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Full`] if the address space is limited (`ulimit -v`).
-    pub(crate) fn new(len_bytes_max: usize) -> Result<Self> {
-        Ok(Self { reservation: Reservation::new(len_bytes_max)?, committed_bytes: 0 })
+    /// As many as there is address space for, of which nothing was committed yet.
+    pub(crate) fn new(reservation: Reservation, pages: Pages) -> Self {
+        Self { reservation, pages, committed_bytes: 0 }
+    }
+
+    /// The address space that they are in.
+    pub(crate) fn reservation(&self) -> &Reservation {
+        &self.reservation
     }
 
     /// Makes it at least so long.
@@ -168,7 +189,7 @@ impl GrowingBytes {
         }
         if needed_bytes > self.committed_bytes {
             let more_bytes = needed_bytes - self.committed_bytes;
-            self.reservation.commit(self.committed_bytes, more_bytes)?;
+            self.reservation.commit(self.committed_bytes, more_bytes, self.pages)?;
             self.committed_bytes = needed_bytes;
         }
         Ok(())
@@ -216,13 +237,13 @@ mod tests {
         let reservation = Reservation::new(1 << 40).unwrap();
         assert_eq!(reservation.base().as_ptr().align_offset(REGION_BYTES), 0);
         assert_eq!(reservation.len_bytes(), 1 << 40);
-        reservation.commit(3 * REGION_BYTES, REGION_BYTES).unwrap();
+        reservation.commit(3 * REGION_BYTES, REGION_BYTES, Pages::Huge).unwrap();
     }
 
     #[test]
     #[should_panic = "whole and inside"]
     fn a_region_beyond_the_end_is_refused() {
         let reservation = Reservation::new(1).unwrap();
-        let _ = reservation.commit(REGION_BYTES, REGION_BYTES);
+        let _ = reservation.commit(REGION_BYTES, REGION_BYTES, Pages::Huge);
     }
 }

@@ -10,7 +10,19 @@ pub(crate) fn in_parts<I: Sync, M: Default, T: Send>(
     threads: NonZero<usize>,
     work: impl Fn(&I, &mut M) -> T + Sync,
 ) -> Vec<T> {
-    let each = |items: &[I]| {
+    in_parts_on(items, threads, |_| (), work)
+}
+
+/// The same; `settle` is called by each thread before it begins, with its number, and what it returns
+/// is dropped in the end. The calling thread is the first of them.
+pub(crate) fn in_parts_on<I: Sync, M: Default, T: Send, S>(
+    items: &[I],
+    threads: NonZero<usize>,
+    settle: impl Fn(usize) -> S + Sync,
+    work: impl Fn(&I, &mut M) -> T + Sync,
+) -> Vec<T> {
+    let each = |thread: usize, items: &[I]| {
+        let _settled = settle(thread);
         let mut memory = M::default();
         items.iter().map(|item| work(item, &mut memory)).collect::<Vec<T>>()
     };
@@ -18,8 +30,9 @@ pub(crate) fn in_parts<I: Sync, M: Default, T: Send>(
     let Some(first) = parts.next() else { return Vec::new() };
     std::thread::scope(|scope| {
         let each = &each;
-        let others: Vec<_> = parts.map(|part| scope.spawn(move || each(part))).collect();
-        let mut done = each(first);
+        let others = parts.zip(1..).map(|(part, thread)| scope.spawn(move || each(thread, part)));
+        let others: Vec<_> = others.collect();
+        let mut done = each(0, first);
         for other in others {
             done.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         }

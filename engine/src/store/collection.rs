@@ -12,6 +12,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::Store;
 use super::graph::GraphSlot;
+use crate::arena::Placement;
 use crate::embed::Embedder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::ExactIndex;
@@ -116,11 +117,11 @@ impl Collection {
     }
 
     /// Makes an index for the vectors of this collection, without any.
-    pub(super) fn new_index(&self) -> Result<ExactIndex> {
+    pub(super) fn new_index(&self, placement: &Arc<Placement>) -> Result<ExactIndex> {
         let dimensions = NonZeroUsize::new(self.spec.dimensions as usize).ok_or_else(|| {
             Error::new(ErrorKind::Corrupt, format!("collection {} has no dimensions", self.name))
         })?;
-        Ok(ExactIndex::new(dimensions, self.spec.metric))
+        Ok(ExactIndex::new(dimensions, self.spec.metric, Arc::clone(placement)))
     }
 
     pub(super) fn info(&self) -> CollectionInfo {

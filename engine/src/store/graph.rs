@@ -11,18 +11,22 @@
 
 mod keyed;
 mod link;
+mod place;
 mod search;
 
 use std::num::NonZero;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::thread::JoinHandle;
 
 use xxhash_rust::xxh3::Xxh3;
 
 use super::collection::Collection;
 use super::watch::Place;
 use super::{Store, lock};
+use crate::arena::NumaPolicy;
 use crate::db::state::Mutation;
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{GraphIndex, GraphSearch, Measured};
@@ -31,6 +35,7 @@ use crate::os::file::remove_if_there;
 use crate::segment::graph_file::GraphContent;
 use keyed::{Changes, KeyedGraph};
 pub use link::LinkOptions;
+use place::place_beside_searches;
 
 /// A new file is written at close when more than one vector of so many has changed: fewer are
 /// brought in faster than the file is written.
@@ -47,6 +52,8 @@ pub(super) struct GraphSlot {
     is_repairing: AtomicBool,
     /// Memory of searches that are over.
     idle: Mutex<Vec<GraphSearch>>,
+    /// Whoever brings it to where hot memory lies.
+    placing: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl GraphSlot {
@@ -60,6 +67,11 @@ impl GraphSlot {
 
     pub(super) fn is_open(&self) -> bool {
         self.read().is_some()
+    }
+
+    /// Where its memory lies, of each copy.
+    pub(super) fn addresses(&self) -> Vec<Range<usize>> {
+        self.read().as_ref().map(|graph| graph.index.addresses()).unwrap_or_default()
     }
 
     /// Bytes of memory that it takes, and vectors in it; none if it is not open.
@@ -97,7 +109,7 @@ impl Store {
     }
 
     /// Opens the graph of a collection if it has one that is not open.
-    pub(super) fn open_graph(&self, collection: &Collection) {
+    pub(super) fn open_graph(&self, collection: &Arc<Collection>) {
         let slot = &collection.graph;
         if slot.is_sought.load(Ordering::Acquire) {
             return;
@@ -115,6 +127,9 @@ impl Store {
             }
         }
         slot.is_sought.store(true, Ordering::Release);
+        if self.placement.policy() != NumaPolicy::Off {
+            place_beside_searches(collection);
+        }
     }
 
     fn read_graph(&self, collection: &Collection) -> Result<Option<KeyedGraph>> {
@@ -132,10 +147,12 @@ impl Store {
             remove_if_there(path)?;
             remove_if_there(&mark)?;
         }
-        let (index, since, keys) = match GraphIndex::open_with_keys(path, self.owner(collection)) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            opened => opened?,
-        };
+        let (mut index, since, keys) =
+            match GraphIndex::open_with_keys(path, self.owner(collection)) {
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+                opened => opened?,
+            };
+        index.place_on(&self.placement);
         let is_fit = index.dimensions() == collection.spec.dimensions as usize
             && index.options().metric == collection.spec.metric
             && (keys.is_some() || index.is_empty())
@@ -284,6 +301,7 @@ fn repair_beside_searches(collection: &Arc<Collection>) {
     }
     let repaired = Arc::clone(collection);
     let spawned = std::thread::Builder::new().name("op-dbus-repair".to_owned()).spawn(move || {
+        repaired.graph.read().as_ref().inspect(|graph| graph.index.placement().settle_thread());
         if let Err(error) = repair(&repaired.graph) {
             tracing::warn!(collection = %repaired.name, %error, "links are not repaired");
         }
@@ -340,7 +358,10 @@ fn repair(slot: &GraphSlot) -> Result<()> {
         let mut graph = slot.write();
         let Some(graph) = &mut *graph else { return Ok(()) };
         match plan {
-            Some(plan) => graph.index.apply(&plan),
+            Some(plan) => {
+                graph.index.apply(&plan);
+                graph.index.renew_copies();
+            }
             None => return graph.index.end_repair(&removed),
         }
     }

@@ -11,6 +11,7 @@ mod graph;
 mod history;
 mod memory;
 mod migrate;
+mod numa;
 mod open;
 mod parts;
 mod reembed;
@@ -33,6 +34,7 @@ use std::time::Duration;
 use op_dbus_formats::embedding::EncodedEmbedding;
 use op_dbus_formats::record::{self as format, EmbeddingSource};
 
+use crate::arena::{NumaConfig, Placement};
 use crate::cache::{CachedEmbedding, EmbeddingCache, Found, Removed};
 use crate::db::commit::CommitQueue;
 use crate::db::state::{Records, StateDatabase};
@@ -52,6 +54,7 @@ pub use graph::LinkOptions;
 pub use history::Version;
 pub use memory::MemoryCap;
 pub use migrate::{PartKind, migrate_layout};
+pub use numa::{ArenaResidency, NumaNode, NumaStats, numa_nodes};
 pub use reembed::{ReembedProgress, Reembedded};
 pub use scrub::{Fault, ScrubOptions, ScrubProgress, ScrubReport};
 use space::{Admitted, Space};
@@ -75,6 +78,7 @@ pub struct StoreConfig {
     cache_disk_bytes: Option<u64>,
     policy: PolicyKind,
     warm: bool,
+    numa: NumaConfig,
     is_snapshot: bool,
 }
 
@@ -90,6 +94,7 @@ impl StoreConfig {
             cache_disk_bytes: None,
             policy: PolicyKind::default(),
             warm: true,
+            numa: NumaConfig::default(),
             is_snapshot: false,
         }
     }
@@ -125,6 +130,14 @@ impl StoreConfig {
     #[must_use]
     pub fn with_policy(mut self, policy: PolicyKind) -> Self {
         self.policy = policy;
+        self
+    }
+
+    /// Sets where hot memory lies on a machine of several NUMA nodes, and where threads of the store
+    /// run. Unless set, the kernel decides.
+    #[must_use]
+    pub fn with_numa(mut self, numa: NumaConfig) -> Self {
+        self.numa = numa;
         self
     }
 
@@ -176,6 +189,7 @@ pub struct Store {
     followers: Followers,
     space: Space,
     collections: RwLock<BTreeMap<String, Arc<Collection>>>,
+    placement: Arc<Placement>,
     embedder_config: Option<EmbedderConfig>,
     embedder: OnceLock<Arc<Embedder>>,
     opening_embedder: Mutex<()>,
@@ -337,7 +351,8 @@ impl Store {
                 .with_remedy("open the store with a model directory")
         })?;
         let known = self.cache.known_model(&config.model_dir);
-        let opened = Arc::new(Embedder::open(config, known)?);
+        let opened = Embedder::open(config, known)?.placed(Arc::clone(&self.placement));
+        let opened = Arc::new(opened);
         if known != Some(opened.known()) {
             self.cache.put_known_model(&config.model_dir, &opened.known());
         }

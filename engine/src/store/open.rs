@@ -15,6 +15,7 @@ use super::space::Space;
 use super::warmth::Sources;
 use super::watch::Followers;
 use super::{Store, StoreConfig, parts};
+use crate::arena::Placement;
 use crate::cache::EmbeddingCache;
 use crate::db::Creation;
 use crate::db::commit::CommitQueue;
@@ -34,6 +35,9 @@ const STORE_FILE_LEN_MAX_BYTES: u64 = 4096;
 
 pub(super) fn open(config: StoreConfig) -> Result<Store> {
     cpu::check()?;
+    let placement = Arc::new(Placement::of_machine(&config.numa)?);
+    // Threads that are started meanwhile stay.
+    let _visit = placement.visit();
     let layout = Layout::new(config.base);
     if config.create {
         file::create_directories(layout.base())?;
@@ -46,7 +50,9 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
     let store_file = prepare(&layout, is_snapshot)?;
     let memory = MemoryCap::find(config.capacity_bytes);
     let recorder = Arc::new(open_recorder(&layout, &store_file, is_snapshot));
-    let tier = Arc::new(Tier::new(memory.tier_bytes(), config.policy, Arc::clone(&recorder))?);
+    let (tier_bytes, policy) = (memory.tier_bytes(), config.policy);
+    let tier = Tier::new(tier_bytes, policy, Arc::clone(&recorder), Arc::clone(&placement))?;
+    let tier = Arc::new(tier);
     let was_relieved = !is_snapshot && space.relieve();
     let cache_max_bytes = config.cache_disk_bytes;
     let open_cache = || {
@@ -96,6 +102,7 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
         embedder: OnceLock::new(),
         opening_embedder: Mutex::new(()),
         lock,
+        placement,
     })
 }
 

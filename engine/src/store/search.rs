@@ -13,7 +13,7 @@ use super::{Store, lock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{Filter, Scored};
 use crate::os::clock::unix_ms;
-use crate::os::threads::in_parts;
+use crate::os::threads::in_parts_on;
 use crate::query::{Answer, CollectionExplain, Explain, Hit, Plan, Query, Target};
 use crate::record::is_past;
 
@@ -102,7 +102,9 @@ impl Store {
     /// # Errors
     /// Those of [`Store::search`], of the first query that has one.
     pub fn search_all(&self, queries: &[Query], threads: NonZeroUsize) -> Result<Vec<Answer>> {
-        let answers = in_parts(queries, threads, |query, (): &mut ()| self.search(query));
+        let settle = |thread| self.placement.visit_as_worker(thread);
+        let answers =
+            in_parts_on(queries, threads, settle, |query, (): &mut ()| self.search(query));
         answers.into_iter().collect()
     }
 
@@ -199,7 +201,7 @@ impl Store {
         }
         let since = self.commits.last_sequence();
         let _held = self.hold_changes(since);
-        let mut index = collection.new_index()?;
+        let mut index = collection.new_index(&self.placement)?;
         self.walk_vectors(collection, &mut |key, vector| index.insert(key, vector).map(drop))?;
         let mut loaded = collection.index_mut();
         // A commit that waits for this lock will show its changes again, which changes nothing.

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::Store;
 use super::memory::MemoryCap;
+use super::numa::NumaStats;
 use crate::cache::CacheStats;
 use crate::error::Result;
 use crate::os::clock::unix_ms;
@@ -24,6 +25,8 @@ pub struct Stats {
     pub memory: MemoryCap,
     /// The embedding cache and the vectors in memory.
     pub cache: CacheStats,
+    /// On which NUMA nodes that memory lies.
+    pub numa: NumaStats,
 }
 
 /// Figures of one collection.
@@ -100,6 +103,7 @@ impl Store {
             memory: self.memory,
             bytes_disk: used_bytes(self.layout.base()),
             cache,
+            numa: self.numa_stats(),
         })
     }
 

@@ -31,7 +31,7 @@ pub use trace::{TraceReport, read_trace};
 
 use serde::{Deserialize, Serialize};
 
-use crate::arena;
+use crate::arena::{self, Placement};
 use crate::error::{Error, ErrorKind, Result};
 use budget::Call;
 
@@ -114,6 +114,7 @@ struct Shared {
     policy: PolicyKind,
     clock: Arc<AtomicU32>,
     recorder: Arc<Recorder>,
+    placement: Arc<Placement>,
     pools: RwLock<BTreeMap<usize, Arc<Pool>>>,
 }
 
@@ -123,10 +124,11 @@ impl Tier {
         capacity_bytes: usize,
         policy: PolicyKind,
         recorder: Arc<Recorder>,
+        placement: Arc<Placement>,
     ) -> Result<Self> {
         let budget = Budget::new(capacity_bytes);
         let (clock, pools) = (Arc::default(), RwLock::default());
-        let shared = Arc::new(Shared { budget, policy, clock, recorder, pools });
+        let shared = Arc::new(Shared { budget, policy, clock, recorder, placement, pools });
         let demoter = std::thread::Builder::new()
             .name("op-dbus-demote".to_owned())
             .spawn({
@@ -156,9 +158,11 @@ impl Tier {
         if let Some(pool) = pools.get(&dimensions) {
             return Ok(Arc::clone(pool));
         }
-        let Shared { budget, policy, clock, recorder, .. } = &*self.shared;
+        let Shared { budget, policy, clock, recorder, placement, .. } = &*self.shared;
         let (clock, recorder) = (Arc::clone(clock), Arc::clone(recorder));
-        let pool = Arc::new(Pool::new(dimensions, budget, *policy, clock, recorder)?);
+        let placement = Arc::clone(placement);
+        let pool = Pool::new(dimensions, budget, *policy, clock, recorder, placement)?;
+        let pool = Arc::new(pool);
         pools.insert(dimensions, Arc::clone(&pool));
         Ok(pool)
     }

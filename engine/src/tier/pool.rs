@@ -9,6 +9,7 @@
 //! comes with an outdated fence is not promoted.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -17,7 +18,7 @@ use super::budget::Budget;
 use super::counters::Counter;
 use super::policy::{Access, Policy, PolicyKind, Residents, Sampler, Water};
 use super::trace::Recorder;
-use crate::arena::{self, Arena, Contents, Handle, HotVector, Slot, Wanted, Writer};
+use crate::arena::{self, Arena, Contents, Handle, HotVector, Placement, Slot, Wanted, Writer};
 use crate::error::Result;
 use crate::segment::ArenaFile;
 
@@ -101,11 +102,12 @@ impl Pool {
         kind: PolicyKind,
         clock: Arc<AtomicU32>,
         recorder: Arc<Recorder>,
+        placement: Arc<Placement>,
     ) -> Result<Self> {
         let slot_bytes = arena::slot_bytes(dimensions);
         let capacity_slots =
             u32::try_from(budget.capacity_bytes() / slot_bytes).unwrap_or(u32::MAX);
-        let (arena, writer) = arena::create(dimensions, budget.capacity_bytes())?;
+        let (arena, writer) = arena::create(dimensions, budget.capacity_bytes(), placement)?;
         let desk = Desk {
             writer,
             policy: kind.build(capacity_slots),
@@ -320,6 +322,11 @@ impl Pool {
         budget.add(desk.writer.slot_bytes());
     }
 
+    /// Where the memory of its vectors lies.
+    pub(crate) fn addresses(&self) -> [Range<usize>; 2] {
+        self.arena.addresses()
+    }
+
     /// Vectors that are hot.
     pub(super) fn residents_count(&self) -> u32 {
         self.desk().writer.residents_count()
@@ -509,7 +516,7 @@ mod tests {
         let recorder = Arc::new(Recorder::open(directory.path().join("trace"), [0; 16]));
         let budget = Budget::new(1 << 20);
         let policy = PolicyKind::S3Fifo;
-        let pool = Pool::new(8, &budget, policy, Arc::default(), recorder).unwrap();
+        let pool = Pool::new(8, &budget, policy, Arc::default(), recorder, Arc::default()).unwrap();
         let name = |number: u32| number.to_le_bytes();
         for number in 0..COUNT {
             let vector = [number as f32; 8];

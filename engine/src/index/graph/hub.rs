@@ -8,12 +8,15 @@
 //! The first rows have the vector of the center, and links to rows of tops. A row of a top has links
 //! to vertices, and the first to that of the top.
 
+use std::sync::Arc;
+
 use super::batch::slots;
 use super::quantize::{Quantized, write_signs};
 use super::query::PreparedQuery;
 use super::rows::{NO_LINK, Rows, Shape};
 use super::traverse::Near;
 use super::view::RowsView;
+use crate::arena::Placement;
 use crate::distance::quantized::{BLOCK_COUNT, kernels};
 use crate::error::Result;
 
@@ -93,8 +96,8 @@ impl Hub {
                 rows.failure()?;
             }
         }
-        let rows = rows.view();
-        let mut hub = Self { rows: Rows::new(shape(rows), rows_count(groups_count))? };
+        let (rows, placement) = (rows.view(), rows.placement());
+        let mut hub = Self { rows: Rows::new(shape(rows), rows_count(groups_count), placement)? };
         let firsts_count = groups_count.div_ceil(BLOCK_COUNT);
         let center = Quantized::zero(rows.shape().padded);
         for (row, tops) in (0..).zip(tops.chunks(BLOCK_COUNT)) {
@@ -107,7 +110,14 @@ impl Hub {
             let members = members(rows, &vector, &sample);
             hub.write(row, &vector, rows, members.into_iter().map(|id| (id, id)));
         }
+        hub.rows.renew_copies();
         Ok(hub)
+    }
+
+    /// Moves it.
+    pub(super) fn place(&mut self, placement: &Arc<Placement>) {
+        self.rows.place(placement);
+        self.rows.renew_copies();
     }
 
     /// Writes a row: links, and the vertices that they are for.
@@ -136,7 +146,7 @@ impl Hub {
     /// [`crate::ErrorKind::Corrupt`] if it is no such.
     pub(super) fn from_bytes(bytes: &[u8], rows: RowsView<'_>) -> Result<Self> {
         let count = bytes.len() / shape(rows).stride_bytes();
-        let hub = Self { rows: Rows::from_bytes(shape(rows), bytes)? };
+        let hub = Self { rows: Rows::from_bytes(shape(rows), bytes, &Arc::default())? };
         let (view, firsts_count) = (hub.rows.view(), firsts_count(count));
         view.check_rows(0..firsts_count as u32, count)?;
         view.check_rows(firsts_count as u32..count as u32, rows.len())?;
@@ -160,7 +170,7 @@ impl Hub {
     /// there are none.
     #[inline]
     pub(super) fn nearest(&self, query: &PreparedQuery) -> impl Iterator<Item = Near> {
-        let rows = self.rows.view();
+        let rows = self.rows.nearest_view();
         let mut tops = Nearest::<SEARCHED_COUNT>::new();
         for row in 0..firsts_count(rows.len()) as u32 {
             tops.look(rows, row, query.quantized.header.norm_squared, query);

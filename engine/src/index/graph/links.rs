@@ -7,6 +7,7 @@ use super::GraphIndex;
 use super::quantize::{Quantized, write_signs};
 use super::rows::{NO_LINK, Rows};
 use super::traverse::Near;
+use super::view::RowsView;
 
 /// Links that lead to a vertex at least, if it is linked with as many: one of them may be that of a
 /// vertex that is removed next.
@@ -40,15 +41,6 @@ impl GraphIndex {
     pub(super) fn forget_links(&mut self, links: &[u32]) {
         for link in links {
             self.in_links_counts[*link as usize] -= 1;
-        }
-    }
-
-    /// Counts the links of all vertices.
-    pub(super) fn count_links(&mut self) {
-        let rows = self.rows.view();
-        self.in_links_counts = vec![0; rows.len()];
-        for link in (0..rows.len() as u32).flat_map(|id| rows.links(id)) {
-            self.in_links_counts[*link as usize] += 1;
         }
     }
 
@@ -96,6 +88,15 @@ impl GraphIndex {
 }
 
 /// Writes neighbours into a row. Those that it had stay where they are.
+/// How many links lead to each vertex.
+pub(super) fn count_links(rows: RowsView<'_>) -> Vec<u32> {
+    let mut counts = vec![0; rows.len()];
+    for link in (0..rows.len() as u32).flat_map(|id| rows.links(id)) {
+        counts[*link as usize] += 1;
+    }
+    counts
+}
+
 fn write_row(rows: &mut Rows, id: u32, links: &[u32]) {
     let mut placed = [NO_LINK; DEGREE_MAX as usize];
     let before = rows.view().links(id).to_vec();

@@ -30,6 +30,7 @@
 mod batch;
 mod build;
 mod calibrate;
+mod copies;
 mod filter;
 mod full;
 mod hub;
@@ -53,6 +54,7 @@ mod update;
 mod view;
 
 use std::num::NonZero;
+use std::ops::Range;
 use std::sync::Arc;
 
 use op_dbus_formats::collection::Metric;
@@ -73,6 +75,7 @@ use storage::MappedRows;
 pub(crate) use twins::Twin;
 use twins::Twins;
 
+use crate::arena::Placement;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pages::CheckedMap;
 
@@ -186,7 +189,7 @@ impl GraphIndex {
         let has_signs = options.profile == Profile::Speed;
         let shape = Shape::new(space.inner_dimensions(), DEGREE, has_signs);
         let rotation = Rotation::new(shape.padded, options.seed);
-        let rows = Rows::new(shape, count)?;
+        let rows = Rows::new(shape, count, &Arc::default())?;
         let hub = Hub::of(&rows, &[], &[])?;
         let mut index = Self::of(options, space, rotation, (rows, hub));
         index.live_count = count;
@@ -258,6 +261,22 @@ impl GraphIndex {
         self.rows.memory_bytes() + self.hub.memory_bytes() + counts_bytes
     }
 
+    /// Moves it to where hot memory lies, unless it is in a file: then it goes there when it is copied.
+    pub(crate) fn place_on(&mut self, placement: &Arc<Placement>) {
+        self.rows.place(placement);
+        self.hub.place(placement);
+    }
+
+    /// Where hot memory lies.
+    pub(crate) fn placement(&self) -> &Placement {
+        self.rows.placement()
+    }
+
+    /// Where its memory lies; nowhere as long as it is in a file.
+    pub(crate) fn addresses(&self) -> Vec<Range<usize>> {
+        self.rows.addresses()
+    }
+
     /// Whether something is wrong with the file that it is in.
     pub(crate) fn is_damaged(&self) -> bool {
         self.rows.is_damaged()
@@ -308,8 +327,8 @@ impl GraphIndex {
         let has_signs = options.profile == Profile::Speed;
         let shape = Shape::new(space.inner_dimensions(), parts.degree, has_signs);
         let rows_end = rows_start + parts.rows_count * shape.stride_bytes();
-        let mapped = MappedRows::new(map, rows_start..rows_end, shape.stride_bytes());
-        let rows = Rows::mapped(shape, parts.rows_count, mapped);
+        let mapped = Arc::new(MappedRows::new(map, rows_start..rows_end, shape.stride_bytes()));
+        let rows = Rows::mapped(shape, parts.rows_count, mapped, &Arc::default());
         let rotation = Rotation::new(shape.padded, options.seed);
         let hub = Hub::from_bytes(&parts.hub, rows.view())?;
         let mut index = Self::of(options, space, rotation, (rows, hub));

@@ -197,7 +197,7 @@ mod tests {
             let mut query = PreparedQuery::default();
             query.rotated.clone_from(rotated);
             query.prepare_rotated();
-            let mut rows = Rows::new(Shape::new(128, 32, false), 1).unwrap();
+            let mut rows = Rows::new(Shape::new(128, 32, false), 1, &Default::default()).unwrap();
             rows.set_vertex(0, &query.quantized.bytes, query.quantized.vertex_header());
             let (rows, norm) = (rows.view(), query.quantized.header.norm_squared);
             let by_upper = rows.vertex(0).distance_by_upper(&query.quantized);

@@ -16,10 +16,15 @@
 //! A row begins at a cache line, and so do signs. Of 384 numbers, header and sketch are one cache
 //! line, and that is all that is read of most vectors that are met.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::copies::Copies;
 use super::storage::{MappedRows, Storage};
 use super::view::RowsView;
+use crate::arena::Placement;
 use crate::distance::quantized::{BLOCK_COUNT, DIMENSIONS_MULTIPLE, write_planes, write_sketch};
 use crate::error::Result;
 use crate::os::cpu::CACHE_LINE_BYTES;
@@ -144,31 +149,75 @@ pub(super) struct Rows {
     stride_bytes: usize,
     bytes: Storage,
     len: usize,
+    copies: Copies,
 }
 
 impl Rows {
     /// Rows of zeros.
-    pub(super) fn new(shape: Shape, len: usize) -> Result<Self> {
-        let stride_bytes = shape.stride_bytes();
-        let bytes = Storage::zeros(len * stride_bytes)?;
-        Ok(Self { shape, stride_bytes, bytes, len })
+    pub(super) fn new(shape: Shape, len: usize, placement: &Arc<Placement>) -> Result<Self> {
+        let bytes = Storage::zeros(len * shape.stride_bytes(), placement)?;
+        Ok(Self::of(shape, len, bytes, placement))
+    }
+
+    fn of(shape: Shape, len: usize, bytes: Storage, placement: &Arc<Placement>) -> Self {
+        let copies = Copies::new(Arc::clone(placement));
+        Self { shape, stride_bytes: shape.stride_bytes(), bytes, len, copies }
     }
 
     /// A copy of rows.
-    pub(super) fn from_bytes(shape: Shape, bytes: &[u8]) -> Result<Self> {
-        let mut rows = Self::new(shape, bytes.len() / shape.stride_bytes())?;
+    pub(super) fn from_bytes(
+        shape: Shape,
+        bytes: &[u8],
+        placement: &Arc<Placement>,
+    ) -> Result<Self> {
+        let mut rows = Self::new(shape, bytes.len() / shape.stride_bytes(), placement)?;
         rows.bytes.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
         Ok(rows)
     }
 
     /// Rows of a file.
-    pub(super) fn mapped(shape: Shape, len: usize, rows: MappedRows) -> Self {
-        Self { shape, stride_bytes: shape.stride_bytes(), bytes: Storage::Mapped(rows), len }
+    pub(super) fn mapped(
+        shape: Shape,
+        len: usize,
+        rows: Arc<MappedRows>,
+        placement: &Arc<Placement>,
+    ) -> Self {
+        Self::of(shape, len, Storage::Mapped(rows), placement)
     }
 
-    /// Whether they can be changed.
-    pub(super) fn is_in_memory(&self) -> bool {
-        matches!(self.bytes, Storage::Memory(_))
+    /// The same rows of a file once more; none if they are in memory.
+    pub(super) fn map_again(&self) -> Option<Self> {
+        let Storage::Mapped(rows) = &self.bytes else { return None };
+        Some(Self::mapped(self.shape, self.len, Arc::clone(rows), self.placement()))
+    }
+
+    /// Where they lie, or will when they are copied into memory.
+    pub(super) fn placement(&self) -> &Arc<Placement> {
+        self.copies.placement()
+    }
+
+    /// Moves them, unless they are in a file: then they go there when they are copied.
+    pub(super) fn place(&mut self, placement: &Arc<Placement>) {
+        if let Storage::Memory(bytes) = &self.bytes {
+            placement.place_copy(bytes.reservation(), 0);
+        }
+        self.copies = Copies::new(Arc::clone(placement));
+    }
+
+    /// Sees to it that copies on other nodes, if there are to be any, are like these rows.
+    pub(super) fn renew_copies(&mut self) {
+        if let Storage::Memory(bytes) = &self.bytes {
+            self.copies.renew(&bytes[..self.len * self.stride_bytes], self.stride_bytes);
+        }
+    }
+
+    /// Where their memory lies: that of each copy.
+    pub(super) fn addresses(&self) -> Vec<Range<usize>> {
+        let Storage::Memory(bytes) = &self.bytes else { return Vec::new() };
+        let own = bytes.reservation().addresses();
+        let mut all = vec![own.start..own.start + self.len * self.stride_bytes];
+        all.extend(self.copies.addresses());
+        all
     }
 
     /// Copies the rows of a file, so that they can be changed.
@@ -177,18 +226,23 @@ impl Rows {
     /// [`ErrorKind::Corrupt`] if the file is damaged.
     pub(super) fn to_memory(&self) -> Result<Self> {
         self.check_all()?;
-        Self::from_bytes(self.shape, self.as_bytes())
+        let mut rows = Self::from_bytes(self.shape, self.as_bytes(), self.placement())?;
+        rows.renew_copies();
+        Ok(rows)
     }
 
     /// Adds rows of zeros.
     pub(super) fn grow_to(&mut self, len: usize) -> Result<()> {
-        self.bytes.grow_to(len * self.stride_bytes)?;
+        self.bytes.grow_to(len * self.stride_bytes, self.copies.placement())?;
+        for id in self.len..len {
+            self.copies.note(id as u32);
+        }
         self.len = self.len.max(len);
         Ok(())
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.len * self.stride_bytes
+        self.len * self.stride_bytes * (1 + self.copies.len())
     }
 
     /// All rows, one behind the other.
@@ -230,7 +284,16 @@ impl Rows {
             Storage::Memory(_) => None,
             Storage::Mapped(rows) => Some(rows),
         };
-        RowsView::new(self.shape, self.as_bytes(), mapped)
+        RowsView::new(self.shape, self.as_bytes(), mapped.map(|rows| &**rows))
+    }
+
+    /// The same, of the copy that is nearest to the CPU that this thread is on.
+    #[inline]
+    pub(super) fn nearest_view(&self) -> RowsView<'_> {
+        match self.copies.nearest() {
+            Some(copy) => RowsView::new(self.shape, &copy[..self.len * self.stride_bytes], None),
+            None => self.view(),
+        }
     }
 
     pub(super) fn shape(&self) -> Shape {
@@ -243,6 +306,7 @@ impl Rows {
 
     fn row_mut(&mut self, id: u32) -> &mut [u8] {
         let stride = self.stride_bytes;
+        self.copies.note(id);
         &mut self.bytes.bytes_mut()[id as usize * stride..][..stride]
     }
 

@@ -199,7 +199,7 @@ impl GraphIndex {
             return Ok(self.answer_nowhere(search, &filter));
         }
         search.plan = SearchPlan::Scan;
-        search.scratch.scan(self.rows.view(), limit, &filter);
+        search.scratch.scan(self.rows.nearest_view(), limit, &filter);
         self.answer(search, query, &filter, vectors)
     }
 
@@ -227,7 +227,7 @@ impl GraphIndex {
         // How many pass a predicate is not known, so all that were asked for must be found.
         let is_counted = !matches!(filter, GraphFilter::Where(_));
         let needed = if is_counted { wanted_count.min(*limit) } else { *limit };
-        let scratch = &mut search.scratch;
+        let (scratch, rows) = (&mut search.scratch, self.rows.nearest_view());
         let tries_count = match plan {
             SearchPlan::Scan => 0,
             SearchPlan::FilteredTraversal => 1,
@@ -235,8 +235,7 @@ impl GraphIndex {
             SearchPlan::Traversal => TRIES_COUNT,
         };
         for _ in 0..tries_count {
-            let is_done =
-                scratch.search(self.rows.view(), &self.hub, effort, &self.findable(*filter));
+            let is_done = scratch.search(rows, &self.hub, effort, &self.findable(*filter));
             self.add_twins(&mut scratch.found, *limit, *filter);
             // Those apart are known without being found.
             if is_done && scratch.found.len() + self.apart.len() >= needed {
@@ -245,7 +244,7 @@ impl GraphIndex {
             let more = |count: usize| (count * TRIED_AGAIN_TIMES).min(self.rows.len());
             effort = Effort { width: more(effort.width), kept: more(effort.kept), ..effort };
         }
-        scratch.scan(self.rows.view(), *limit, filter);
+        scratch.scan(rows, *limit, filter);
         SearchPlan::Scan
     }
 

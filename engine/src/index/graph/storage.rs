@@ -4,8 +4,9 @@ use std::ops::{Deref, Range};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use crate::arena::Placement;
 use crate::error::{Error, ErrorKind, Result};
-use crate::os::memory::GrowingBytes;
+use crate::os::memory::{GrowingBytes, Pages, Reservation};
 use crate::pages::CheckedMap;
 
 /// Address space that rows may grow into without moving, where there is so much.
@@ -16,20 +17,17 @@ const PART_BYTES: usize = 16 << 10;
 /// The bytes of rows, one behind the other.
 pub(super) enum Storage {
     Memory(GrowingBytes),
-    Mapped(MappedRows),
+    Mapped(Arc<MappedRows>),
 }
 
 impl Storage {
     /// Zeros, and room for many more.
-    pub(super) fn zeros(len_bytes: usize) -> Result<Self> {
-        let mut bytes = GrowingBytes::new(len_bytes.max(RESERVED_BYTES))
-            .or_else(|_| GrowingBytes::new(len_bytes))?;
-        bytes.grow_to(len_bytes)?;
-        Ok(Self::Memory(bytes))
+    pub(super) fn zeros(len_bytes: usize, placement: &Placement) -> Result<Self> {
+        Ok(Self::Memory(zeros(len_bytes, (placement, 0))?))
     }
 
     /// Makes it at least so long.
-    pub(super) fn grow_to(&mut self, len_bytes: usize) -> Result<()> {
+    pub(super) fn grow_to(&mut self, len_bytes: usize, placement: &Placement) -> Result<()> {
         if let Self::Memory(bytes) = self
             && bytes.grow_to(len_bytes).is_ok()
         {
@@ -37,8 +35,7 @@ impl Storage {
         }
         // Beyond what could be reserved.
         let more_bytes = len_bytes + len_bytes / 2;
-        let mut moved = GrowingBytes::new(more_bytes)?;
-        moved.grow_to(len_bytes)?;
+        let mut moved = zeros(more_bytes, (placement, 0))?;
         let len_before = self.len().min(len_bytes);
         moved[..len_before].copy_from_slice(&self[..len_before]);
         *self = Self::Memory(moved);
@@ -65,6 +62,19 @@ impl Deref for Storage {
             Self::Mapped(rows) => &rows.map.bytes()[rows.range.clone()],
         }
     }
+}
+
+/// Zeros, and room for many more, for one of the copies that there may be.
+pub(super) fn zeros(
+    len_bytes: usize,
+    (placement, copy): (&Placement, usize),
+) -> Result<GrowingBytes> {
+    let reservation =
+        Reservation::new(len_bytes.max(RESERVED_BYTES)).or_else(|_| Reservation::new(len_bytes))?;
+    placement.place_copy(&reservation, copy);
+    let mut bytes = GrowingBytes::new(reservation, Pages::Huge);
+    bytes.grow_to(len_bytes)?;
+    Ok(bytes)
 }
 
 /// Rows in a file, of which none is believed before its pages were compared with their checksums.

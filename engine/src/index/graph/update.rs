@@ -13,7 +13,8 @@ use op_dbus_formats::graph_file::VERTICES_MAX;
 
 use super::GraphIndex;
 use super::build::{Plan, shuffle};
-use super::rows::{HOLLOW, Header, LIVE, REMOVED, TWIN, VACANT, WAITING};
+use super::links::count_links;
+use super::rows::{HOLLOW, Header, LIVE, REMOVED, Rows, TWIN, VACANT, WAITING};
 use crate::error::{Error, ErrorKind, Result};
 use crate::os::threads::in_parts;
 
@@ -23,6 +24,35 @@ const REMOVED_PARTS: usize = 8;
 const REPAIRED_COUNT: usize = 4096;
 /// Others that a vertex may be linked with instead of a removed one, from the removed one.
 const INSTEAD_COUNT: usize = 16;
+
+/// Rows of a file. To copy them keeps nobody from anything.
+pub(crate) struct Attached {
+    rows: Rows,
+}
+
+/// A copy of rows of a file, and what is known of them as long as they are in memory.
+pub(crate) struct Detached {
+    rows: Rows,
+    vacant: Vec<u32>,
+    findable_count: usize,
+    in_links_counts: Vec<u32>,
+}
+
+impl Attached {
+    /// Copies the rows into memory.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] if the file is damaged; [`ErrorKind::Full`] if memory is short.
+    pub(crate) fn copy(self) -> Result<Detached> {
+        let rows = self.rows.to_memory()?;
+        let view = rows.view();
+        let ids = 0..view.len() as u32;
+        let vacant = ids.clone().filter(|id| view.header(*id).state == VACANT).collect();
+        let findable_count = ids.filter(|id| view.header(*id).is_findable()).count();
+        let in_links_counts = count_links(view);
+        Ok(Detached { rows, vacant, findable_count, in_links_counts })
+    }
+}
 
 impl GraphIndex {
     /// Adds vectors, which can be found from then on; returns their numbers, which may be those of
@@ -120,17 +150,29 @@ impl GraphIndex {
 
     /// Copies rows of a file into memory, so that they can be changed.
     pub(crate) fn detach(&mut self) -> Result<()> {
-        if !self.rows.is_in_memory() {
-            self.rows = self.rows.to_memory()?;
-            let rows = self.rows.view();
-            let states = (0..rows.len() as u32).map(|id| (id, rows.header(id).state));
-            let of = |wanted| move |state: &(u32, u16)| state.1 == wanted;
-            self.vacant = states.clone().filter(of(VACANT)).map(|(id, _)| id).collect();
-            self.linked_count = self.removed.len()
-                + states.filter(|(id, _)| rows.header(*id).is_findable()).count();
-            self.count_links();
+        match self.attached() {
+            Some(attached) => Ok(self.go_on_with(attached.copy()?)),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// What there is to be copied into memory; none if it is there.
+    pub(crate) fn attached(&self) -> Option<Attached> {
+        self.rows.map_again().map(|rows| Attached { rows })
+    }
+
+    /// Puts a copy in place of rows of a file, of which it is a copy.
+    pub(crate) fn go_on_with(&mut self, detached: Detached) {
+        let Detached { rows, vacant, findable_count, in_links_counts } = detached;
+        self.rows = rows;
+        self.vacant = vacant;
+        self.linked_count = self.removed.len() + findable_count;
+        self.in_links_counts = in_links_counts;
+    }
+
+    /// Sees to it that copies on other nodes, if there are to be any, are like the rows.
+    pub(crate) fn renew_copies(&mut self) {
+        self.rows.renew_copies();
     }
 
     pub(crate) fn check_new(&self, vectors: &[f32]) -> Result<()> {
@@ -170,6 +212,7 @@ impl GraphIndex {
         let ids: Vec<u32> = reused.chain(first_new..rows_count as u32).collect();
         self.set_vertices(&ids, vectors);
         self.live_count += count;
+        self.renew_copies();
         Ok(ids)
     }
 
@@ -191,7 +234,11 @@ impl GraphIndex {
     pub(crate) fn link(&mut self, plan: &Plan) -> Result<()> {
         self.apply(plan);
         let (now, then) = (self.findable_count(), self.hub_of_count);
-        if now >= 2 * then || now <= then / 4 { self.choose_hub() } else { Ok(()) }
+        if now >= 2 * then || now <= then / 4 {
+            self.choose_hub()?;
+        }
+        self.renew_copies();
+        Ok(())
     }
 
     fn choose_hub(&mut self) -> Result<()> {
@@ -247,6 +294,7 @@ impl GraphIndex {
             self.vacate(*id);
             self.lead_to(&links);
         }
+        self.renew_copies();
         Ok(())
     }
 

@@ -54,6 +54,7 @@ impl Store {
         self.require_writable()?;
         let collection = self.collection(collection)?;
         let _loading = lock(&collection.loading);
+        let _visit = self.placement.visit();
         let path = self.graph_path(&collection);
         let unfinished = graph_unfinished(&path);
         let mut making = match self.go_on(&collection, options, &unfinished) {
@@ -68,6 +69,7 @@ impl Store {
         let sequence = self.commits.last_sequence();
         self.write_graph(&collection, &mut graph, &path, sequence)?;
         remove_if_there(&unfinished)?;
+        graph.index.renew_copies();
         let linked_count = graph.index.len();
         collection.graph.is_sought.store(true, Ordering::Relaxed);
         *slot = Some(graph);
@@ -88,7 +90,9 @@ impl Store {
         if keys.is_empty() {
             return Err(none());
         }
-        let index = GraphIndex::unlinked(&vectors, dimensions, graph_options(collection, options))?;
+        let options = graph_options(collection, options);
+        let mut index = GraphIndex::unlinked(&vectors, dimensions, options)?;
+        index.place_on(&self.placement);
         Ok(Making::of(KeyedGraph::new(index, keys), since, held))
     }
 
