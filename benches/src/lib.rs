@@ -14,6 +14,7 @@ pub mod hit;
 #[cfg(feature = "lmdb")]
 pub mod lmdb;
 mod memory;
+pub mod numa;
 mod ours;
 #[cfg(feature = "rivals")]
 mod redb;
@@ -27,6 +28,7 @@ mod sled;
 pub mod traffic;
 
 pub use hit::{HitBenchmark, HitRow};
+pub use numa::{NumaBenchmark, NumaReport};
 #[cfg(feature = "rivals")]
 pub use rivals::{DurableRow, RivalBenchmark, RivalReport};
 pub use search::{IndexRow, Matrix, Questions, SearchBenchmark, SearchRow};

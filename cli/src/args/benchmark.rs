@@ -6,20 +6,22 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args};
 use op_dbus_engine::{LIMIT_MAX, Metric, Profile};
 
-/// Measure this machine: hits of the engine beside plain memory and a rival, embedding, or searches
+/// Measure this machine: hits beside plain memory and a rival, embedding, searches, or NUMA nodes
 ///
 /// Hits: everything is made in a temporary directory, which takes about 4 KB for each key, and
-/// removed. Embedding: texts of three lengths, one by one and all at once. Searches: a graph of the vectors of a file is made in a directory, or taken from there
-/// if it was made before, and asked with each effort; or the graph of a collection of the store is
-/// asked for what is near some of its own vectors.
+/// removed. Embedding: texts of three lengths, one by one and all at once. Searches: a graph of the
+/// vectors of a file is made in a directory, or taken from there if it was made before, and asked with
+/// each effort; or the graph of a collection of the store is asked for what is near some of its own
+/// vectors. NUMA nodes: memory of each is read from each, and a store asked under each policy.
 #[derive(Debug, Args)]
 #[command(
-    group = ArgGroup::new("what").required(true).args(["cache_hit", "embeddings", "search"]),
+    group = ArgGroup::new("what").required(true).args(["cache_hit", "embeddings", "search", "numa_local"]),
     after_help = "\
 Examples:
   op-dbus benchmark --cache-hit 300000
   op-dbus benchmark --cache-hit 300000 --keys 100000,1000000 --threads-at-once 1,2 --json
   op-dbus benchmark --embeddings 200
+  op-dbus benchmark --numa-local 1000000
   op-dbus benchmark --search --base base.npy --index /tmp/index
   op-dbus benchmark --search --base base.npy --index /tmp/index --queries queries.npy \\
     --truth exact --efforts 10,20,50,100
@@ -34,17 +36,20 @@ pub(crate) struct Benchmark {
     /// Texts of each length to turn into vectors
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) embeddings: Option<u32>,
+    /// Reads of memory, and lookups of a vector by key, in each of the rounds
+    #[arg(long, value_name = "N", value_parser = lookups)]
+    pub(crate) numa_local: Option<usize>,
     /// Vectors in each engine, several numbers for several runs
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "100000",
-        value_parser = clap::value_parser!(u32).range(1..=100_000_000), conflicts_with_all = ["search", "embeddings"],
+        value_parser = clap::value_parser!(u32).range(1..=100_000_000), conflicts_with_all = ["search", "embeddings", "numa_local"],
         help_heading = "Hits")]
     pub(crate) keys: Vec<u32>,
     /// Threads that look up at the same time, several numbers for several rows
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1",
-        value_parser = threads_at_once, conflicts_with_all = ["search", "embeddings"], help_heading = "Hits")]
+        value_parser = threads_at_once, conflicts_with_all = ["search", "embeddings", "numa_local"], help_heading = "Hits")]
     pub(crate) threads_at_once: Vec<usize>,
     /// Where to make the engines; the system's temporary directory unless told
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["search", "embeddings"], help_heading = "Hits")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["search", "embeddings"], help_heading = "Hits and NUMA nodes")]
     pub(crate) directory: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) search: Search,
@@ -106,7 +111,7 @@ pub(crate) struct Search {
     pub(crate) profile: Profile,
     /// Threads that make the graph, and that share the queries, one unless told; those of the model
     /// where texts are embedded
-    #[arg(long, value_name = "N", conflicts_with = "cache_hit")]
+    #[arg(long, value_name = "N", conflicts_with_all = ["cache_hit", "numa_local"])]
     pub(crate) threads: Option<NonZeroUsize>,
     /// How often to ask all queries
     #[arg(long, value_name = "N", default_value = "1", requires = "queries")]

@@ -2,12 +2,13 @@
 
 mod collection;
 mod embeddings;
+mod numa;
 mod search;
 
 use std::io::{self, Write};
 use std::path::Path;
 
-use op_dbus_benches::{HitBenchmark, HitRow};
+use op_dbus_benches::{HitBenchmark, HitRow, NumaBenchmark};
 use serde_json::json;
 
 use crate::args::Benchmark;
@@ -18,10 +19,18 @@ use crate::interrupt;
 use crate::output::{Output, grouped};
 use crate::progress::Progress;
 
+/// Vectors in the store that is asked under each policy: more than caches hold, and soon linked.
+const NUMA_KEYS_COUNT: u32 = 30_000;
+
 pub(super) fn run(config: &Config, output: &Output, arguments: &Benchmark) -> Result<Exit> {
     interrupt::catch();
     if let Some(texts_count) = arguments.embeddings {
         return embeddings::run(config, output, texts_count as usize);
+    }
+    if let Some(lookups_count) = arguments.numa_local {
+        let base = arguments.directory.clone().unwrap_or_else(std::env::temp_dir);
+        let keys_count = NUMA_KEYS_COUNT;
+        return numa::run(output, &base, NumaBenchmark { lookups_count, keys_count });
     }
     match (arguments.cache_hit, &arguments.search.collection) {
         (Some(lookups_count), _) => run_hits(output, arguments, lookups_count),

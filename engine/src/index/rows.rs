@@ -25,7 +25,6 @@ const BLOCK_BYTES: usize = REGION_BYTES;
 pub(super) struct Rows {
     dimensions: usize,
     stride: usize,
-    /// A power of two.
     block_rows: usize,
     blocks: Vec<GrowingBytes>,
     len: usize,
@@ -36,8 +35,7 @@ impl Rows {
     /// Creates no rows of `dimensions` floats, of which there is at least one.
     pub(super) fn new(dimensions: usize, placement: Arc<Placement>) -> Self {
         let stride = dimensions.next_multiple_of(LINE_FLOATS);
-        let fitting = (BLOCK_BYTES / size_of::<f32>() / stride).max(1);
-        let block_rows = 1 << fitting.ilog2();
+        let block_rows = (BLOCK_BYTES / size_of::<f32>() / stride).max(1);
         Self { dimensions, stride, block_rows, blocks: Vec::new(), len: 0, placement }
     }
 

@@ -140,3 +140,43 @@ fn lies(arena: String, ranges: &[Range<usize>]) -> ArenaResidency {
     }
     lies
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::{NumaConfig, Query, Record, StoreConfig};
+
+    const CHILD: &str = "OPDBUS_TEST_CHILD";
+    const TEST: &str = "store::numa::tests::what_the_kernel_refuses_is_told_and_done_without";
+
+    #[test]
+    fn what_the_kernel_refuses_is_told_and_done_without() {
+        if std::env::var_os(CHILD).is_none() {
+            let test = std::env::current_exe().unwrap();
+            let child =
+                Command::new(test).args(["--exact", TEST]).env(CHILD, "1").output().unwrap();
+            assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        numa::refuse_calls();
+        for policy in [NumaPolicy::Bind, NumaPolicy::Interleave, NumaPolicy::Replicate] {
+            let path = directory.path().join(policy.name());
+            let config = StoreConfig::new(path).with_numa(NumaConfig::new(policy));
+            let store = Store::open(config).unwrap();
+            let record = Record::new("a").with_vector([1.0, 2.0]);
+            store.put("notes", &record).unwrap();
+            let found = store.search(&Query::vector([1.0, 2.0])).unwrap();
+            assert_eq!(found.hits[0].key, b"a");
+            let stats = store.numa_stats();
+            assert_eq!(stats.policy, policy);
+            let refused = stats.refused.unwrap();
+            assert!(refused.contains("mbind") && refused.contains("not permitted"), "{refused}");
+            let arena =
+                stats.arenas.iter().find(|arena| arena.arena == "vectors of notes").unwrap();
+            assert!(arena.refused.as_ref().is_some_and(|why| why.starts_with("move_pages")));
+        }
+    }
+}

@@ -186,7 +186,7 @@ fn get_mempolicy(
 /// The kernel has no such call, or does not let this process make it.
 pub(crate) fn residency(range: &Range<usize>, pages_max: usize) -> io::Result<BTreeMap<u32, u64>> {
     let page_bytes = rustix::param::page_size();
-    let pages_count = range.len() / page_bytes;
+    let pages_count = range.len().div_ceil(page_bytes);
     let step = pages_count.div_ceil(pages_max.max(1)).max(1);
     let addresses: Vec<usize> =
         (0..pages_count).step_by(step).map(|page| range.start + page * page_bytes).collect();
@@ -247,6 +247,34 @@ pub(crate) fn cpu_set<'a>(cpus: impl IntoIterator<Item = &'a u32>) -> CpuSet {
 
 fn checked(result: c_long) -> io::Result<c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Has the kernel refuse the calls of this module to this process from now on, as in a container.
+#[cfg(test)]
+pub(crate) fn refuse_calls() {
+    const CALL_AT: u32 = 0;
+    let load = |at| libc::sock_filter {
+        code: (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16,
+        jt: 0,
+        jf: 0,
+        k: at,
+    };
+    let refused =
+        [libc::SYS_mbind, libc::SYS_set_mempolicy, libc::SYS_get_mempolicy, libc::SYS_move_pages];
+    let mut program = vec![load(CALL_AT)];
+    for (left, call) in (0..refused.len()).rev().zip(refused) {
+        let code = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+        program.push(libc::sock_filter { code, jt: left as u8 + 1, jf: 0, k: call as u32 });
+    }
+    let answer = |k| libc::sock_filter { code: libc::BPF_RET as u16, jt: 0, jf: 0, k };
+    program.push(answer(libc::SECCOMP_RET_ALLOW));
+    program.push(answer(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32));
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: it takes from this process the right to get more rights, and reads nothing.
+    assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
+    let mode = libc::SECCOMP_MODE_FILTER;
+    // SAFETY: the kernel copies the program, which is as long as told.
+    assert_eq!(unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const filter) }, 0);
 }
 
 #[cfg(test)]
