@@ -14,10 +14,11 @@ use op_dbus_formats::acknowledged::Acknowledged;
 use op_dbus_formats::embedding::{self, EncodedEmbedding, Encoding, Packing};
 use op_dbus_formats::exchange::jsonl::{self, ExchangeRecord};
 use op_dbus_formats::exchange::{fvecs, npy};
+use op_dbus_formats::snapshot_stream::{Chunk, StreamParent, StreamStart};
 use op_dbus_formats::{
-    Change, CollectionId, CollectionSpec, EmbeddingSource, HistoryEntry, Metric, ModelFingerprint,
-    Operation, Payload, Record, SnapshotFile, StoreFile, TraceStart, TracedAccess, change,
-    document, introspection, trace,
+    Change, CollectionId, CollectionSpec, EmbeddingSource, FormatError, HistoryEntry, Metric,
+    ModelFingerprint, Operation, Payload, Record, SnapshotFile, StoreFile, TraceStart,
+    TracedAccess, change, document, introspection, trace,
 };
 use support::derived;
 
@@ -129,6 +130,14 @@ fn values() -> Vec<Golden> {
         value("history", "put", put.encode().unwrap(), dump_history),
         value("history", "remove", removal.encode().unwrap(), dump_history),
         value("trace", "accesses", traced(), dump_trace),
+        Golden {
+            format: "snapshot_stream",
+            version: 1,
+            name: "increment",
+            bytes: sent(snapshot),
+            dump: dump_snapshot_stream,
+            protection: Protection::ChecksumOfCompressed,
+        },
     ]
 }
 
@@ -319,6 +328,50 @@ const DISK: &str = r#"<?xml version="1.0"?>
   <node name="partitions"/>
 </node>
 "#;
+
+/// An increment of one chunk.
+fn sent(snapshot: SnapshotFile) -> Vec<u8> {
+    let ids = |first: u8| std::array::from_fn(|part| [first + part as u8; 16]);
+    let start = StreamStart {
+        first_chunk: 0,
+        ids: ids(1),
+        parent: Some(StreamParent { ids: ids(5), name: "20261126T120305Z".to_owned() }),
+        name: "20261126T130305Z".to_owned(),
+        snapshot,
+    };
+    let content = b"what the file system sends ".repeat(9);
+    let end = Chunk::End { sum: 0x0123_4567_89AB_CDEF };
+    [
+        start.encode().unwrap(),
+        Chunk::Part { part: 2, content }.encode(0).unwrap(),
+        end.encode(1).unwrap(),
+    ]
+    .concat()
+}
+
+fn dump_snapshot_stream(bytes: &[u8]) -> Result<String, String> {
+    let failed = |error: FormatError| error.to_string();
+    let header = bytes.first_chunk().ok_or("too short")?;
+    let len = StreamStart::len_bytes(header).map_err(failed)?;
+    let (start, mut rest) = bytes.split_at_checked(len).ok_or("too short")?;
+    let mut dump = format!("{:#?}\n", StreamStart::decode(start).map_err(failed)?);
+    for number in 0.. {
+        let header = rest.first_chunk().ok_or("no end")?;
+        let len = Chunk::len_bytes(header).map_err(failed)?;
+        let (chunk, after) = rest.split_at_checked(len).ok_or("too short")?;
+        rest = after;
+        match Chunk::decode(chunk, number).map_err(failed)? {
+            Chunk::Part { part, content } => {
+                dump += &format!("part {part}: {}\n", content.escape_ascii());
+            }
+            Chunk::End { sum } => {
+                dump += &format!("end: {sum:#x}\n");
+                break;
+            }
+        }
+    }
+    if rest.is_empty() { Ok(dump) } else { Err("more follows".to_owned()) }
+}
 
 fn dump_snapshot_file(bytes: &[u8]) -> Result<String, String> {
     let snapshot = SnapshotFile::decode(bytes).map_err(|error| error.to_string())?;

@@ -106,7 +106,7 @@ fn open(path: &Path, numa: NumaConfig) -> Store {
 /// Of the pages that were asked about, the part on each node.
 fn shares(arena: &ArenaResidency) -> BTreeMap<u32, f64> {
     let sampled: u64 = arena.pages_by_node.values().sum();
-    assert!(sampled > 100 && arena.refused.is_none(), "{arena:?}");
+    assert!(sampled > 0 && arena.refused.is_none(), "{arena:?}");
     let share = |(node, count): (&u32, &u64)| (*node, *count as f64 / sampled as f64);
     arena.pages_by_node.iter().map(share).collect()
 }

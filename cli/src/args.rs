@@ -23,7 +23,8 @@ pub(crate) use global::{Global, LogLevel};
 pub(crate) use models::{Collection, Model, ModelInstall, ModelNamed, ModelQuantize, Reembed};
 pub(crate) use numa::Numa;
 pub(crate) use snapshots::{
-    At, LayoutCommand, Moment, Snapshot, SnapshotCreate, SnapshotDelete, SnapshotRestore,
+    At, LayoutCommand, Moment, Snapshot, SnapshotCreate, SnapshotDelete, SnapshotReceive,
+    SnapshotRestore, SnapshotSend,
 };
 
 /// Find D-Bus methods, packages and your own records by what they mean.

@@ -84,8 +84,22 @@ pub(crate) fn snapshot_file(snapshot: &Path) -> PathBuf {
 
 /// Where a snapshot is taken before it takes its name.
 pub(crate) fn snapshot_unfinished(snapshot: &Path) -> PathBuf {
-    let mut path = snapshot.as_os_str().to_owned();
-    path.push(UNFINISHED_SUFFIX);
+    with_suffix(snapshot, UNFINISHED_SUFFIX)
+}
+
+/// The file whose presence says that another machine has the snapshot, too.
+pub(crate) fn snapshot_shared(snapshot: &Path) -> PathBuf {
+    with_suffix(snapshot, ".shared")
+}
+
+/// What has come of a snapshot that is being received.
+pub(crate) fn snapshot_incoming(snapshot: &Path) -> PathBuf {
+    with_suffix(snapshot, ".incoming")
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(suffix);
     path.into()
 }
 
@@ -160,9 +174,7 @@ pub(crate) const DAMAGED_SUFFIX: &str = ".damaged";
 
 /// The file whose presence says that the one beside it must not be used again.
 pub(crate) fn damaged_mark(file: &Path) -> PathBuf {
-    let mut mark = file.as_os_str().to_owned();
-    mark.push(DAMAGED_SUFFIX);
-    mark.into()
+    with_suffix(file, DAMAGED_SUFFIX)
 }
 
 /// The directory of a generation of heat.

@@ -69,7 +69,10 @@ pub use op_dbus_formats::record::Payload;
 pub use op_dbus_formats::trace::TracedAccess;
 pub use query::{Answer, CollectionExplain, Explain, Hit, LIMIT_MAX, Plan, Query};
 pub use record::Record;
-pub use snapshot::{Period, Retention, SnapshotInfo, SnapshotSize, Snapshots};
+pub use snapshot::{
+    Period, Retention, SendOptions, SnapshotInfo, SnapshotSize, Snapshots, Transfer,
+    TransferProgress,
+};
 pub use store::{
     ArenaResidency, Change, CollectionInfo, CollectionOptions, CollectionStats, Fault, GraphStats,
     LinkOptions, MemoryCap, NumaNode, NumaStats, PartKind, PutReport, ReembedProgress, Reembedded,

@@ -127,6 +127,12 @@ pub enum FormatError {
         /// Index of the first token without a place; none if there are no tokens at all.
         token: Option<u64>,
     },
+    /// Compressed bytes do not decompress.
+    #[error("{what} cannot be decompressed")]
+    Zstd {
+        /// What was compressed.
+        what: &'static str,
+    },
     /// Compressed bytes do not decompress to what the header says.
     #[error("compressed plane {plane} is damaged")]
     Compression {

@@ -46,6 +46,7 @@ pub mod numa_list;
 pub mod page;
 pub mod record;
 pub mod snapshot_file;
+pub mod snapshot_stream;
 pub mod store_file;
 pub mod trace;
 

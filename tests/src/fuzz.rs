@@ -25,7 +25,9 @@ use op_dbus_formats::{
     acknowledged::Acknowledged,
     change as change_format, collection as collection_format, document as document_format,
     history as history_format, numa_list as numa_list_format, record as record_format,
-    snapshot_file as snapshot_file_format, store_file as store_file_format,
+    snapshot_file as snapshot_file_format,
+    snapshot_stream::{self as snapshot_stream_format, Chunk, StreamStart},
+    store_file as store_file_format,
     trace::{self as trace_format, TraceStart},
 };
 
@@ -33,7 +35,7 @@ use op_dbus_formats::{
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its folder in the corpus.
-pub const TARGETS: [(&str, Target); 22] = [
+pub const TARGETS: [(&str, Target); 23] = [
     ("acknowledged", acknowledged),
     ("arena_file", arena_file),
     ("change", change),
@@ -53,6 +55,7 @@ pub const TARGETS: [(&str, Target); 22] = [
     ("onnx", onnx),
     ("record", record),
     ("snapshot_file", snapshot_file),
+    ("snapshot_stream", snapshot_stream),
     ("store_file", store_file),
     ("trace", trace),
     ("vec_file", vec_file),
@@ -424,6 +427,30 @@ pub fn snapshot_file(data: &[u8]) {
     for bytes in [data, &resealed] {
         if let Ok(snapshot) = SnapshotFile::decode(bytes) {
             assert_eq!(snapshot.encode().as_ref().map(|encoded| &encoded[..]), Ok(bytes));
+        }
+    }
+}
+
+/// A start that decodes encodes to the same bytes, and a chunk to one that decodes to the same.
+pub fn snapshot_stream(data: &[u8]) {
+    let payload = data.get(FILE_HEADER_LEN_BYTES..).unwrap_or_default();
+    let (magic, version) = (snapshot_stream_format::MAGIC, snapshot_stream_format::VERSION);
+    let header = FileHeader::of_payload(magic, version, payload);
+    for bytes in [data, &[&header.encode(), payload].concat()] {
+        if let Ok(start) = StreamStart::decode(bytes) {
+            assert_eq!(start.encode().as_ref().map(|encoded| &encoded[..]), Ok(bytes));
+            let header = bytes.first_chunk().expect("it has a header");
+            assert_eq!(StreamStart::len_bytes(header), Ok(bytes.len()));
+        }
+    }
+    let header_len = snapshot_stream_format::CHUNK_HEADER_LEN_BYTES;
+    for bytes in [data, &sealed(data, magic, header_len)] {
+        let Some(header) = bytes.first_chunk() else { return };
+        let number = u32::from_le_bytes([header[0], header[1], header[2], header[3]]);
+        if let Ok(chunk) = Chunk::decode(bytes, number) {
+            assert_eq!(Chunk::len_bytes(header), Ok(bytes.len()));
+            let again = chunk.encode(number).expect("what was decoded can be encoded");
+            assert_eq!(Chunk::decode(&again, number), Ok(chunk));
         }
     }
 }

@@ -46,6 +46,8 @@ Example:
     List,
     Delete(SnapshotDelete),
     Restore(SnapshotRestore),
+    Send(SnapshotSend),
+    Receive(SnapshotReceive),
 }
 
 /// Keep the store as it is now, to ask it later or to go back to it
@@ -145,6 +147,49 @@ pub(crate) struct SnapshotRestore {
     /// Leave the store as it is, and make another in this directory, which must not exist or be empty
     #[arg(long, value_name = "DIR")]
     pub(crate) to: Option<PathBuf>,
+}
+
+/// Send a snapshot to another machine, all of it or what it has and another has not
+///
+/// On BTRFS, and as root. The stream goes to standard output, for op-dbus snapshot receive on the other
+/// machine. If the transfer breaks off, the other side says with which chunk to go on.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  op-dbus snapshot send 20261126T120305Z | ssh backup op-dbus snapshot receive --store /backup/op-dbus
+  op-dbus snapshot send 20261126T130305Z --parent 20261126T120305Z | ssh backup op-dbus snapshot \\
+    receive --store /backup/op-dbus
+  op-dbus snapshot send 20261126T120305Z --output /media/disk/snapshot.opdb")]
+pub(crate) struct SnapshotSend {
+    /// Its name
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// A snapshot that the other machine has: only what is new is sent
+    #[arg(long, value_name = "NAME")]
+    pub(crate) parent: Option<String>,
+    /// Leave out the chunks before this one, which the other machine has
+    #[arg(long, value_name = "CHUNK", default_value_t = 0)]
+    pub(crate) from: u32,
+    /// Write to a file instead; what of the same stream is in it already stays
+    #[arg(long, short, value_name = "FILE", conflicts_with = "from")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// Receive a snapshot that op-dbus snapshot send sends
+///
+/// On BTRFS, and as root. It becomes one of the snapshots of --store, where no store need be, and can be
+/// asked with --at. It counts once it was found to be what was sent, and opened. Receive only from where
+/// you would let root do anything.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  ssh server op-dbus snapshot send 20261126T120305Z | op-dbus snapshot receive --store /backup/op-dbus
+  op-dbus snapshot receive --store /backup/op-dbus /media/disk/snapshot.opdb
+  op-dbus query \"restart the network\" --store /backup/op-dbus --at 20261126T120305Z")]
+pub(crate) struct SnapshotReceive {
+    /// File that the stream was written to, or - for standard input
+    #[arg(value_name = "FILE|-", default_value = "-")]
+    pub(crate) source: PathBuf,
 }
 
 fn moment(text: &str) -> Result<Moment, String> {

@@ -16,6 +16,7 @@ mod simulate;
 mod snapshot;
 mod stats;
 mod trace;
+mod transfer;
 
 use crate::args::{Command, LayoutCommand};
 use crate::config::Config;

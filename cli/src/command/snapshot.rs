@@ -6,6 +6,7 @@ use op_dbus_engine::{ErrorKind, SnapshotInfo, SnapshotSize};
 use serde::Serialize;
 use serde_json::json;
 
+use super::transfer;
 use crate::args::{Snapshot, SnapshotCreate, SnapshotDelete, SnapshotRestore};
 use crate::config::Config;
 use crate::error::Result;
@@ -29,6 +30,8 @@ pub(super) fn run(config: &Config, output: &Output, command: Snapshot) -> Result
         Snapshot::List => list(config, output),
         Snapshot::Delete(arguments) => delete(config, output, &arguments),
         Snapshot::Restore(arguments) => restore(config, output, &arguments),
+        Snapshot::Send(arguments) => transfer::send(config, output, &arguments),
+        Snapshot::Receive(arguments) => transfer::receive(config, output, &arguments),
     }
 }
 
@@ -66,11 +69,15 @@ fn render(out: &mut dyn Write, snapshots: &[Listed]) -> std::io::Result<()> {
     let width = width.max(NAME_COLUMNS);
     writeln!(out, "{:width$}  {:>10} {:>10} {:>10}", "name (UTC)", "change", "bytes", "its own")?;
     for Listed { info, size } in snapshots {
-        let SnapshotInfo { name, sequence, reason, is_kept, .. } = info;
+        let SnapshotInfo { name, sequence, reason, is_kept, is_shared, .. } = info;
         let sequence = grouped(*sequence);
         let [total, own] = [size.total_bytes, size.exclusive_bytes].map(bytes);
-        let kept = if *is_kept { "kept" } else { "" };
-        let line = format!("{name:width$}  {sequence:>10} {total:>10} {own:>10}  {kept:4}");
+        let mark = match (is_kept, is_shared) {
+            (true, _) => "kept",
+            (_, true) => "shared",
+            _ => "",
+        };
+        let line = format!("{name:width$}  {sequence:>10} {total:>10} {own:>10}  {mark:6}");
         let room = columns().saturating_sub(line.len() + 2);
         writeln!(out, "{}", format!("{line}  {}", one_line(reason, room)).trim_end())?;
     }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`copy`] | how directories are copied, by BTRFS or by links |
 //! | [`retention`] | which snapshots stay |
+//! | [`send`], [`receive`], [`spool`] | how they come to another machine |
 //! | this | which snapshots there are, which one is of a moment, which go, and how one comes back |
 //!
 //! A snapshot is a directory of `snapshots`, with the same parts as a store. It opens as the store
@@ -21,7 +22,10 @@
 //! - Whoever takes, deletes or copies one holds a lock; reading one needs none.
 
 pub(crate) mod copy;
+pub(crate) mod receive;
 mod retention;
+mod send;
+mod spool;
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -33,13 +37,16 @@ use serde::Serialize;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::{
-    Layout, UNFINISHED_SUFFIX, part_unfinished, snapshot_file, snapshot_unfinished, store_file,
+    Layout, UNFINISHED_SUFFIX, part_unfinished, snapshot_file, snapshot_incoming, snapshot_shared,
+    snapshot_unfinished, store_file,
 };
 use crate::os::file::{
-    Lock, create_directories, exchange, is_real_directory, read_bounded, room, sync_directory,
+    Lock, create_directories, exchange, is_real_directory, read_bounded, remove_if_there, room,
+    sync_directory,
 };
 
 pub use retention::{Period, Retention};
+pub use send::{SendOptions, Transfer, TransferProgress};
 
 /// A snapshot of a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -54,6 +61,9 @@ pub struct SnapshotInfo {
     pub reason: String,
     /// Whether it stays until it is deleted by its name.
     pub is_kept: bool,
+    /// Whether it was sent to another machine, or came from one: the next can be sent as an increment on
+    /// it.
+    pub is_shared: bool,
 }
 
 /// What a snapshot takes.
@@ -149,6 +159,7 @@ impl Snapshots {
             sequence: snapshot.sequence,
             reason: snapshot.reason,
             is_kept: snapshot.is_kept,
+            is_shared: snapshot_shared(&path).exists(),
         }))
     }
 
@@ -209,7 +220,8 @@ impl Snapshots {
         copy::size(&Layout::new(&path).parts())
     }
 
-    /// Deletes a snapshot, also one that is kept or damaged.
+    /// Deletes a snapshot, also one that is kept or damaged, or what has come of one that was being
+    /// received.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] if there is none; [`ErrorKind::Denied`] if this user may not delete
@@ -218,6 +230,10 @@ impl Snapshots {
         check_name(name)?;
         // Where there are none, asking makes no place for them.
         if !is_real_directory(&self.path(name)) {
+            let incoming = snapshot_incoming(&self.path(name));
+            if incoming.exists() {
+                return remove_if_there(&incoming);
+            }
             return Err(self.not_found(&format!("no snapshot {name}")));
         }
         let _lock = self.lock()?;
@@ -231,11 +247,13 @@ impl Snapshots {
         }
         let unfinished = snapshot_unfinished(&path);
         fs::rename(&path, &unfinished).map_err(|error| Error::io("rename", &path, error))?;
+        remove_if_there(&snapshot_shared(&path))?;
         sync_directory(&self.layout.snapshots())?;
         remove_parts(&unfinished)
     }
 
-    /// Deletes the snapshots that need not stay, and returns their names; those that are kept stay.
+    /// Deletes the snapshots that need not stay, and returns their names; those that are kept stay, and
+    /// so does the last that another machine has, as the next one sent is an increment on it.
     ///
     /// Where less than `retention` wants of the file system is free, the earliest of the others goes,
     /// too, unless it is the latest: snapshots hold the room of what was deleted since. It is one each
@@ -249,7 +267,8 @@ impl Snapshots {
         }
         let _lock = self.lock()?;
         let mut others = self.list()?;
-        others.retain(|info| !info.is_kept);
+        let parent = others.iter().rfind(|info| info.is_shared).map(|info| info.name.clone());
+        others.retain(|info| !info.is_kept && Some(&info.name) != parent.as_ref());
         let mut going = retention.surplus(&others);
         others.retain(|info| !going.contains(&info.name));
         let room = room(self.layout.base())?;

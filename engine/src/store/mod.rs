@@ -367,6 +367,8 @@ impl Store {
         if self.require_writable().is_err() {
             return;
         }
+        // It may be the first to start threads of sled.
+        let _visit = self.placement.visit();
         self.save_warmth();
         self.save_graphs();
         self.cache.save_counters();

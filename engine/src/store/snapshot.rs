@@ -5,6 +5,7 @@
 //! in the copy. Elsewhere the databases make copies of themselves, of tables by links.
 
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 
 use op_dbus_formats::SnapshotFile;
@@ -20,7 +21,7 @@ use crate::os::btrfs;
 use crate::os::clock::{unix_ms, utc_name};
 use crate::os::file::{create_directories, create_synced, sync_directory};
 use crate::snapshot::copy::{self, How};
-use crate::snapshot::{SnapshotInfo, Snapshots, remove_parts};
+use crate::snapshot::{SnapshotInfo, Snapshots, TransferProgress, remove_parts};
 
 impl Store {
     /// Takes a snapshot, which counts once it was opened and holds all that was acknowledged before.
@@ -71,8 +72,7 @@ impl Store {
                 self.copy_part(part, &copy)?;
             }
         }
-        let opened = Store::open(StoreConfig::new("").in_snapshot(directory.to_owned()))?;
-        let sequence = opened.commits.last_sequence();
+        let sequence = last_sequence(directory)?;
         if sequence >= acknowledged {
             return Ok(SnapshotInfo { sequence, ..SnapshotInfo::default() });
         }
@@ -130,6 +130,34 @@ impl Store {
         database_of.copy_to(&database(target))?;
         sync_directory(target)
     }
+}
+
+impl Snapshots {
+    /// Receives a snapshot that [`Snapshots::send`] sends, on BTRFS; it takes root. It counts once it was
+    /// found to be what was sent, and opened. Nothing else is needed here: no store, and of increments
+    /// only the snapshots that they are on.
+    ///
+    /// What has come of a transfer that broke off stays, and is gone on with.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Denied`] for anybody but root; [`ErrorKind::Invalid`] if it is here already, or of
+    /// another store than those here; [`ErrorKind::NotFound`] if it is an increment on what is not here;
+    /// [`ErrorKind::Unsupported`] elsewhere than on BTRFS; [`ErrorKind::Io`] if the stream breaks off, and
+    /// [`ErrorKind::Corrupt`] if it is damaged, both with where to go on; what `progress` returns.
+    pub fn receive(
+        &self,
+        input: &mut dyn Read,
+        progress: &mut TransferProgress<'_>,
+    ) -> Result<SnapshotInfo> {
+        let name = self.receive_with(input, progress, last_sequence)?;
+        self.named(&name)
+    }
+}
+
+/// Opens a directory as a snapshot, which says that it is one.
+fn last_sequence(directory: &Path) -> Result<u64> {
+    let opened = Store::open(StoreConfig::new("").in_snapshot(directory.to_owned()))?;
+    Ok(opened.commits.last_sequence())
 }
 
 /// Files of vectors and of heat do not change once they have their names, and what does not is left

@@ -36,8 +36,10 @@ impl Copies {
         self.others.len()
     }
 
-    pub(super) fn addresses(&self) -> impl Iterator<Item = Range<usize>> {
-        self.others.iter().map(|copy| copy.reservation().addresses())
+    /// Where they lie, of so many bytes each.
+    pub(super) fn addresses(&self, len_bytes: usize) -> impl Iterator<Item = Range<usize>> {
+        let start = |copy: &GrowingBytes| copy.reservation().addresses().start;
+        self.others.iter().map(start).map(move |start| start..start + len_bytes)
     }
 
     /// A row is being changed.

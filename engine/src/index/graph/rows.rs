@@ -214,10 +214,10 @@ impl Rows {
     /// Where their memory lies: that of each copy.
     pub(super) fn addresses(&self) -> Vec<Range<usize>> {
         let Storage::Memory(bytes) = &self.bytes else { return Vec::new() };
-        let own = bytes.reservation().addresses();
-        let mut all = vec![own.start..own.start + self.len * self.stride_bytes];
-        all.extend(self.copies.addresses());
-        all
+        let (start, len_bytes) =
+            (bytes.reservation().addresses().start, self.len * self.stride_bytes);
+        let own = std::iter::once(start..start + len_bytes);
+        own.chain(self.copies.addresses(len_bytes)).collect()
     }
 
     /// Copies the rows of a file, so that they can be changed.
