@@ -58,18 +58,18 @@ impl Snapshots {
             return Err(Error::new(ErrorKind::Unsupported, context)
                 .with_remedy("name a directory on BTRFS with --store"));
         }
-        let path = self.path(&start.name);
-        if path.exists() {
-            let context = format!("the snapshot {} is here already", path.display());
-            return Err(Error::new(ErrorKind::Invalid, context)
-                .with_remedy("delete it to receive it again"));
-        }
         let others = self.list()?;
         if self.store_id().is_some_and(|store_id| store_id != start.snapshot.store_id) {
             let context = format!("the store at {} is another one", self.layout.base().display());
             return Err(Error::new(ErrorKind::Invalid, context).with_remedy(
                 "name another directory with --store: snapshots of one store in each",
             ));
+        }
+        let path = self.path(&start.name);
+        if path.exists() {
+            let context = format!("the snapshot {} is here already", path.display());
+            return Err(Error::new(ErrorKind::Invalid, context)
+                .with_remedy("delete it to receive it again"));
         }
         let Some(parent) = &start.parent else { return Ok(()) };
         let has_it = |name: &str| self.ids(name).is_ok_and(|ids| ids == parent.ids);
