@@ -271,3 +271,37 @@ fn snapshots_are_gone_back_to_and_deleted_and_what_is_wrong_is_said() {
     let _ = place.op(["snapshot", "list"]).run().exited(NOT_FOUND);
     assert_eq!(place.done(["get", "host"]).json()["is"], "new");
 }
+
+#[test]
+fn what_changed_between_two_moments_is_shown() {
+    let place = workplace();
+    let put = |key: &str, number: u32| {
+        let _ = place.done(["put", key, "--payload", &json!({ "n": number }).to_string()]);
+    };
+    let take = || -> String {
+        let taken = place.done(["snapshot", "create", "--json"]).json();
+        taken["snapshot"]["name"].as_str().unwrap().to_owned()
+    };
+    ["hosts/a", "hosts/b", "users/c"].iter().for_each(|key| put(key, 1));
+    let first = take();
+    put("hosts/a", 2);
+    let _ = place.done(["remove", "hosts/b"]);
+    put("users/d", 4);
+    let second = take();
+    put("users/c", 5);
+    let expected = "~ state  hosts/a\n- state  hosts/b\n+ state  users/d\n";
+    assert_eq!(place.done(["diff", "--at", &first, "--at", &second]).text(), expected);
+    let now = place.done(["diff", "--at", &first, "--prefix", "users/"]).text();
+    assert_eq!(now, "~ state  users/c\n+ state  users/d\n");
+    let told = place.done(["diff", "--at", &second, "--json"]).json();
+    let n = |when: &str| &told[when]["payload"]["n"];
+    assert_eq!((&told["key"], &told["change"]), (&json!("users/c"), &json!("changed")));
+    assert_eq!((n("before"), n("after")), (&json!(1), &json!(5)));
+    let same = place.op(["diff", "--at", &second, "--at", &second]).run();
+    let _ = same.exited(NOT_FOUND);
+    let _ = place.op(["diff"]).run().exited(USAGE);
+    let thrice = ["diff", "--at", &first, "--at", &first, "--at", &first];
+    let _ = place.op(thrice).run().exited(USAGE);
+    let unknown = place.op(["diff", "--at", &first, "-c", "none", "--json"]).run();
+    let _ = unknown.refused(NO_SUCH_THING, &["none"]);
+}

@@ -334,3 +334,42 @@ fn what_is_put_anew_is_not_collected() {
         assert_eq!(store.collect_expired(u64::MAX).unwrap(), 0);
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// What a walk through two stores finds is what maps of them differ by.
+    #[test]
+    fn differences_are_those_of_maps(before in vec(record(), 0..8), after in vec(record(), 0..8)) {
+        let directory = scratch::in_memory();
+        let fill = |name: &str, records: &[Record]| {
+            let store = Store::open(StoreConfig::new(directory.path().join(name))).unwrap();
+            let options = CollectionOptions::Given {
+                dimensions: 1,
+                metric: Metric::Dot,
+                encoding: Encoding::F32,
+            };
+            store.create_collection(NAME, options).unwrap();
+            store.put_batch(NAME, records).unwrap();
+            store
+        };
+        let (first, second) = (fill("first", &before), fill("second", &after));
+        let map = |store: &Store| -> BTreeMap<Vec<u8>, Record> {
+            let records = store.scan(NAME, b"").unwrap();
+            records.map(|record| record.map(|record| (record.key.clone(), record)).unwrap()).collect()
+        };
+        let (mut expected, mut later) = (BTreeMap::new(), map(&second));
+        for (key, record) in map(&first) {
+            let after = later.remove(&key);
+            if after.as_ref() != Some(&record) {
+                expected.insert(key, (Some(record), after));
+            }
+        }
+        expected.extend(later.into_iter().map(|(key, record)| (key, (None, Some(record)))));
+        let found = first.differences(&second, NAME, b"").unwrap();
+        let found: Vec<_> = found
+            .map(|found| found.map(|found| (found.key, (found.before, found.after))).unwrap())
+            .collect();
+        prop_assert_eq!(found, expected.into_iter().collect::<Vec<_>>());
+    }
+}

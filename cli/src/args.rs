@@ -23,7 +23,7 @@ pub(crate) use global::{Global, LogLevel};
 pub(crate) use models::{Collection, Model, ModelInstall, ModelNamed, ModelQuantize, Reembed};
 pub(crate) use numa::Numa;
 pub(crate) use snapshots::{
-    At, LayoutCommand, Moment, Snapshot, SnapshotCreate, SnapshotDelete, SnapshotReceive,
+    At, Diff, LayoutCommand, Moment, Snapshot, SnapshotCreate, SnapshotDelete, SnapshotReceive,
     SnapshotRestore, SnapshotSend,
 };
 
@@ -130,6 +130,7 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: LayoutCommand,
     },
+    Diff(Diff),
     Scrub(Scrub),
     Stats(Stats),
     Benchmark(Benchmark),

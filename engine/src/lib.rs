@@ -74,10 +74,11 @@ pub use snapshot::{
     TransferProgress,
 };
 pub use store::{
-    ArenaResidency, Change, CollectionInfo, CollectionOptions, CollectionStats, Fault, GraphStats,
-    LinkOptions, MemoryCap, NumaNode, NumaStats, PartKind, PutReport, ReembedProgress, Reembedded,
-    STATE_COLLECTION, STATE_VERSIONS_KEPT, Scan, ScrubOptions, ScrubProgress, ScrubReport, Stats,
-    Store, StoreConfig, Vector, Vectors, Version, Watch, migrate_layout, numa_nodes,
+    ArenaResidency, Change, CollectionInfo, CollectionOptions, CollectionStats, Difference,
+    Differences, Fault, GraphStats, LinkOptions, MemoryCap, NumaNode, NumaStats, PartKind,
+    PutReport, ReembedProgress, Reembedded, STATE_COLLECTION, STATE_VERSIONS_KEPT, Scan,
+    ScrubOptions, ScrubProgress, ScrubReport, Stats, Store, StoreConfig, Vector, Vectors, Version,
+    Watch, migrate_layout, numa_nodes,
 };
 pub use tier::{
     Evictions, PolicyKind, SimulationReport, TierStats, TraceReport, read_trace, simulate,

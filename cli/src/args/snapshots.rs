@@ -25,6 +25,30 @@ pub(crate) enum Moment {
     UnixMs(u64),
 }
 
+/// Show which records are others at one moment than at another, or now
+///
+/// Each line has + for a record that came, - for one that went, ~ for one that changed, then its
+/// collection and its key. With --json there is an object for each, with what it was and what it is.
+/// Vectors that were computed of a text are not compared; the text is.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  op-dbus diff --at 2h
+  op-dbus diff --at 20261126T120305Z --at 20261126T130305Z --collection state
+  op-dbus diff --at 2026-11-25 --prefix hosts/ --json | jq .after.payload")]
+pub(crate) struct Diff {
+    /// A snapshot: by its name, or the last one before a time, as in op-dbus query --at. Given once, it is
+    /// compared with the store; given twice, the first with the second
+    #[arg(long, required = true, value_name = "NAME|TIME", value_parser = moment)]
+    pub(crate) at: Vec<Moment>,
+    /// Collection to compare [default: all]
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) collection: Option<String>,
+    /// Only records whose keys begin so
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) prefix: String,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum LayoutCommand {
     /// Make subvolumes of the plain directories of a store on BTRFS

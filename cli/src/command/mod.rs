@@ -3,6 +3,7 @@
 mod benchmark;
 mod cache;
 mod collection;
+mod diff;
 mod documents;
 mod index;
 mod ingest;
@@ -38,6 +39,7 @@ pub(crate) fn run(config: &Config, output: &Output, command: Command) -> Result<
         Command::Collection { command } => collection::run(config, output, command),
         Command::Model { command } => model::run(config, output, command),
         Command::Benchmark(arguments) => benchmark::run(config, output, &arguments),
+        Command::Diff(arguments) => diff::run(config, output, &arguments),
         Command::Scrub(arguments) => scrub::run(config, output, &arguments),
         Command::Snapshot { command } => snapshot::run(config, output, command),
         Command::Stats(arguments) => stats::run(config, output, &arguments),

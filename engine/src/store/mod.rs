@@ -6,6 +6,7 @@
 //! that.
 
 mod collection;
+mod difference;
 mod expiry;
 mod graph;
 mod history;
@@ -50,6 +51,7 @@ use crate::tier::{PolicyKind, Recorder, Tier};
 
 use collection::Collection;
 pub use collection::{CollectionInfo, CollectionOptions, STATE_COLLECTION, STATE_VERSIONS_KEPT};
+pub use difference::{Difference, Differences};
 pub use graph::LinkOptions;
 pub use history::Version;
 pub use memory::MemoryCap;
