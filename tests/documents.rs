@@ -289,10 +289,10 @@ fn what_changed_between_two_moments_is_shown() {
     put("users/d", 4);
     let second = take();
     put("users/c", 5);
-    let expected = "~ state  hosts/a\n- state  hosts/b\n+ state  users/d\n";
+    let expected = "~ state hosts/a\n- state hosts/b\n+ state users/d\n";
     assert_eq!(place.done(["diff", "--at", &first, "--at", &second]).text(), expected);
     let now = place.done(["diff", "--at", &first, "--prefix", "users/"]).text();
-    assert_eq!(now, "~ state  users/c\n+ state  users/d\n");
+    assert_eq!(now, "~ state users/c\n+ state users/d\n");
     let told = place.done(["diff", "--at", &second, "--json"]).json();
     let n = |when: &str| &told[when]["payload"]["n"];
     assert_eq!((&told["key"], &told["change"]), (&json!("users/c"), &json!("changed")));

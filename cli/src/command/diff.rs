@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::interrupt;
-use crate::output::{Output, columns, grouped, one_line};
+use crate::output::{Output, grouped, one_line};
 
 /// How often there is what.
 #[derive(Default)]
@@ -84,8 +84,8 @@ fn tell(
             "after": after.map(as_json).transpose()?,
         }));
     }
-    let line = format!("{sign} {collection}  {key}");
-    output.text(|out| writeln!(out, "{}", one_line(&line, columns())))
+    let line = format!("{sign} {collection} {key}");
+    output.text(|out| writeln!(out, "{}", one_line(&line, usize::MAX)))
 }
 
 /// A record as it is exported.
