@@ -1,7 +1,8 @@
 //! Snapshots: whole whatever is written meanwhile, open to questions, and never in the way of what
 //! others have put where a store's directories are.
 //!
-//! On plain directories, and on a BTRFS of its own where there are root, loop devices and mkfs.btrfs.
+//! On plain directories, and on a BTRFS and an XFS of its own where there are root, loop devices,
+//! mkfs.btrfs and mkfs.xfs.
 //! `OPDBUS_TEST_SNAPSHOTS` says how many are taken under writers (8 unless set).
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
@@ -31,12 +32,14 @@ const WRITERS_COUNT: usize = 3;
 const COLLECTION: &str = "written";
 const DIMENSIONS: usize = 16;
 
-/// Runs a test in a plain directory, and on BTRFS.
+/// Runs a test in a plain directory, on BTRFS, and on XFS.
 fn everywhere(test: &str, run: impl Fn(&Path)) {
     run(scratch::on_disk().path());
-    match Disk::create_as(FileSystem::Btrfs, DISK_LEN_BYTES) {
-        Ok(disk) => run(disk.path()),
-        Err(reason) => skip(test, &reason),
+    for file_system in [FileSystem::Btrfs, FileSystem::Xfs] {
+        match Disk::create_as(file_system, DISK_LEN_BYTES) {
+            Ok(disk) => run(disk.path()),
+            Err(reason) => skip(test, &reason),
+        }
     }
 }
 

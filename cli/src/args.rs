@@ -3,6 +3,7 @@
 mod benchmark;
 mod documents;
 mod global;
+mod layout;
 mod models;
 mod numa;
 mod snapshots;
@@ -20,11 +21,12 @@ pub(crate) use benchmark::{Benchmark, Search, Truth};
 pub(crate) use documents::{Expiry, Get, History, Put, Remove};
 use global::policy;
 pub(crate) use global::{Global, LogLevel};
+pub(crate) use layout::{Btrfs, Doctor, LayoutCommand};
 pub(crate) use models::{Collection, Model, ModelInstall, ModelNamed, ModelQuantize, Reembed};
 pub(crate) use numa::Numa;
 pub(crate) use snapshots::{
-    At, Diff, LayoutCommand, Moment, Snapshot, SnapshotCreate, SnapshotDelete, SnapshotReceive,
-    SnapshotRestore, SnapshotSend,
+    At, Diff, Moment, Snapshot, SnapshotCreate, SnapshotDelete, SnapshotReceive, SnapshotRestore,
+    SnapshotSend,
 };
 
 /// Find D-Bus methods, packages and your own records by what they mean.
@@ -131,6 +133,7 @@ pub(crate) enum Command {
         command: LayoutCommand,
     },
     Diff(Diff),
+    Doctor(Doctor),
     Scrub(Scrub),
     Stats(Stats),
     Benchmark(Benchmark),

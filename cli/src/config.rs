@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
 use op_dbus_engine::{
-    EmbedderConfig, NumaConfig, NumaPolicy, PolicyKind, Snapshots, Store, StoreConfig,
+    EmbedderConfig, NumaConfig, NumaPolicy, PolicyKind, Snapshots, Store, StoreConfig, StorePart,
 };
 
-use crate::args::{Arguments, At, Global, LogLevel, Moment, Numa};
+use crate::args::{Arguments, At, Btrfs, Global, LogLevel, Moment, Numa};
 use crate::error::{Error, Result};
 
 const PREFIX: &str = "OPDBUS_";
@@ -23,6 +23,7 @@ pub(crate) struct Config {
     cache_disk_bytes: Option<u64>,
     policy: PolicyKind,
     numa: NumaConfig,
+    subvolumes: Vec<StorePart>,
     log_level: tracing::Level,
 }
 
@@ -54,6 +55,7 @@ impl Config {
             cache_disk_bytes: global.cache_disk_max_gb,
             policy: global.cache_policy,
             numa: numa(&global.numa),
+            subvolumes: subvolumes(&global.btrfs),
             log_level,
         })
     }
@@ -73,6 +75,11 @@ impl Config {
     /// store does.
     pub(crate) fn bind_threads(&self) -> Result<()> {
         Ok(self.numa.bind_this_thread()?)
+    }
+
+    /// How NUMA nodes are used.
+    pub(crate) fn numa(&self) -> &NumaConfig {
+        &self.numa
     }
 
     /// What models are opened with.
@@ -126,6 +133,7 @@ impl Config {
             .with_embedder(self.embedder.clone())
             .with_policy(self.policy)
             .with_numa(self.numa.clone())
+            .with_subvolumes(self.subvolumes.clone())
             .cold();
         let config = match self.capacity_bytes {
             Some(capacity_bytes) => config.with_capacity_bytes(capacity_bytes),
@@ -136,6 +144,11 @@ impl Config {
             None => config,
         }
     }
+}
+
+/// The directories that are made as subvolumes.
+fn subvolumes(told: &Btrfs) -> Vec<StorePart> {
+    if told.btrfs_enable { told.btrfs_subvolumes.clone() } else { Vec::new() }
 }
 
 /// On one node unless told otherwise, and not at all if nothing is told.

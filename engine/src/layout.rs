@@ -1,6 +1,57 @@
 //! The names of a store's files and directories. Touches none of them.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::Serialize;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// One of the directories of a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum StorePart {
+    /// Files of vectors and graphs, which are mapped: derived from the others.
+    #[serde(rename = "@vectors")]
+    Vectors,
+    /// What was measured: nothing depends on it.
+    #[serde(rename = "@timing")]
+    Timing,
+    /// Embeddings of texts: can be computed again.
+    #[serde(rename = "@cache")]
+    Cache,
+    /// The authority: what is here is the store.
+    #[serde(rename = "@state")]
+    State,
+}
+
+impl StorePart {
+    /// All of them, in the order in which they are taken for a snapshot: what others are derived from
+    /// last.
+    pub const ALL: [Self; 4] = [Self::Vectors, Self::Timing, Self::Cache, Self::State];
+
+    /// The name of its directory.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Vectors => "@vectors",
+            Self::Timing => "@timing",
+            Self::Cache => "@cache",
+            Self::State => "@state",
+        }
+    }
+}
+
+impl FromStr for StorePart {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|part| part.name() == name).ok_or_else(|| {
+            let names = Self::ALL.map(Self::name).join(", ");
+            Error::new(ErrorKind::Invalid, format!("\"{name}\" is no directory of a store"))
+                .with_remedy(format!("use some of {names}"))
+        })
+    }
+}
 
 /// Where everything of one store lies.
 #[derive(Clone, Debug)]
@@ -22,9 +73,14 @@ impl Layout {
         self.base.join("LOCK")
     }
 
+    /// One of its directories.
+    pub(crate) fn part(&self, part: StorePart) -> PathBuf {
+        self.base.join(part.name())
+    }
+
     /// The authority: what is here is the store.
     pub(crate) fn state(&self) -> PathBuf {
-        self.base.join("@state")
+        self.part(StorePart::State)
     }
 
     /// Where the authority is made before it takes its name, so that `@state` is whole or absent.
@@ -39,22 +95,22 @@ impl Layout {
 
     /// Embeddings of texts: can be computed again.
     pub(crate) fn cache(&self) -> PathBuf {
-        self.base.join("@cache")
+        self.part(StorePart::Cache)
     }
 
     /// What was measured: nothing depends on it.
     pub(crate) fn timing(&self) -> PathBuf {
-        self.base.join("@timing")
+        self.part(StorePart::Timing)
     }
 
     /// Files of vectors that are mapped: derived from the two above.
     pub(crate) fn vectors(&self) -> PathBuf {
-        self.base.join("@vectors")
+        self.part(StorePart::Vectors)
     }
 
-    /// What a snapshot is of, in the order in which it is taken: what others are derived from last.
+    /// What a snapshot is of, in the order of [`StorePart::ALL`].
     pub(crate) fn parts(&self) -> [PathBuf; 4] {
-        [self.vectors(), self.timing(), self.cache(), self.state()]
+        StorePart::ALL.map(|part| self.part(part))
     }
 
     pub(crate) fn snapshots(&self) -> PathBuf {
@@ -68,7 +124,7 @@ impl Layout {
 
     /// What was used how often: worth keeping, and nothing depends on it.
     pub(crate) fn heat(&self) -> PathBuf {
-        self.base.join("@timing").join("heat")
+        self.timing().join("heat")
     }
 }
 

@@ -61,6 +61,7 @@ pub use index::{
     DenseVectors, FullVectors, GraphFilter, GraphIndex, GraphOptions, GraphSearch, Neighbour,
     Profile, SearchCounts, SearchOptions, SearchPlan, VectorBuffer, VertexSet,
 };
+pub use layout::StorePart;
 pub use op_dbus_formats::change::Operation;
 pub use op_dbus_formats::collection::{Metric, ModelFingerprint};
 pub use op_dbus_formats::embedding::Encoding;
@@ -74,11 +75,12 @@ pub use snapshot::{
     TransferProgress,
 };
 pub use store::{
-    ArenaResidency, Change, CollectionInfo, CollectionOptions, CollectionStats, Difference,
-    Differences, Fault, GraphStats, LinkOptions, MemoryCap, NumaNode, NumaStats, PartKind,
-    PutReport, ReembedProgress, Reembedded, STATE_COLLECTION, STATE_VERSIONS_KEPT, Scan,
-    ScrubOptions, ScrubProgress, ScrubReport, Stats, Store, StoreConfig, Vector, Vectors, Version,
-    Watch, migrate_layout, numa_nodes,
+    ArenaResidency, Change, CollectionInfo, CollectionOptions, CollectionStats, Compressor,
+    Difference, Differences, Fault, GraphStats, LayoutReport, LinkOptions, MemoryCap,
+    MountCompression, NumaNode, NumaStats, PartKind, PartReport, PutReport, ReembedProgress,
+    Reembedded, STATE_COLLECTION, STATE_VERSIONS_KEPT, Scan, ScrubOptions, ScrubProgress,
+    ScrubReport, Stats, Store, StoreConfig, Vector, Vectors, Version, Watch, examine_layout,
+    migrate_layout, numa_nodes,
 };
 pub use tier::{
     Evictions, PolicyKind, SimulationReport, TierStats, TraceReport, read_trace, simulate,

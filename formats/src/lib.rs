@@ -42,6 +42,7 @@ pub mod heat_block;
 pub mod history;
 pub mod introspection;
 pub mod manifest;
+pub mod mount_info;
 pub mod numa_list;
 pub mod page;
 pub mod record;
@@ -57,6 +58,7 @@ pub use collection::{
 pub use embedding::{EmbeddingKey, EncodedEmbedding, Encoding, Packing};
 pub use error::{FormatError, TextError};
 pub use history::HistoryEntry;
+pub use mount_info::Mount;
 pub use numa_list::NumaList;
 pub use record::{EmbeddingSource, Payload, Record};
 pub use snapshot_file::SnapshotFile;

@@ -20,7 +20,7 @@ use op_dbus_formats::introspection::{
 use op_dbus_formats::manifest::{self as manifest_format, Manifest};
 use op_dbus_formats::page;
 use op_dbus_formats::{
-    CollectionSpec, EmbeddingSource, HistoryEntry, NumaList, Payload, Record, SnapshotFile,
+    CollectionSpec, EmbeddingSource, HistoryEntry, Mount, NumaList, Payload, Record, SnapshotFile,
     StoreFile, acknowledged as acknowledged_format,
     acknowledged::Acknowledged,
     change as change_format, collection as collection_format, document as document_format,
@@ -35,7 +35,7 @@ use op_dbus_formats::{
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its folder in the corpus.
-pub const TARGETS: [(&str, Target); 23] = [
+pub const TARGETS: [(&str, Target); 24] = [
     ("acknowledged", acknowledged),
     ("arena_file", arena_file),
     ("change", change),
@@ -50,6 +50,7 @@ pub const TARGETS: [(&str, Target); 23] = [
     ("introspection", introspection),
     ("jsonl", jsonl),
     ("manifest", manifest),
+    ("mount_info", mount_info),
     ("npy", npy),
     ("numa_list", numa_list),
     ("onnx", onnx),
@@ -353,6 +354,18 @@ pub fn npy(data: &[u8]) {
     for row in rows.chunks_exact(header.row_len_bytes()).take(header.rows.min(64) as usize) {
         if header.decode_row(row, &mut vector).is_ok() {
             assert!(vector.iter().all(|number| number.is_finite()));
+        }
+    }
+}
+
+/// A mount that is found is above the path.
+pub fn mount_info(data: &[u8]) {
+    const PATH: &[u8] = b"/var/lib/op-dbus";
+    if let Some(mount) = Mount::of_path(data, PATH) {
+        assert!(PATH.starts_with(&mount.mount_point));
+        for option in &mount.options {
+            let name = option.split('=').next().expect("a text has a beginning");
+            assert!(name.is_empty() || mount.option(name).is_some(), "{option}");
         }
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use op_dbus_engine::{PolicyKind, Provider};
 
+use super::layout::Btrfs;
 use super::numa::Numa;
 
 /// Options of every command.
@@ -123,6 +124,8 @@ pub(crate) struct Global {
     /// Write JSON: the answer on standard output, an error on standard error
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) btrfs: Btrfs,
     #[command(flatten)]
     pub(crate) numa: Numa,
 }

@@ -50,17 +50,6 @@ pub(crate) struct Diff {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum LayoutCommand {
-    /// Make subvolumes of the plain directories of a store on BTRFS
-    ///
-    /// Snapshots then take a moment and no room. Nobody may have the store open. Files are copied
-    /// without copying what is in them, and each directory is replaced in one step: a store is whole
-    /// whenever this is broken off, and the same command goes on.
-    #[command(after_help = "Example:\n  op-dbus layout migrate --store /var/lib/op-dbus")]
-    Migrate,
-}
-
-#[derive(Debug, Subcommand)]
 pub(crate) enum Snapshot {
     Create(SnapshotCreate),
     /// List the snapshots of the store, the latest last

@@ -4,6 +4,7 @@ mod benchmark;
 mod cache;
 mod collection;
 mod diff;
+mod doctor;
 mod documents;
 mod index;
 mod ingest;
@@ -40,6 +41,7 @@ pub(crate) fn run(config: &Config, output: &Output, command: Command) -> Result<
         Command::Model { command } => model::run(config, output, command),
         Command::Benchmark(arguments) => benchmark::run(config, output, &arguments),
         Command::Diff(arguments) => diff::run(config, output, &arguments),
+        Command::Doctor(arguments) => doctor::run(config, output, &arguments),
         Command::Scrub(arguments) => scrub::run(config, output, &arguments),
         Command::Snapshot { command } => snapshot::run(config, output, command),
         Command::Stats(arguments) => stats::run(config, output, &arguments),

@@ -18,6 +18,7 @@ use std::collections::BTreeSet;
 use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use op_dbus_formats::numa_list::{self, NumaList};
 use rustix::thread::CpuSet;
@@ -113,6 +114,14 @@ impl NumaConfig {
     pub fn bind_this_thread(&self) -> Result<()> {
         Placement::of_machine(self)?.settle_thread();
         Ok(())
+    }
+
+    /// What the kernel refuses to do for this policy; `None` if nothing.
+    ///
+    /// # Errors
+    /// As [`NumaConfig::bind_this_thread`].
+    pub fn refusal(&self) -> Result<Option<String>> {
+        Ok(Placement::of_machine(self)?.refusal().map(str::to_owned))
     }
 }
 
@@ -336,8 +345,10 @@ impl Placement {
     }
 
     fn refused(&self, what: &str, error: &std::io::Error) {
-        let told = self.refusal.set(format!("{what}: {error}"));
-        if told.is_ok() {
+        /// Once is enough for a process, whatever is refused to it.
+        static TOLD: AtomicBool = AtomicBool::new(false);
+        let is_first = self.refusal.set(format!("{what}: {error}")).is_ok();
+        if is_first && !TOLD.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 policy = %self.policy, %error,
                 "{what}; the kernel decides now. In a container, allow mbind, set_mempolicy, \

@@ -51,6 +51,26 @@ pub(crate) fn set_compression(directory: &Path, compression: Compression) {
     }
 }
 
+/// What the file system is asked to do with new files of a directory; `None` if nothing, or by another
+/// algorithm.
+pub(crate) fn compression(directory: &Path) -> Option<Compression> {
+    let mut value = [0_u8; 16];
+    let len = rustix::fs::getxattr(directory, "btrfs.compression", &mut value[..]).ok()?;
+    match &value[..len] {
+        b"none" | b"no" => Some(Compression::None),
+        b"zstd" => Some(Compression::Zstd),
+        _ => None,
+    }
+}
+
+/// Whether new files of a directory are written elsewhere when they change, and have checksums
+/// (`chattr +C` takes both away).
+pub(crate) fn copies_on_write(directory: &Path) -> bool {
+    let flags =
+        fs::File::open(directory).and_then(|directory| Ok(rustix::fs::ioctl_getflags(&directory)?));
+    flags.is_ok_and(|flags| !flags.contains(rustix::fs::IFlags::NOCOW))
+}
+
 /// Makes a subvolume.
 pub(crate) fn create(path: &Path) -> Result<()> {
     Subvolume::create(path, None).map(drop).map_err(|error| failed("create subvolume", path, error))

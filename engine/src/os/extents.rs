@@ -1,4 +1,5 @@
-//! Which bytes of a file are its own, and which it shares with copies that were made without copying.
+//! Which bytes of a file are its own, which it shares with copies that were made without copying, and
+//! which the file system has compressed.
 
 use std::fs::File;
 use std::mem::size_of;
@@ -12,8 +13,10 @@ use crate::error::{Error, Result};
 
 /// `FS_IOC_FIEMAP` in linux/fs.h.
 const FIEMAP: Opcode = ioctl::opcode::read_write::<Header>(b'f', 11);
-/// `FIEMAP_EXTENT_LAST` and `FIEMAP_EXTENT_SHARED` in linux/fiemap.h.
+/// `FIEMAP_EXTENT_LAST`, `FIEMAP_EXTENT_ENCODED` and `FIEMAP_EXTENT_SHARED` in linux/fiemap.h.
 const EXTENT_LAST: u32 = 1;
+/// `FIEMAP_EXTENT_ENCODED`: its bytes are not on the disk as they are read.
+const EXTENT_ENCODED: u32 = 8;
 const EXTENT_SHARED: u32 = 0x2000;
 /// Extents that are asked for at a time.
 const EXTENTS_COUNT: usize = 64;
@@ -62,12 +65,22 @@ pub(crate) fn own_bytes(path: &Path) -> Result<u64> {
     if status.nlink() > 1 {
         return Ok(0);
     }
-    Ok(own_extents_bytes(&file).unwrap_or(status.blocks() * SECTOR_BYTES))
+    let own = extents_bytes(&file, |flags| flags & EXTENT_SHARED == 0);
+    Ok(own.unwrap_or(status.blocks() * SECTOR_BYTES))
 }
 
+/// Bytes of a file that the file system has compressed, and all that lie on the disk, both as they are
+/// read. Where it does not tell, none are compressed.
+pub(crate) fn compressed_bytes(path: &Path) -> Result<(u64, u64)> {
+    let file = File::open(path).map_err(|error| Error::io("open", path, error))?;
+    let of = |is_wanted: fn(u32) -> bool| extents_bytes(&file, is_wanted).unwrap_or_default();
+    Ok((of(|flags| flags & EXTENT_ENCODED != 0), of(|_| true)))
+}
+
+/// Bytes of those extents of a file that have wanted flags; `None` where the file system does not tell.
 #[expect(unsafe_code, reason = "rustix has no safe call for this ioctl")]
-fn own_extents_bytes(file: &File) -> Option<u64> {
-    let (mut start, mut own_bytes) = (0, 0);
+fn extents_bytes(file: &File, is_wanted: impl Fn(u32) -> bool) -> Option<u64> {
+    let (mut start, mut wanted_bytes) = (0, 0);
     loop {
         let header = Header {
             start,
@@ -82,11 +95,11 @@ fn own_extents_bytes(file: &File) -> Option<u64> {
         // SAFETY: as above; the file is open.
         unsafe { ioctl::ioctl(file, update) }.ok()?;
         let found = request.extents.get(..request.header.mapped_extents as usize)?;
-        let own = found.iter().filter(|extent| extent.flags & EXTENT_SHARED == 0);
-        own_bytes += own.map(|extent| extent.length).sum::<u64>();
+        let wanted = found.iter().filter(|extent| is_wanted(extent.flags));
+        wanted_bytes += wanted.map(|extent| extent.length).sum::<u64>();
         match found.last() {
             Some(last) if last.flags & EXTENT_LAST == 0 => start = last.logical + last.length,
-            _ => return Some(own_bytes),
+            _ => return Some(wanted_bytes),
         }
     }
 }

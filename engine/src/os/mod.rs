@@ -8,6 +8,7 @@ pub(crate) mod file;
 pub(crate) mod limits;
 pub(crate) mod map;
 pub(crate) mod memory;
+pub(crate) mod mount;
 pub(crate) mod numa;
 pub(crate) mod random;
 pub(crate) mod threads;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::parts;
 use crate::error::{Error, ErrorKind, Result};
-use crate::layout::{Layout, part_unfinished};
+use crate::layout::{Layout, StorePart, part_unfinished};
 use crate::os::btrfs;
 use crate::os::file::{self, Lock, sync_directory};
 use crate::snapshot::copy::{self, How};
@@ -44,12 +44,13 @@ pub fn migrate_layout(base: &Path) -> Result<Vec<(PathBuf, PartKind)>> {
     let _lock = Lock::acquire(&layout.lock())?;
     file::check_owner(&layout.state())?;
     let mut migrated = Vec::new();
-    for part in layout.parts() {
+    for named in StorePart::ALL {
+        let part = layout.part(named);
         let unfinished = part_unfinished(&part);
         copy::remove(&unfinished)?;
         let kind = if !part.exists() {
             // It can be deleted at any time, and is made again.
-            parts::make(&part)?;
+            parts::make(&part, true)?;
             PartKind::Subvolume
         } else if btrfs::is_subvolume(&part) {
             PartKind::Subvolume
@@ -57,7 +58,7 @@ pub fn migrate_layout(base: &Path) -> Result<Vec<(PathBuf, PartKind)>> {
             migrate(&part, &unfinished)?;
             PartKind::Migrated
         };
-        parts::compress(&layout, &part);
+        parts::compress(&layout, named);
         migrated.push((part, kind));
     }
     Ok(migrated)
@@ -65,7 +66,7 @@ pub fn migrate_layout(base: &Path) -> Result<Vec<(PathBuf, PartKind)>> {
 
 fn migrate(part: &Path, unfinished: &Path) -> Result<()> {
     parts::require_directory(part)?;
-    parts::make(unfinished)?;
+    parts::make(unfinished, true)?;
     copy::copy_files(part, unfinished, |_| How::Copy)?;
     let content = |directory: &Path| copy::list(directory, &[directory.to_owned()]);
     if content(part)? != content(unfinished)? {

@@ -6,7 +6,9 @@
 //! that.
 
 mod collection;
+mod compression;
 mod difference;
+mod examine;
 mod expiry;
 mod graph;
 mod history;
@@ -41,7 +43,7 @@ use crate::db::commit::CommitQueue;
 use crate::db::state::{Records, StateDatabase};
 use crate::embed::{Embedder, EmbedderConfig};
 use crate::error::{Error, ErrorKind, Result};
-use crate::layout::Layout;
+use crate::layout::{Layout, StorePart};
 use crate::os::clock::unix_ms;
 use crate::os::file::Lock;
 use crate::record::{Record, is_past, validate_key};
@@ -51,7 +53,9 @@ use crate::tier::{PolicyKind, Recorder, Tier};
 
 use collection::Collection;
 pub use collection::{CollectionInfo, CollectionOptions, STATE_COLLECTION, STATE_VERSIONS_KEPT};
+pub use compression::{Compressor, MountCompression};
 pub use difference::{Difference, Differences};
+pub use examine::{LayoutReport, PartReport, examine_layout};
 pub use graph::LinkOptions;
 pub use history::Version;
 pub use memory::MemoryCap;
@@ -81,6 +85,7 @@ pub struct StoreConfig {
     policy: PolicyKind,
     warm: bool,
     numa: NumaConfig,
+    subvolumes: Vec<StorePart>,
     is_snapshot: bool,
 }
 
@@ -97,6 +102,7 @@ impl StoreConfig {
             policy: PolicyKind::default(),
             warm: true,
             numa: NumaConfig::default(),
+            subvolumes: StorePart::ALL.to_vec(),
             is_snapshot: false,
         }
     }
@@ -140,6 +146,14 @@ impl StoreConfig {
     #[must_use]
     pub fn with_numa(mut self, numa: NumaConfig) -> Self {
         self.numa = numa;
+        self
+    }
+
+    /// Sets which directories are made as subvolumes where the store lies on BTRFS; all unless set. Those
+    /// that are there stay what they are.
+    #[must_use]
+    pub fn with_subvolumes(mut self, parts: impl Into<Vec<StorePart>>) -> Self {
+        self.subvolumes = parts.into();
         self
     }
 

@@ -21,7 +21,7 @@ use crate::db::Creation;
 use crate::db::commit::CommitQueue;
 use crate::db::state::StateDatabase;
 use crate::error::{Error, ErrorKind, Result};
-use crate::layout::{Layout, database, store_file, trace_directory};
+use crate::layout::{Layout, StorePart, database, store_file, trace_directory};
 use crate::os::clock::unix_ms;
 use crate::os::cpu;
 use crate::os::file::{self, Lock};
@@ -47,7 +47,7 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
     let is_snapshot = config.is_snapshot;
     let lock = if is_snapshot { None } else { Some(Lock::acquire(&layout.lock())?) };
     let space = if is_snapshot { Space::unused(&layout) } else { Space::prepare(&layout) };
-    let store_file = prepare(&layout, is_snapshot)?;
+    let store_file = prepare(&layout, is_snapshot, &config.subvolumes)?;
     let memory = MemoryCap::find(config.capacity_bytes);
     let recorder = Arc::new(open_recorder(&layout, &store_file, is_snapshot));
     let (tier_bytes, policy) = (memory.tier_bytes(), config.policy);
@@ -107,17 +107,17 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
 }
 
 /// Makes what is missing, refuses what is somebody else's, and says which store it is.
-fn prepare(layout: &Layout, is_snapshot: bool) -> Result<StoreFile> {
+fn prepare(layout: &Layout, is_snapshot: bool, subvolumes: &[StorePart]) -> Result<StoreFile> {
     match layout.state().exists() {
         true => parts::require_directory(&layout.state())?,
         // It was deleted meanwhile.
         false if is_snapshot => require_store(layout)?,
-        false => create(layout)?,
+        false => create(layout, subvolumes.contains(&StorePart::State))?,
     }
     file::check_owner(&layout.state())?;
     let store_file = read_store_file(&layout.state())?;
     if !is_snapshot {
-        parts::prepare(layout, &store_file)?;
+        parts::prepare(layout, &store_file, subvolumes)?;
     }
     Ok(store_file)
 }
@@ -173,10 +173,10 @@ fn require_store(layout: &Layout) -> Result<()> {
 }
 
 /// Makes `@state` under another name and renames it, so that a crash leaves a whole one or none.
-fn create(layout: &Layout) -> Result<()> {
+fn create(layout: &Layout, is_subvolume: bool) -> Result<()> {
     let unfinished = layout.state_unfinished();
     copy::remove(&unfinished)?;
-    parts::make(&unfinished)?;
+    parts::make(&unfinished, is_subvolume)?;
     let memory = MemoryCap::find(None).database();
     drop(StateDatabase::open(&unfinished, Creation::Create, memory)?);
     let bytes = StoreFile {

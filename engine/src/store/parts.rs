@@ -9,10 +9,11 @@ use std::path::Path;
 
 use op_dbus_formats::StoreFile;
 
+use super::compression::property;
 use super::open::read_store_file;
 use crate::error::{Error, ErrorKind, Result};
-use crate::layout::{Layout, store_file};
-use crate::os::btrfs::{self, Compression};
+use crate::layout::{Layout, StorePart, store_file};
+use crate::os::btrfs;
 use crate::os::file::{self, create_synced, remove_if_there, sync_directory};
 
 /// Ours are nobody else's to read.
@@ -28,10 +29,10 @@ const OURS: [(&str, &[&str]); 3] = [
 /// What the names of ours in `@vectors` end with.
 const VECTORS_SUFFIXES: [&str; 4] = [".arena", ".graph", ".damaged", ".unfinished"];
 
-/// Makes a directory of a store: a subvolume where there are any.
-pub(super) fn make(part: &Path) -> Result<()> {
+/// Makes a directory of a store: a subvolume where there are any and it is to be one.
+pub(super) fn make(part: &Path, is_subvolume: bool) -> Result<()> {
     let parent = part.parent().unwrap_or(Path::new("."));
-    if !file::is_btrfs(parent) {
+    if !is_subvolume || !file::is_btrfs(parent) {
         return file::create_directories(part);
     }
     btrfs::create(part)?;
@@ -41,12 +42,13 @@ pub(super) fn make(part: &Path) -> Result<()> {
 }
 
 /// Makes those directories that are missing, and refuses those of others.
-pub(super) fn prepare(layout: &Layout, store: &StoreFile) -> Result<()> {
-    for part in [layout.cache(), layout.timing(), layout.vectors()] {
+pub(super) fn prepare(layout: &Layout, store: &StoreFile, subvolumes: &[StorePart]) -> Result<()> {
+    for kind in [StorePart::Cache, StorePart::Timing, StorePart::Vectors] {
+        let part = layout.part(kind);
         match fs::symlink_metadata(&part) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                make(&part)?;
-                compress(layout, &part);
+                make(&part, subvolumes.contains(&kind))?;
+                compress(layout, kind);
             }
             Err(error) => return Err(Error::io("examine", &part, error)),
             Ok(_) => require_directory(&part)?,
@@ -56,13 +58,10 @@ pub(super) fn prepare(layout: &Layout, store: &StoreFile) -> Result<()> {
     Ok(())
 }
 
-/// What is mapped stays as it is, and so does what waits for the disk; of the rest the file system may
-/// make less.
-pub(super) fn compress(layout: &Layout, part: &Path) {
-    if part == layout.vectors() {
-        btrfs::set_compression(part, Compression::None);
-    } else if part != layout.state() {
-        btrfs::set_compression(part, Compression::Zstd);
+/// Asks the file system to do with new files of a part what is best for them.
+pub(super) fn compress(layout: &Layout, part: StorePart) {
+    if let Some(property) = property(part) {
+        btrfs::set_compression(&layout.part(part), property);
     }
 }
 

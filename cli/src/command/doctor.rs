@@ -1,0 +1,231 @@
+//! `op-dbus doctor`: what is well and what is not, and what to do about it.
+
+use op_dbus_engine::{
+    Compressor, Error as EngineError, ErrorKind, LayoutReport, PartReport, StorePart,
+    examine_layout, numa_nodes,
+};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::args::Doctor;
+use crate::config::Config;
+use crate::error::Result;
+use crate::exit::Exit;
+use crate::output::{Output, bytes};
+
+/// How well something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    Ok,
+    Warning,
+    Problem,
+}
+
+/// One line of the answer.
+#[derive(Debug, Serialize)]
+struct Check {
+    /// What was looked at.
+    name: &'static str,
+    state: State,
+    found: String,
+    /// The command that changes it, or what else does.
+    remedy: Option<String>,
+}
+
+impl Check {
+    fn ok(name: &'static str, found: impl Into<String>) -> Self {
+        Self { name, state: State::Ok, found: found.into(), remedy: None }
+    }
+
+    fn warning(name: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        let (found, remedy) = (found.into(), Some(remedy.into()));
+        Self { name, state: State::Warning, found, remedy }
+    }
+
+    fn problem(name: &'static str, error: &EngineError) -> Self {
+        let (found, remedy) = (error.to_string(), error.remedy().map(str::to_owned));
+        Self { name, state: State::Problem, found, remedy }
+    }
+}
+
+pub(super) fn run(config: &Config, output: &Output, arguments: &Doctor) -> Result<Exit> {
+    let mut checks = match examine_layout(config.store()) {
+        Ok(report) => layout_checks(&report, arguments.compression_level),
+        Err(error) => vec![Check::problem("store", &error)],
+    };
+    checks.extend(numa_checks(config));
+    let is_well = checks.iter().all(|check| check.state != State::Problem);
+    output.answer(&json!({ "checks": checks }), |out| {
+        for Check { name, state, found, remedy } in &checks {
+            let state = match state {
+                State::Ok => "ok",
+                State::Warning => "warning",
+                State::Problem => "PROBLEM",
+            };
+            writeln!(out, "{state:7}  {name}: {found}")?;
+            if let Some(remedy) = remedy {
+                writeln!(out, "         → {remedy}")?;
+            }
+        }
+        Ok(())
+    })?;
+    Ok(if is_well { Exit::Success } else { Exit::Failed(ErrorKind::Unavailable) })
+}
+
+fn layout_checks(report: &LayoutReport, level: u32) -> Vec<Check> {
+    let mut checks = vec![Check::ok("store", report.base.display().to_string()), room(report)];
+    if report.file_system != "btrfs" {
+        checks.push(Check::warning(
+            "file system",
+            format!(
+                "{}: snapshots copy what is new instead of nothing, what is stored has no checksums of \
+                 the file system's, and nothing is sent to other machines",
+                report.file_system
+            ),
+            "put the store on BTRFS: op-dbus snapshot create, then restore --to a directory there",
+        ));
+        return checks;
+    }
+    checks.push(Check::ok("file system", "btrfs"));
+    checks.push(subvolumes(report));
+    checks.push(deletion(report));
+    checks.push(checksums(report));
+    checks.push(level_of_mount(report, level));
+    checks.extend(report.parts.iter().map(|part| compression(report, part)));
+    checks
+}
+
+fn room(report: &LayoutReport) -> Check {
+    const PERCENT_MIN: u64 = 10;
+    let (free, total) = (report.available_bytes, report.total_bytes);
+    let found = format!("{} of {} are free", bytes(free), bytes(total));
+    match free.saturating_mul(100) / total.max(1) {
+        percent if percent >= PERCENT_MIN => Check::ok("room", found),
+        _ => Check::warning(
+            "room",
+            found,
+            "delete snapshots (op-dbus snapshot list shows what each has alone), or enlarge it",
+        ),
+    }
+}
+
+fn subvolumes(report: &LayoutReport) -> Check {
+    let plain: Vec<&str> = report
+        .parts
+        .iter()
+        .filter(|part| !part.is_subvolume)
+        .map(|part| part.part.name())
+        .collect();
+    match plain.is_empty() {
+        true => Check::ok("subvolumes", "each directory is one"),
+        false => Check::warning(
+            "subvolumes",
+            format!("{} are plain directories, which snapshots have to copy", plain.join(", ")),
+            format!("op-dbus layout migrate --store {}", report.base.display()),
+        ),
+    }
+}
+
+fn deletion(report: &LayoutReport) -> Check {
+    match report.deletes_subvolumes {
+        true => Check::ok("deleting snapshots", "by the file system"),
+        false => Check::warning(
+            "deleting snapshots",
+            "each file is removed, because this user may not delete subvolumes",
+            format!("mount -o remount,user_subvol_rm_allowed {}", report.mount_point.display()),
+        ),
+    }
+}
+
+fn checksums(report: &LayoutReport) -> Check {
+    let without: Vec<&str> = report
+        .parts
+        .iter()
+        .filter(|part| !part.has_checksums)
+        .map(|part| part.part.name())
+        .collect();
+    match without.is_empty() {
+        true => Check::ok("checksums", "of everything"),
+        false => Check::warning(
+            "checksums",
+            format!("none of {}: nodatacow, nodatasum or chattr +C", without.join(", ")),
+            "take these options off the mount, and chattr -C off the directories; files that are there \
+             stay without until they are written again",
+        ),
+    }
+}
+
+fn level_of_mount(report: &LayoutReport, level: u32) -> Check {
+    const NAME: &str = "compression of the mount";
+    let mount = report.mount_point.display();
+    match &report.mount_compression {
+        None => Check::ok(NAME, "none; @cache and @timing ask for zstd themselves, at level 3"),
+        Some(found) if found.is_forced => Check::warning(
+            NAME,
+            format!(
+                "compress-force={}, also of vectors, which hardly become smaller",
+                found.algorithm
+            ),
+            format!("mount -o remount,compress=zstd:{level} {mount}"),
+        ),
+        Some(found) if found.zstd_level() == Some(level) => {
+            Check::ok(NAME, found.algorithm.clone())
+        }
+        Some(found) => Check::warning(
+            NAME,
+            format!("{}, where zstd:{level} is wanted", found.algorithm),
+            format!("mount -o remount,compress=zstd:{level} {mount}"),
+        ),
+    }
+}
+
+fn compression(report: &LayoutReport, part: &PartReport) -> Check {
+    let name = match part.part {
+        StorePart::Vectors => "compression of @vectors",
+        StorePart::Timing => "compression of @timing",
+        StorePart::Cache => "compression of @cache",
+        StorePart::State => "compression of @state",
+    };
+    let who = match part.compressor {
+        Compressor::Nobody => "by nobody",
+        Compressor::Database => "by RocksDB",
+        Compressor::FileSystem => "by BTRFS",
+        Compressor::Both => "by RocksDB, then BTRFS",
+    };
+    let (all, compressed) = (bytes(part.bytes), bytes(part.compressed_bytes));
+    let found = match part.compressed_bytes {
+        0 => format!("{who}; {all} lie as they are"),
+        _ => format!("{who}; {compressed} of {all} are compressed on the disk"),
+    };
+    match part.part {
+        StorePart::Vectors if part.property != Some("none") => Check::warning(
+            name,
+            format!("{found}; what is mapped is read here and there, and should lie as it is"),
+            format!("btrfs property set {}/@vectors compression none", report.base.display()),
+        ),
+        _ => Check::ok(name, found),
+    }
+}
+
+fn numa_checks(config: &Config) -> Vec<Check> {
+    const NAME: &str = "NUMA";
+    let nodes = match numa_nodes() {
+        Ok(nodes) => nodes,
+        Err(error) => return vec![Check::problem(NAME, &error)],
+    };
+    let mut checks = vec![match nodes.len() {
+        0 | 1 => Check::ok(NAME, "one node, so nothing is farther than anything else"),
+        count => Check::ok(NAME, format!("{count} nodes, policy {}", config.numa().policy)),
+    }];
+    match config.numa().refusal() {
+        Ok(None) => {}
+        Ok(Some(refused)) => checks.push(Check::warning(
+            "NUMA calls",
+            format!("{refused}; the kernel decides where memory lies"),
+            "in a container, allow mbind, set_mempolicy, get_mempolicy and move_pages (SYS_NICE)",
+        )),
+        Err(error) => checks.push(Check::problem("NUMA policy", &error)),
+    }
+    checks
+}
