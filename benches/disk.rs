@@ -11,6 +11,7 @@ use std::time::Duration;
 use clap::Parser;
 use op_dbus_benches::Matrix;
 use op_dbus_engine::{CollectionOptions, Encoding, Metric, Query, Record, Store, StoreConfig};
+use op_dbus_formats::embedding::{self, Packing};
 
 const NAME: &str = "vectors";
 /// Between two looks at what is free.
@@ -56,7 +57,12 @@ fn main() {
         let same: usize = exact.iter().zip(&found).map(|(a, b)| a.intersection(b).count()).sum();
         let recall = same as f64 / (exact.len() * NEAREST_COUNT) as f64;
         let each = taken as f64 / (base.numbers.len() / base.dimensions) as f64;
-        println!("{:4} {each:>7.0} bytes a vector, recall@10 {recall:.4}", encoding.name());
+        let alone = embedding::encode(&base.numbers[..base.dimensions], encoding, Packing::Plain);
+        let alone = alone.expect("it was put").len();
+        println!(
+            "{:4} {alone:>6} bytes a vector, {each:>6.0} with its record, recall@10 {recall:.4}",
+            encoding.name()
+        );
         std::fs::remove_dir_all(path.join("@state")).expect("it can be removed");
     }
 }

@@ -21,7 +21,7 @@ use crate::db::Creation;
 use crate::db::commit::CommitQueue;
 use crate::db::state::StateDatabase;
 use crate::error::{Error, ErrorKind, Result};
-use crate::layout::{Layout, StorePart, database, store_file, trace_directory};
+use crate::layout::{Layout, StorePart, database, part_unfinished, store_file, trace_directory};
 use crate::os::clock::unix_ms;
 use crate::os::cpu;
 use crate::os::file::{self, Lock};
@@ -117,9 +117,20 @@ fn prepare(layout: &Layout, is_snapshot: bool, subvolumes: &[StorePart]) -> Resu
     file::check_owner(&layout.state())?;
     let store_file = read_store_file(&layout.state())?;
     if !is_snapshot {
+        remove_begun(layout);
         parts::prepare(layout, &store_file, subvolumes)?;
     }
     Ok(store_file)
+}
+
+/// Removes what a migration or a restore that was broken off has left: a copy that did not get its place,
+/// or what had the place before.
+fn remove_begun(layout: &Layout) {
+    for begun in layout.parts().map(|part| part_unfinished(&part)) {
+        if let Err(error) = copy::remove(&begun) {
+            tracing::warn!(%error, "what was begun stays");
+        }
+    }
 }
 
 fn open_recorder(layout: &Layout, store: &StoreFile, is_snapshot: bool) -> Recorder {
