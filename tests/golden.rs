@@ -74,15 +74,7 @@ fn values() -> Vec<Golden> {
         hash_seed: 0x0123_4567_89AB_CDEF,
         created_unix_ms: 1_700_000_000_000,
     };
-    let snapshot = SnapshotFile {
-        store_id: store.store_id,
-        sequence: 123_456_789,
-        taken_unix_ms: 1_800_000_000_000,
-        files_sum: 0x0123_4567_89AB_CDEF_0011_2233_4455_6677,
-        files_count: 17,
-        is_kept: true,
-        reason: "before the upgrade, grüßt".to_owned(),
-    };
+    let snapshot = taken(store.store_id);
     let full = Record {
         payload: Payload::Json(r#"{"state": "up", "mtu": 1500}"#.into()),
         text: Some("wired network, grüßt".into()),
@@ -139,6 +131,18 @@ fn values() -> Vec<Golden> {
             protection: Protection::ChecksumOfCompressed,
         },
     ]
+}
+
+fn taken(store_id: [u8; 16]) -> SnapshotFile {
+    SnapshotFile {
+        store_id,
+        sequence: 123_456_789,
+        taken_unix_ms: 1_800_000_000_000,
+        files_sum: 0x0123_4567_89AB_CDEF_0011_2233_4455_6677,
+        files_count: 17,
+        is_kept: true,
+        reason: "before the upgrade, grüßt".to_owned(),
+    }
 }
 
 fn removal_of(key: &[u8]) -> Change<'_> {

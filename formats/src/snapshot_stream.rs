@@ -133,7 +133,7 @@ impl StreamStart {
         let none = StreamParent { ids: [[0; 16]; PARTS_COUNT], name: String::new() };
         let parent = self.parent.as_ref();
         let name_len = name_len(&self.name)?;
-        let parent_name_len = parent.map_or(Ok(0), |parent| name_len_of_parent(parent))?;
+        let parent_name_len = parent.map_or(Ok(0), name_len_of_parent)?;
         let parent = parent.unwrap_or(&none);
         let raw = RawStart {
             first_chunk: self.first_chunk.into(),

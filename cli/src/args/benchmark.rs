@@ -15,6 +15,7 @@ use op_dbus_engine::{LIMIT_MAX, Metric, Profile};
 /// vectors. NUMA nodes: memory of each is read from each, and a store asked under each policy.
 #[derive(Debug, Args)]
 #[command(
+    override_usage = "op-dbus benchmark [OPTIONS] <WHAT>, which is one of --cache-hit <N>,\n       --embeddings <N>, --search [<N>] and --numa-local <N>",
     group = ArgGroup::new("what").required(true).args(["cache_hit", "embeddings", "search", "numa_local"]),
     after_help = "\
 Examples:

@@ -249,7 +249,8 @@ impl ExactIndex {
         if nodes_count == 1 || worth < nodes_count {
             let part = rows_count.div_ceil(threads_count).max(1);
             let starts = (0..rows_count).step_by(part);
-            return starts.map(|start| vec![start..rows_count.min(start + part)]).collect();
+            let rows = |start| std::iter::once(start..rows_count.min(start + part));
+            return starts.map(|start| rows(start).collect()).collect();
         }
         // Of threads as of blocks, each is on the next node.
         let threads_count = threads_count.next_multiple_of(nodes_count);

@@ -146,7 +146,10 @@ mod tests {
     use std::process::Command;
 
     use super::*;
-    use crate::{NumaConfig, Query, Record, StoreConfig};
+    use crate::arena::NumaConfig;
+    use crate::query::Query;
+    use crate::record::Record;
+    use crate::store::StoreConfig;
 
     const CHILD: &str = "OPDBUS_TEST_CHILD";
     const TEST: &str = "store::numa::tests::what_the_kernel_refuses_is_told_and_done_without";

@@ -50,17 +50,18 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
     let store_file = prepare(&layout, is_snapshot, &config.subvolumes)?;
     let memory = MemoryCap::find(config.capacity_bytes);
     let recorder = Arc::new(open_recorder(&layout, &store_file, is_snapshot));
-    let (tier_bytes, policy) = (memory.tier_bytes(), config.policy);
-    let tier = Tier::new(tier_bytes, policy, Arc::clone(&recorder), Arc::clone(&placement))?;
-    let tier = Arc::new(tier);
+    let tier = Arc::new(Tier::new(
+        (memory.tier_bytes(), config.policy),
+        Arc::clone(&recorder),
+        Arc::clone(&placement),
+    )?);
     let was_relieved = !is_snapshot && space.relieve();
-    let cache_max_bytes = config.cache_disk_bytes;
     let open_cache = || {
-        let (path, tier) = (database(&layout.cache()), Arc::clone(&tier));
-        let (seed, memory) = (store_file.hash_seed, memory.database());
+        let (path, memory) = (database(&layout.cache()), memory.database());
+        let (seed, tier) = (store_file.hash_seed, Arc::clone(&tier));
         match is_snapshot {
             true => EmbeddingCache::open_to_read(&path, seed, memory, tier),
-            false => EmbeddingCache::open(&path, seed, memory, cache_max_bytes, tier),
+            false => EmbeddingCache::open(&path, seed, memory, config.cache_disk_bytes, tier),
         }
     };
     let (state, cache) = at_the_same_time(|| open_state(&layout, memory, is_snapshot), open_cache);
@@ -71,13 +72,11 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
     let commits = CommitQueue::new(state.last_sequence()?);
     let followers = followers(&state);
     let collections = collections(&state, store_file.hash_seed)?;
-    let open_segments =
-        if is_snapshot { SegmentDirectory::open_to_read } else { SegmentDirectory::open };
     let sources = Sources {
         state: Arc::clone(&state),
         cache: Arc::clone(&cache),
         tier: Arc::clone(&tier),
-        segments: Arc::new(open_segments(&layout.vectors(), store_file.store_id)),
+        segments: Arc::new(open_segments(&layout, &store_file, is_snapshot)),
         heat: layout.heat(),
     };
     let segments = Arc::clone(&sources.segments);
@@ -136,6 +135,11 @@ fn remove_begun(layout: &Layout) {
 fn open_recorder(layout: &Layout, store: &StoreFile, is_snapshot: bool) -> Recorder {
     let open = if is_snapshot { Recorder::idle } else { Recorder::open };
     open(trace_directory(&layout.timing()), store.store_id)
+}
+
+fn open_segments(layout: &Layout, store: &StoreFile, is_snapshot: bool) -> SegmentDirectory {
+    let open = if is_snapshot { SegmentDirectory::open_to_read } else { SegmentDirectory::open };
+    open(&layout.vectors(), store.store_id)
 }
 
 fn open_state(layout: &Layout, memory: MemoryCap, is_snapshot: bool) -> Result<StateDatabase> {

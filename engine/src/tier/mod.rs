@@ -121,8 +121,7 @@ struct Shared {
 impl Tier {
     /// Makes an empty tier and starts the thread that demotes.
     pub(crate) fn new(
-        capacity_bytes: usize,
-        policy: PolicyKind,
+        (capacity_bytes, policy): (usize, PolicyKind),
         recorder: Arc<Recorder>,
         placement: Arc<Placement>,
     ) -> Result<Self> {

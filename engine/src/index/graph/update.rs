@@ -150,10 +150,10 @@ impl GraphIndex {
 
     /// Copies rows of a file into memory, so that they can be changed.
     pub(crate) fn detach(&mut self) -> Result<()> {
-        match self.attached() {
-            Some(attached) => Ok(self.go_on_with(attached.copy()?)),
-            None => Ok(()),
+        if let Some(attached) = self.attached() {
+            self.go_on_with(attached.copy()?);
         }
+        Ok(())
     }
 
     /// What there is to be copied into memory; none if it is there.
