@@ -15,11 +15,13 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use op_dbus_engine::{
-    ArenaResidency, CollectionOptions, Encoding, ErrorKind, LinkOptions, Metric, NumaConfig,
-    NumaNode, NumaPolicy, NumaStats, Plan, Profile, Query, Record, Store, StoreConfig, numa_nodes,
+    ArenaResidency, CollectionOptions, EmbedderConfig, Encoding, ErrorKind, LinkOptions, Metric,
+    NumaConfig, NumaNode, NumaPolicy, NumaStats, Plan, Profile, Query, Record, Store, StoreConfig,
+    numa_nodes,
 };
 use op_dbus_formats::numa_list::{NumaList, render};
 use support::crash::campaign::skip;
+use support::model;
 use support::random::Random;
 use support::scratch;
 
@@ -29,6 +31,8 @@ const DIMENSIONS: usize = 384;
 /// A graph of these is made soon, even by an emulated processor.
 const LINKED_COUNT: usize = 12_000;
 const LINKED_DIMENSIONS: usize = 16;
+/// Set on the machine of two nodes, which has no model.
+const WITHOUT_MODEL: &str = "OPDBUS_TEST_WITHOUT_MODEL";
 /// What is smaller is not looked at: it may be in one page.
 const FEW_BYTES: u64 = 1 << 20;
 /// Most of a graph's few huge pages that may be on one of two nodes.
@@ -140,9 +144,16 @@ impl Lies {
     }
 }
 
-/// The CPUs that threads of the store may run on, by their names.
-fn cpus_of_threads() -> BTreeMap<String, BTreeSet<String>> {
-    let mut cpus = BTreeMap::<_, BTreeSet<_>>::new();
+/// A thread of this process.
+struct Thread {
+    name: String,
+    /// Those that it may run on.
+    cpus: String,
+}
+
+/// The threads of this process, by number.
+fn threads() -> BTreeMap<PathBuf, Thread> {
+    let mut threads = BTreeMap::new();
     for task in fs::read_dir("/proc/self/task").unwrap() {
         let task = task.unwrap().path();
         // It may end meanwhile.
@@ -151,7 +162,16 @@ fn cpus_of_threads() -> BTreeMap<String, BTreeSet<String>> {
             let line = status.lines().find(|line| line.starts_with(name)).unwrap();
             line[name.len()..].trim().to_owned()
         };
-        cpus.entry(field("Name:")).or_default().insert(field("Cpus_allowed_list:"));
+        threads.insert(task, Thread { name: field("Name:"), cpus: field("Cpus_allowed_list:") });
+    }
+    threads
+}
+
+/// The CPUs that threads may run on, by their names.
+fn cpus_of_threads() -> BTreeMap<String, BTreeSet<String>> {
+    let mut cpus = BTreeMap::<_, BTreeSet<_>>::new();
+    for Thread { name, cpus: on } in threads().into_values() {
+        cpus.entry(name).or_default().insert(on);
     }
     cpus
 }
@@ -231,8 +251,19 @@ fn threads_run_on_the_cpus_that_are_named() {
         .flat_map(|node| NumaList::parse(&node.cpus).unwrap().select(&(0..8192).collect()).unwrap())
         .collect();
     let last = allowed.last().unwrap().to_string();
-    let store = open(&path, config(NumaPolicy::Preferred, "+0", Some(&last)));
+    let numa = config(NumaPolicy::Preferred, "+0", Some(&last));
+    let embedder = EmbedderConfig { threads_count: NonZero::new(2), ..model::config() };
+    let config = StoreConfig::new(&path).with_numa(numa).with_embedder(embedder);
+    let store = Store::open(config).unwrap();
     put(&store, "few", 8, 10);
+    if std::env::var_os(WITHOUT_MODEL).is_none() {
+        let before = threads();
+        assert_eq!(store.embed("restart the network").unwrap().vector.len(), DIMENSIONS);
+        let mut new = threads();
+        new.retain(|task, _| !before.contains_key(task));
+        let on: BTreeSet<String> = new.into_values().map(|thread| thread.cpus).collect();
+        assert_eq!(on, [last.clone()].into(), "threads that run the model");
+    }
     assert_eq!(store.vectors("few").unwrap().get(b"0").unwrap().unwrap().len(), 8);
     assert_threads_run_on(&last);
 }
