@@ -19,7 +19,7 @@ use op_dbus_engine::{
     NumaConfig, NumaNode, NumaPolicy, NumaStats, Plan, Profile, Query, Record, Store, StoreConfig,
     numa_nodes,
 };
-use op_dbus_formats::numa_list::{NumaList, render};
+use op_dbus_formats::NumaList;
 use support::crash::campaign::skip;
 use support::model;
 use support::random::Random;
@@ -52,7 +52,8 @@ fn is_alone(test: &str) -> bool {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
-    assert!(output.status.success(), "{test}: {}", output.status);
+    let is_run = String::from_utf8_lossy(&output.stdout).contains("1 passed");
+    assert!(output.status.success() && is_run, "{test}: {}", output.status);
     false
 }
 
@@ -252,11 +253,13 @@ fn threads_run_on_the_cpus_that_are_named() {
         .collect();
     let last = allowed.last().unwrap().to_string();
     let numa = config(NumaPolicy::Preferred, "+0", Some(&last));
-    let embedder = EmbedderConfig { threads_count: NonZero::new(2), ..model::config() };
-    let config = StoreConfig::new(&path).with_numa(numa).with_embedder(embedder);
+    let has_model = std::env::var_os(WITHOUT_MODEL).is_none();
+    let embedder = || EmbedderConfig { threads_count: NonZero::new(2), ..model::config() };
+    let config = StoreConfig::new(&path).with_numa(numa);
+    let config = if has_model { config.with_embedder(embedder()) } else { config };
     let store = Store::open(config).unwrap();
     put(&store, "few", 8, 10);
-    if std::env::var_os(WITHOUT_MODEL).is_none() {
+    if has_model {
         let before = threads();
         assert_eq!(store.embed("restart the network").unwrap().vector.len(), DIMENSIONS);
         let mut new = threads();
@@ -381,7 +384,6 @@ fn nodes_and_cpus_that_are_not_there_are_refused() {
         assert_eq!(error.kind(), ErrorKind::Invalid);
         assert!(error.remedy().unwrap().starts_with("use some of "), "{error:?}");
     }
-    assert!(!render(&there).is_empty());
 }
 
 /// Runs the tests above on a machine of two nodes.

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use op_dbus_engine::{
     Answer, ErrorKind, LinkOptions, PartKind, Payload, Profile, Query, Record, Retention,
-    ScrubOptions, SnapshotInfo, Snapshots, Store, StoreConfig, migrate_layout,
+    ScrubOptions, SnapshotInfo, Snapshots, Store, StoreConfig, StorePart, migrate_layout,
 };
 use support::crash::campaign::skip;
 use support::crash::disk::{Disk, FileSystem};
@@ -514,12 +514,12 @@ fn the_directories_of_a_store_are_subvolumes_where_there_are_any() {
     check_beginnings(&open_snapshot(&plain, &taken), &[1]);
     assert_ne!(inode(plain.join("@cache")), ROOT_INODE);
     // Until they are asked to be more, which an earlier attempt that was broken off does not hinder.
-    assert_eq!(migrate_layout(&plain).unwrap_err().kind(), ErrorKind::Busy);
+    assert_eq!(migrate_layout(&plain, &StorePart::ALL).unwrap_err().kind(), ErrorKind::Busy);
     store.close();
     fs::create_dir_all(plain.join("@cache.unfinished/db")).unwrap();
     fs::write(plain.join("@cache.unfinished/db/half"), "half").unwrap();
     let kinds = |expected: [PartKind; 4]| {
-        let migrated = migrate_layout(&plain).unwrap();
+        let migrated = migrate_layout(&plain, &StorePart::ALL).unwrap();
         assert_eq!(migrated.iter().map(|(_, kind)| *kind).collect::<Vec<_>>(), expected);
         for (part, _) in migrated {
             assert_eq!(inode(part.clone()), ROOT_INODE, "{}", part.display());
@@ -536,6 +536,12 @@ fn the_directories_of_a_store_are_subvolumes_where_there_are_any() {
     check_beginnings(&open_snapshot(&plain, &taken), &[1]);
     let elsewhere = scratch::on_disk();
     open(elsewhere.path()).close();
-    assert_eq!(migrate_layout(elsewhere.path()).unwrap_err().kind(), ErrorKind::Unsupported);
-    assert_eq!(migrate_layout(&disk.path().join("none")).unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(
+        migrate_layout(elsewhere.path(), &StorePart::ALL).unwrap_err().kind(),
+        ErrorKind::Unsupported
+    );
+    assert_eq!(
+        migrate_layout(&disk.path().join("none"), &StorePart::ALL).unwrap_err().kind(),
+        ErrorKind::NotFound
+    );
 }

@@ -54,7 +54,7 @@ impl Config {
             capacity_bytes: global.cache_max_size_gb,
             cache_disk_bytes: global.cache_disk_max_gb,
             policy: global.cache_policy,
-            numa: numa(&global.numa),
+            numa: numa(&global.numa)?,
             subvolumes: subvolumes(&global.btrfs),
             log_level,
         })
@@ -75,6 +75,11 @@ impl Config {
     /// store does.
     pub(crate) fn bind_threads(&self) -> Result<()> {
         Ok(self.numa.bind_this_thread()?)
+    }
+
+    /// The directories that are made as subvolumes.
+    pub(crate) fn subvolumes(&self) -> &[StorePart] {
+        &self.subvolumes
     }
 
     /// How NUMA nodes are used.
@@ -152,18 +157,22 @@ fn subvolumes(told: &Btrfs) -> Vec<StorePart> {
 }
 
 /// On one node unless told otherwise, and not at all if nothing is told.
-fn numa(told: &Numa) -> NumaConfig {
+fn numa(told: &Numa) -> Result<NumaConfig> {
     let is_told =
         told.numa_policy.is_some() || told.numa_node.is_some() || told.numa_cpu_list.is_some();
     if !told.numa_enable.unwrap_or(is_told) {
-        return NumaConfig::default();
+        return Ok(NumaConfig::default());
+    }
+    let has_list = told.numa_node.is_some() || told.numa_cpu_list.is_some();
+    if told.numa_policy == Some(NumaPolicy::Off) && has_list {
+        return Err(Error::Usage {
+            problem: "the NUMA policy off goes with no nodes and no CPUs".to_owned(),
+            remedy: Some("leave them out, or use another policy".to_owned()),
+        });
     }
     let config = NumaConfig::new(told.numa_policy.unwrap_or(NumaPolicy::Bind));
-    NumaConfig {
-        nodes: told.numa_node.clone().unwrap_or(config.nodes),
-        cpus: told.numa_cpu_list.clone(),
-        ..config
-    }
+    let nodes = told.numa_node.clone().unwrap_or(config.nodes);
+    Ok(NumaConfig { nodes, cpus: told.numa_cpu_list.clone(), ..config })
 }
 
 /// A misspelt variable must not be silence.

@@ -18,7 +18,7 @@ use std::ffi::OsString;
 
 use clap::Parser;
 
-use args::Arguments;
+use args::{Arguments, Command};
 use config::Config;
 use exit::Exit;
 use output::Output;
@@ -39,7 +39,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     };
     config.start_log();
     interrupt::survive_file_size_limit();
-    if let Err(error) = config.bind_threads() {
+    // The doctor says what is wrong with it, among other things.
+    let is_doctor = matches!(arguments.command, Command::Doctor(_));
+    if !is_doctor && let Err(error) = config.bind_threads() {
         return output.error(&error);
     }
     let finished = command::run(&config, &output, arguments.command);

@@ -17,6 +17,9 @@ pub(crate) struct Btrfs {
         hide_env_values = true,
         hide_short_help = true,
         default_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
         action = clap::ArgAction::Set,
         value_parser = BoolishValueParser::new()
     )]

@@ -51,7 +51,7 @@ impl Check {
 
 pub(super) fn run(config: &Config, output: &Output, arguments: &Doctor) -> Result<Exit> {
     let mut checks = match examine_layout(config.store()) {
-        Ok(report) => layout_checks(&report, arguments.compression_level),
+        Ok(report) => layout_checks(config, &report, arguments.compression_level),
         Err(error) => vec![Check::problem("store", &error)],
     };
     checks.extend(numa_checks(config));
@@ -73,7 +73,7 @@ pub(super) fn run(config: &Config, output: &Output, arguments: &Doctor) -> Resul
     Ok(if is_well { Exit::Success } else { Exit::Failed(ErrorKind::Unavailable) })
 }
 
-fn layout_checks(report: &LayoutReport, level: u32) -> Vec<Check> {
+fn layout_checks(config: &Config, report: &LayoutReport, level: u32) -> Vec<Check> {
     let mut checks = vec![Check::ok("store", report.base.display().to_string()), room(report)];
     if report.file_system != "btrfs" {
         checks.push(Check::warning(
@@ -88,7 +88,7 @@ fn layout_checks(report: &LayoutReport, level: u32) -> Vec<Check> {
         return checks;
     }
     checks.push(Check::ok("file system", "btrfs"));
-    checks.push(subvolumes(report));
+    checks.push(subvolumes(config, report));
     checks.push(deletion(report));
     checks.push(checksums(report));
     checks.push(level_of_mount(report, level));
@@ -110,15 +110,13 @@ fn room(report: &LayoutReport) -> Check {
     }
 }
 
-fn subvolumes(report: &LayoutReport) -> Check {
-    let plain: Vec<&str> = report
-        .parts
-        .iter()
-        .filter(|part| !part.is_subvolume)
-        .map(|part| part.part.name())
-        .collect();
+fn subvolumes(config: &Config, report: &LayoutReport) -> Check {
+    let wanted = config.subvolumes();
+    let is_plain = |part: &&PartReport| !part.is_subvolume && wanted.contains(&part.part);
+    let plain: Vec<&str> =
+        report.parts.iter().filter(is_plain).map(|part| part.part.name()).collect();
     match plain.is_empty() {
-        true => Check::ok("subvolumes", "each directory is one"),
+        true => Check::ok("subvolumes", "each directory that is to be one is one"),
         false => Check::warning(
             "subvolumes",
             format!("{} are plain directories, which snapshots have to copy", plain.join(", ")),
@@ -199,7 +197,7 @@ fn compression(report: &LayoutReport, part: &PartReport) -> Check {
         _ => format!("{who}; {compressed} of {all} are compressed on the disk"),
     };
     match part.part {
-        StorePart::Vectors if part.property != Some("none") => Check::warning(
+        StorePart::Vectors if part.property.as_deref() != Some("none") => Check::warning(
             name,
             format!("{found}; what is mapped is read here and there, and should lie as it is"),
             format!("btrfs property set {}/@vectors compression none", report.base.display()),

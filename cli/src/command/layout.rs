@@ -9,15 +9,22 @@ use crate::exit::Exit;
 use crate::output::Output;
 
 pub(super) fn migrate(config: &Config, output: &Output) -> Result<Exit> {
-    let parts = migrate_layout(config.store())?;
-    let is_migrated = |kind| kind == PartKind::Migrated;
-    let rows: Vec<_> = parts
-        .iter()
-        .map(|(directory, kind)| json!({ "directory": directory, "migrated": is_migrated(*kind) }))
-        .collect();
+    let parts = migrate_layout(config.store(), config.subvolumes())?;
+    let row = |(directory, kind): &(_, PartKind)| {
+        json!({
+            "directory": directory,
+            "subvolume": *kind != PartKind::Plain,
+            "migrated": *kind == PartKind::Migrated,
+        })
+    };
+    let rows: Vec<_> = parts.iter().map(row).collect();
     output.answer(&json!({ "parts": rows }), |out| {
         parts.iter().try_for_each(|(directory, kind)| {
-            let state = if is_migrated(*kind) { "is a subvolume now" } else { "is a subvolume" };
+            let state = match kind {
+                PartKind::Migrated => "is a subvolume now",
+                PartKind::Subvolume => "is a subvolume",
+                PartKind::Plain => "stays a plain directory, as was told",
+            };
             writeln!(out, "{}: {state}", directory.display())
         })
     })?;

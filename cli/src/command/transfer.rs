@@ -36,7 +36,9 @@ pub(super) fn send(config: &Config, output: &Output, arguments: &SnapshotSend) -
     drop(tell);
     drop(progress);
     let sent = match sent {
-        Err(_) if interrupt::is_requested() => return Ok(Exit::Interrupted),
+        Err(error) if error.kind() == ErrorKind::Busy && interrupt::is_requested() => {
+            return Ok(Exit::Interrupted);
+        }
         sent => sent?,
     };
     let line = line("sent", name, &sent);
@@ -85,7 +87,7 @@ pub(super) fn receive(
     drop(tell);
     drop(progress);
     let info = match info {
-        Err(_) if interrupt::is_requested() => {
+        Err(error) if error.kind() == ErrorKind::Busy && interrupt::is_requested() => {
             output.note(&format!(
                 "{} chunks are here and stay; send again with --from {}",
                 grouped(received.chunks.into()),

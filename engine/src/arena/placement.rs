@@ -180,6 +180,11 @@ impl Placement {
                 select("CPU", list, &there, &topology.allowed_cpus)?
             }
         };
+        if let Some(cpu) = cpus.iter().find(|cpu| **cpu as usize >= CpuSet::MAX_CPU) {
+            let context = format!("threads cannot be bound to CPU {cpu}");
+            return Err(Error::new(ErrorKind::Unsupported, context)
+                .with_remedy(format!("use CPUs below {}", CpuSet::MAX_CPU)));
+        }
         let nodes: Vec<u32> = nodes.into_iter().collect();
         let cpus_max = topology.nodes.iter().flat_map(|node| &node.cpus).max().copied();
         let mut place_of_cpu = vec![0; cpus_max.map_or(0, |cpu| cpu as usize + 1)];
@@ -250,9 +255,10 @@ impl Placement {
         }
     }
 
-    /// Moves memory to the node at this place among the nodes.
+    /// Moves memory to the node at this place among the nodes, as long as it has any: on another one it is
+    /// slower, and without it the process would be ended.
     fn place_on(&self, memory: &Reservation, place: usize) {
-        self.place(memory, Some(&MemoryPolicy::Bind(vec![self.nodes[place]])));
+        self.place(memory, Some(&MemoryPolicy::Preferred(vec![self.nodes[place]])));
     }
 
     /// Copies of what many read and few change: one for each node, or one.
@@ -339,8 +345,16 @@ impl Placement {
         if self.policy == NumaPolicy::Off {
             return Visit { cpus: None, policy: None };
         }
-        let visit = Visit { cpus: numa::thread_cpus().ok(), policy: ThreadPolicy::now().ok() };
-        self.settle_on(&numa::cpu_set(cpus));
+        // What cannot be given back is not taken.
+        let (before, cpus) = match numa::thread_cpus() {
+            Ok(before) => (Some(before), numa::cpu_set(cpus)),
+            Err(error) => {
+                self.refused("threads cannot be bound (sched_getaffinity)", &error);
+                (None, CpuSet::new())
+            }
+        };
+        let visit = Visit { cpus: before, policy: ThreadPolicy::now().ok() };
+        self.settle_on(&cpus);
         visit
     }
 

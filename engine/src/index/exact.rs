@@ -182,9 +182,11 @@ impl ExactIndex {
             nearest
         };
         let threads = NonZero::new(parts.len()).unwrap_or(NonZero::<usize>::MIN);
-        let mut found = in_parts_on(&parts, threads, settle, scan).into_iter();
-        let Some(mut nearest) = found.next() else { return Ok(Vec::new()) };
-        found.for_each(|other| nearest.merge(other));
+        // A part may have less than what is asked for.
+        let mut nearest = Nearest::new(limit);
+        for found in in_parts_on(&parts, threads, settle, scan) {
+            nearest.merge(found);
+        }
         Ok(nearest.into_scored())
     }
 
@@ -486,10 +488,17 @@ mod tests {
             for (key, vector) in model.iter().rev() {
                 backwards.insert(key, vector).unwrap();
             }
-            let expected = index.search(&query, 100, None, count(1)).unwrap();
-            for threads in [2, 3, 4, 7] {
-                assert_eq!(index.search(&query, 100, None, count(threads)).unwrap(), expected);
-                assert_eq!(backwards.search(&query, 100, None, count(threads)).unwrap(), expected);
+            // The last is more than a part has.
+            for limit in [100, vectors_count - 1] {
+                let search = |index: &ExactIndex, threads| {
+                    index.search(&query, limit, None, count(threads)).unwrap()
+                };
+                let expected = search(&index, 1);
+                assert_eq!(expected.len(), limit);
+                for threads in [2, 3, 4, 7] {
+                    assert_eq!(search(&index, threads), expected);
+                    assert_eq!(search(&backwards, threads), expected);
+                }
             }
         }
     }

@@ -9,6 +9,7 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::thread::JoinHandle;
 
 use btrfsutil::subvolume::{SnapshotFlags, Subvolume};
 
@@ -35,32 +36,35 @@ pub(crate) enum Compression {
     Zstd,
 }
 
+impl Compression {
+    /// As the property has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
 /// Asks the file system to compress new files of a directory, or not to; where it cannot, nothing is
 /// asked.
 pub(crate) fn set_compression(directory: &Path, compression: Compression) {
     if !is_btrfs(directory) {
         return;
     }
-    let value: &[u8] = match compression {
-        Compression::None => b"none",
-        Compression::Zstd => b"zstd",
-    };
+    let value = compression.name().as_bytes();
     let flags = rustix::fs::XattrFlags::empty();
     if let Err(error) = rustix::fs::setxattr(directory, "btrfs.compression", value, flags) {
         tracing::debug!(path = %directory.display(), %error, "compression cannot be set");
     }
 }
 
-/// What the file system is asked to do with new files of a directory; `None` if nothing, or by another
-/// algorithm.
-pub(crate) fn compression(directory: &Path) -> Option<Compression> {
-    let mut value = [0_u8; 16];
+/// What the file system is asked to do with new files of a directory; `None` if nothing.
+pub(crate) fn compression(directory: &Path) -> Option<String> {
+    let mut value = [0_u8; 32];
     let len = rustix::fs::getxattr(directory, "btrfs.compression", &mut value[..]).ok()?;
-    match &value[..len] {
-        b"none" | b"no" => Some(Compression::None),
-        b"zstd" => Some(Compression::Zstd),
-        _ => None,
-    }
+    let value = String::from_utf8_lossy(&value[..len]).into_owned();
+    Some(value).filter(|value| !value.is_empty())
 }
 
 /// Whether new files of a directory are written elsewhere when they change, and have checksums
@@ -121,10 +125,58 @@ pub(crate) fn require_root(action: &str) -> Result<()> {
         .with_remedy("run it with sudo"))
 }
 
+/// The program `btrfs` at work, which ends with this.
+struct Program {
+    name: &'static str,
+    child: Child,
+    /// What it says, read all the time so that it never waits.
+    said: Option<JoinHandle<String>>,
+}
+
+impl Program {
+    fn start(name: &'static str, command: &mut Command) -> Result<Self> {
+        let mut child = command.stderr(Stdio::piped()).spawn().map_err(|error| {
+            Error::new(ErrorKind::Unavailable, "the program btrfs cannot be started")
+                .with_source(error)
+                .with_remedy("install btrfs-progs")
+        })?;
+        let said = child.stderr.take().map(|mut stderr| {
+            std::thread::spawn(move || {
+                let mut said = Vec::new();
+                // What it cannot say is not worth a failure of its own.
+                let _ = stderr.read_to_end(&mut said);
+                String::from_utf8_lossy(&said).trim().replace('\n', "; ")
+            })
+        });
+        Ok(Self { name, child, said })
+    }
+
+    /// Waits for its end, after its stream was closed.
+    fn finish(mut self) -> Result<()> {
+        let name = self.name;
+        let status = self.child.wait().map_err(|error| {
+            Error::new(ErrorKind::Io, format!("{name} is lost")).with_source(error)
+        })?;
+        if status.success() {
+            return Ok(());
+        }
+        let said = self.said.take().and_then(|said| said.join().ok()).unwrap_or_default();
+        Err(Error::new(ErrorKind::Io, format!("{name}: {said} ({status})")))
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It has ended, or nobody wants what it does.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// A subvolume on its way out.
 pub(crate) struct Sending {
-    child: Child,
     stream: ChildStdout,
+    program: Program,
 }
 
 impl Sending {
@@ -134,15 +186,15 @@ impl Sending {
         command.args(["send", "-q"]);
         parent.inspect(|parent| _ = command.arg("-p").arg(parent));
         command.arg(subvolume).stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = spawn(command)?;
-        let stream = child.stdout.take().ok_or_else(|| no_pipe("btrfs send"))?;
-        Ok(Self { child, stream })
+        let mut program = Program::start("btrfs send", &mut command)?;
+        let stream = program.child.stdout.take().ok_or_else(|| no_pipe("btrfs send"))?;
+        Ok(Self { stream, program })
     }
 
     /// Whether all of it was sent, after the last was read.
     pub(crate) fn finish(self) -> Result<()> {
         drop(self.stream);
-        finish("btrfs send", self.child)
+        self.program.finish()
     }
 }
 
@@ -154,8 +206,8 @@ impl Read for Sending {
 
 /// A subvolume on its way in.
 pub(crate) struct Receiving {
-    child: Child,
     stream: ChildStdin,
+    program: Program,
 }
 
 impl Receiving {
@@ -163,15 +215,15 @@ impl Receiving {
     pub(crate) fn start(directory: &Path) -> Result<Self> {
         let mut command = Command::new("btrfs");
         command.args(["receive", "-q"]).arg(directory).stdin(Stdio::piped()).stdout(Stdio::null());
-        let mut child = spawn(command)?;
-        let stream = child.stdin.take().ok_or_else(|| no_pipe("btrfs receive"))?;
-        Ok(Self { child, stream })
+        let mut program = Program::start("btrfs receive", &mut command)?;
+        let stream = program.child.stdin.take().ok_or_else(|| no_pipe("btrfs receive"))?;
+        Ok(Self { stream, program })
     }
 
     /// Whether all of it is there, after the last was written.
     pub(crate) fn finish(self) -> Result<()> {
         drop(self.stream);
-        finish("btrfs receive", self.child)
+        self.program.finish()
     }
 }
 
@@ -185,27 +237,8 @@ impl Write for Receiving {
     }
 }
 
-fn spawn(mut command: Command) -> Result<Child> {
-    command.stderr(Stdio::piped()).spawn().map_err(|error| {
-        Error::new(ErrorKind::Unavailable, "the program btrfs cannot be started")
-            .with_source(error)
-            .with_remedy("install btrfs-progs")
-    })
-}
-
 fn no_pipe(program: &str) -> Error {
     Error::new(ErrorKind::Io, format!("{program} has no pipe"))
-}
-
-fn finish(program: &str, child: Child) -> Result<()> {
-    let output = child.wait_with_output().map_err(|error| {
-        Error::new(ErrorKind::Io, format!("{program} is lost")).with_source(error)
-    })?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
-    Err(Error::new(ErrorKind::Io, format!("{program}: {said} ({})", output.status)))
 }
 
 /// Why the library failed, asked at once: it is the number of the last system call.

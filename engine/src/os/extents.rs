@@ -15,7 +15,6 @@ use crate::error::{Error, Result};
 const FIEMAP: Opcode = ioctl::opcode::read_write::<Header>(b'f', 11);
 /// `FIEMAP_EXTENT_LAST`, `FIEMAP_EXTENT_ENCODED` and `FIEMAP_EXTENT_SHARED` in linux/fiemap.h.
 const EXTENT_LAST: u32 = 1;
-/// `FIEMAP_EXTENT_ENCODED`: its bytes are not on the disk as they are read.
 const EXTENT_ENCODED: u32 = 8;
 const EXTENT_SHARED: u32 = 0x2000;
 /// Extents that are asked for at a time.

@@ -28,7 +28,7 @@ mod send;
 mod spool;
 
 use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use op_dbus_formats::snapshot_file::SNAPSHOT_FILE_LEN_BYTES_MAX;
 use op_dbus_formats::store_file::STORE_FILE_LEN_BYTES;
@@ -133,25 +133,28 @@ impl Snapshots {
         Ok(entries.filter_map(name).collect())
     }
 
-    fn read(&self, name: &str) -> Result<Option<SnapshotInfo>> {
+    /// What a snapshot says about itself; `None` if there is none with this name.
+    fn file(&self, name: &str) -> Result<Option<SnapshotFile>> {
         let path = self.path(name);
-        let file = snapshot_file(&path);
-        let bytes = match read_bounded(&file, SNAPSHOT_FILE_LEN_BYTES_MAX as u64) {
+        let bytes = match read_bounded(&snapshot_file(&path), SNAPSHOT_FILE_LEN_BYTES_MAX as u64) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             bytes => bytes?,
         };
-        let damaged = |what: &str| {
-            Error::new(ErrorKind::Corrupt, format!("the snapshot {} {what}", path.display()))
-                .with_remedy("delete it, and use another")
-        };
-        let snapshot = SnapshotFile::decode(&bytes)
-            .map_err(|error| damaged("has a damaged file SNAPSHOT").with_source(error))?;
+        let decoded = SnapshotFile::decode(&bytes);
+        decoded
+            .map(Some)
+            .map_err(|error| damaged(&path, "has a damaged file SNAPSHOT").with_source(error))
+    }
+
+    fn read(&self, name: &str) -> Result<Option<SnapshotInfo>> {
+        let Some(snapshot) = self.file(name)? else { return Ok(None) };
+        let path = self.path(name);
         if self.store_id().is_some_and(|store_id| store_id != snapshot.store_id) {
-            return Err(damaged("is of another store"));
+            return Err(damaged(&path, "is of another store"));
         }
         let listed = copy::list(&path, &Layout::new(&path).parts())?;
         if (listed.sum, listed.count) != (snapshot.files_sum, snapshot.files_count) {
-            return Err(damaged("has other files than when it was taken"));
+            return Err(damaged(&path, "has other files than when it was taken"));
         }
         Ok(Some(SnapshotInfo {
             name: name.to_owned(),
@@ -253,7 +256,8 @@ impl Snapshots {
     }
 
     /// Deletes the snapshots that need not stay, and returns their names; those that are kept stay, and
-    /// so does the last that another machine has, as the next one sent is an increment on it.
+    /// so does the last that was sent, as the next is an increment on it, and the one that it was itself
+    /// an increment on, lest it did not arrive.
     ///
     /// Where less than `retention` wants of the file system is free, the earliest of the others goes,
     /// too, unless it is the latest: snapshots hold the room of what was deleted since. It is one each
@@ -267,8 +271,10 @@ impl Snapshots {
         }
         let _lock = self.lock()?;
         let mut others = self.list()?;
-        let parent = others.iter().rfind(|info| info.is_shared).map(|info| info.name.clone());
-        others.retain(|info| !info.is_kept && Some(&info.name) != parent.as_ref());
+        let sent = others.iter().rfind(|info| info.is_shared).map(|info| info.name.clone());
+        let its_parent = |name: &String| fs::read_to_string(snapshot_shared(&self.path(name))).ok();
+        let parents = [sent.as_ref().and_then(its_parent), sent.clone()];
+        others.retain(|info| !info.is_kept && !parents.contains(&Some(info.name.clone())));
         let mut going = retention.surplus(&others);
         others.retain(|info| !going.contains(&info.name));
         let room = room(self.layout.base())?;
@@ -344,6 +350,11 @@ impl Snapshots {
     }
 }
 
+fn damaged(snapshot: &Path, what: &str) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("the snapshot {} {what}", snapshot.display()))
+        .with_remedy("delete it, and use another")
+}
+
 /// Copies the parts of a store; what makes it one comes last.
 fn copy_parts(from: &Layout, to: &Layout) -> Result<()> {
     for (part, target) in from.parts().iter().zip(to.parts()) {
@@ -374,14 +385,11 @@ pub(crate) fn remove_parts(directory: &Path) -> Result<()> {
     copy::remove(directory)
 }
 
-/// Refuses what is no single name of a directory.
+/// Refuses what is no name of a snapshot.
 fn check_name(name: &str) -> Result<()> {
-    let mut parts = Path::new(name).components();
-    let is_name = matches!(
-        (parts.next(), parts.next()),
-        (Some(Component::Normal(part)), None) if part == name
-    );
-    if is_name && !name.ends_with(UNFINISHED_SUFFIX) {
+    // What lies beside a snapshot has its name and a suffix.
+    let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    if !name.is_empty() && name.bytes().all(is_of_name) {
         return Ok(());
     }
     Err(Error::new(ErrorKind::Invalid, format!("{name:?} is no name of a snapshot"))

@@ -10,14 +10,17 @@ use std::path::Path;
 use op_dbus_formats::snapshot_stream::{Chunk, StreamStart};
 
 use super::send::{Transfer, TransferProgress};
-use super::spool::{Spool, read_chunk, read_start};
+use super::spool::{Others, Spool, read_chunk, read_start};
 use super::{Snapshots, check_name, copy, remove_parts};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::{Layout, snapshot_file, snapshot_incoming, snapshot_unfinished};
 use crate::os::btrfs::{self, Receiving};
 use crate::os::file::{
-    create_directories, create_synced, is_btrfs, remove_if_there, sync_directory,
+    create_directories, create_synced, is_btrfs, remove_if_there, room, settle, sync_directory,
 };
+
+/// With less, a file system is full.
+const FULL_BYTES: u64 = 16 << 20;
 
 /// Opens a directory as a snapshot, and tells the last change in it.
 pub(crate) type Opener = fn(&Path) -> Result<u64>;
@@ -33,10 +36,10 @@ impl Snapshots {
         btrfs::require_root("receive")?;
         let start = read_start(input)?;
         check_name(&start.name)?;
-        create_directories(&self.layout.snapshots())?;
         self.check_wanted(&start)?;
+        create_directories(&self.layout.snapshots())?;
         let incoming = snapshot_incoming(&self.path(&start.name));
-        let mut spool = Spool::open(&incoming, &start, start.first_chunk)?;
+        let mut spool = Spool::open(&incoming, &start, start.first_chunk, Others::Replace)?;
         if spool.chunks_count < start.first_chunk {
             let (there, given) = (spool.chunks_count, start.first_chunk);
             let context = format!("the stream begins with chunk {given}, and {there} are here");
@@ -46,21 +49,26 @@ impl Snapshots {
         self.take_all(&start, input, &mut spool, progress)?;
         self.apply(&start, &spool, open)?;
         remove_if_there(&incoming)?;
-        self.mark_shared(&start.name)?;
+        self.mark_shared(&start.name, None)?;
         Ok(start.name)
     }
 
     /// Refuses what could not become a snapshot here.
     fn check_wanted(&self, start: &StreamStart) -> Result<()> {
         let directory = self.layout.snapshots();
-        if !is_btrfs(&directory) {
+        // Nothing is made where nothing can be received.
+        let there = directory.ancestors().find(|path| path.exists());
+        if !there.is_some_and(is_btrfs) {
             let context = format!("{} does not lie on BTRFS", directory.display());
             return Err(Error::new(ErrorKind::Unsupported, context)
                 .with_remedy("name a directory on BTRFS with --store"));
         }
         let others = self.list()?;
-        if self.store_id().is_some_and(|store_id| store_id != start.snapshot.store_id) {
-            let context = format!("the store at {} is another one", self.layout.base().display());
+        let id_of = |name: &str| self.file(name).ok().flatten().map(|file| file.store_id);
+        let here = self.store_id().or_else(|| others.iter().find_map(|info| id_of(&info.name)));
+        if here.is_some_and(|store_id| store_id != start.snapshot.store_id) {
+            let context =
+                format!("what is at {} is of another store", self.layout.base().display());
             return Err(Error::new(ErrorKind::Invalid, context).with_remedy(
                 "name another directory with --store: snapshots of one store in each",
             ));
@@ -90,6 +98,7 @@ impl Snapshots {
         progress: &mut TransferProgress<'_>,
     ) -> Result<()> {
         let mut done = Transfer { chunks: spool.chunks_count, ..Transfer::default() };
+        progress(&done)?;
         while !spool.is_ended {
             let (bytes, chunk) = read_chunk(input, spool.chunks_count).map_err(|error| {
                 let (count, name) = (spool.chunks_count, &start.name);
@@ -98,11 +107,6 @@ impl Snapshots {
                     .with_source(error)
                     .with_remedy(format!("send it again with --from {count}; those stay"))
             })?;
-            if matches!(chunk, Chunk::End { sum } if sum != spool.sum()) {
-                let context = format!("what is here of {} was of another stream", start.name);
-                return Err(Error::new(ErrorKind::Corrupt, context)
-                    .with_remedy("send all of it again, without --from"));
-            }
             spool.append(&bytes, &chunk)?;
             done.note(&chunk);
             done.sent_bytes += bytes.len() as u64;
@@ -120,16 +124,27 @@ impl Snapshots {
         create_directories(&unfinished)?;
         let made = give_parts(spool, &unfinished)
             .and_then(|()| check_received(start, &unfinished, open))
+            // Nothing was synced yet but names.
+            .and_then(|()| settle(&unfinished))
             .and_then(|()| {
                 fs::rename(&unfinished, &path)
                     .map_err(|error| Error::io("rename", &unfinished, error))
             });
-        match &made {
-            Ok(()) => sync_directory(&self.layout.snapshots())?,
-            Err(_) => remove_parts(&unfinished)
-                .unwrap_or_else(|error| tracing::warn!(%error, "the next one removes it")),
+        let Err(error) = made else { return sync_directory(&self.layout.snapshots()) };
+        let is_full =
+            room(&self.layout.snapshots()).is_ok_and(|room| room.available_bytes < FULL_BYTES);
+        remove_parts(&unfinished)
+            .unwrap_or_else(|error| tracing::warn!(%error, "the next one removes it"));
+        if !is_full {
+            return Err(error);
         }
-        made
+        let (name, count) = (&start.name, spool.chunks_count);
+        let context = format!("there is no room for {name} at {}", self.layout.base().display());
+        Err(Error::new(ErrorKind::Full, context).with_source(error).with_remedy(format!(
+            "make room and send it with --from {}; its chunks stay until then, or until op-dbus \
+             snapshot delete {name}",
+            count.saturating_sub(1)
+        )))
     }
 }
 

@@ -1,12 +1,9 @@
 //! Sending snapshots: the streams of BTRFS in chunks, of which those that are there already are left
 //! out. The same snapshot makes the same chunks each time.
 
-use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use op_dbus_formats::SnapshotFile;
-use op_dbus_formats::snapshot_file::SNAPSHOT_FILE_LEN_BYTES_MAX;
 use op_dbus_formats::snapshot_stream::{
     CONTENT_LEN_BYTES_MAX, Chunk, PARTS_COUNT, StreamParent, StreamStart,
 };
@@ -14,11 +11,11 @@ use serde::Serialize;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::Snapshots;
-use super::spool::{Spool, undescribed};
+use super::spool::{Others, Spool, undescribed};
 use crate::error::{Error, ErrorKind, Result};
-use crate::layout::{Layout, snapshot_file, snapshot_shared};
+use crate::layout::{Layout, snapshot_shared};
 use crate::os::btrfs::{self, Sending};
-use crate::os::file::{read_bounded, sync_directory};
+use crate::os::file::sync_directory;
 
 /// How to send a snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,9 +31,9 @@ pub struct SendOptions {
 pub struct Transfer {
     /// Chunks, those that were there already among them.
     pub chunks: u32,
-    /// What the file system made of the snapshot.
+    /// What the file system made of the snapshot; of a receiver, what came now.
     pub content_bytes: u64,
-    /// Bytes that went from here to there.
+    /// Bytes that went from here to there now.
     pub sent_bytes: u64,
 }
 
@@ -72,14 +69,15 @@ impl Snapshots {
             progress(&done)
         })?;
         out.flush().map_err(lost)?;
-        self.mark_shared(name)?;
+        self.mark_shared(name, options.parent.as_deref())?;
         Ok(done)
     }
 
     /// The same into a file: what of the same stream is in it already is not written again.
     ///
     /// # Errors
-    /// As [`Snapshots::send`].
+    /// As [`Snapshots::send`]; [`ErrorKind::Invalid`] if something else is in the file;
+    /// [`ErrorKind::Corrupt`] if what is there is not what is sent now.
     pub fn send_to_file(
         &self,
         name: &str,
@@ -88,11 +86,14 @@ impl Snapshots {
         progress: &mut TransferProgress<'_>,
     ) -> Result<Transfer> {
         let options = SendOptions { parent: parent.map(str::to_owned), first_chunk: 0 };
-        let mut spool = Spool::open(path, &self.start(name, &options)?, u32::MAX)?;
+        let start = self.start(name, &options)?;
+        let mut spool = Spool::open(path, &start, u32::MAX, Others::Refuse)?;
         let there_count = spool.chunks_count;
         let mut done = Transfer::default();
         self.each_chunk(name, &options, &mut |number, chunk| {
-            if number >= there_count {
+            let is_end = matches!(chunk, Chunk::End { sum } if sum != spool.sum());
+            // The end of what is there says whether it is of what is sent now.
+            if number >= there_count || is_end {
                 let bytes = chunk.encode(number).map_err(undescribed)?;
                 spool.append(&bytes, &chunk)?;
                 done.sent_bytes += bytes.len() as u64;
@@ -101,7 +102,7 @@ impl Snapshots {
             progress(&done)
         })?;
         spool.sync()?;
-        self.mark_shared(name)?;
+        self.mark_shared(name, parent)?;
         Ok(done)
     }
 
@@ -112,14 +113,14 @@ impl Snapshots {
             self.named(parent)?;
             Ok(StreamParent { ids: self.ids(parent)?, name: parent.clone() })
         });
-        let file = snapshot_file(&self.path(name));
-        let bytes = read_bounded(&file, SNAPSHOT_FILE_LEN_BYTES_MAX as u64)?;
         Ok(StreamStart {
             first_chunk: options.first_chunk,
             ids: self.ids(name)?,
             parent: parent.transpose()?,
             name: name.to_owned(),
-            snapshot: SnapshotFile::decode(&bytes).map_err(undescribed)?,
+            snapshot: self
+                .file(name)?
+                .ok_or_else(|| self.not_found(&format!("no snapshot {name}")))?,
         })
     }
 
@@ -175,10 +176,12 @@ impl Snapshots {
         take(number, Chunk::End { sum: sum.digest128() })
     }
 
-    /// From now on the next can be sent as an increment on it.
-    pub(crate) fn mark_shared(&self, name: &str) -> Result<()> {
+    /// From now on the next can be sent as an increment on it. Whether it arrived is not known here: so the
+    /// one that it was an increment on stays as well, whose name the mark has.
+    pub(crate) fn mark_shared(&self, name: &str, parent: Option<&str>) -> Result<()> {
         let mark = snapshot_shared(&self.path(name));
-        File::create(&mark).map_err(|error| Error::io("make", &mark, error))?;
+        std::fs::write(&mark, parent.unwrap_or_default())
+            .map_err(|error| Error::io("write", &mark, error))?;
         sync_directory(&self.layout.snapshots())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use op_dbus_formats::FormatError;
@@ -10,6 +11,13 @@ use op_dbus_formats::snapshot_stream::{CHUNK_HEADER_LEN_BYTES, Chunk, StreamStar
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::{Error, ErrorKind, Result};
+
+/// What becomes of a file that has something else in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Others {
+    Replace,
+    Refuse,
+}
 
 /// The file of a stream, and how far it goes.
 pub(super) struct Spool {
@@ -23,10 +31,17 @@ pub(super) struct Spool {
 impl Spool {
     /// Opens the file, or makes it. What is there of the same stream counts, up to so many chunks and
     /// to the first that is not whole; the rest is cut off.
-    pub(super) fn open(path: &Path, start: &StreamStart, chunks_max: u32) -> Result<Self> {
+    pub(super) fn open(
+        path: &Path,
+        start: &StreamStart,
+        chunks_max: u32,
+        others: Others,
+    ) -> Result<Self> {
         let failed = |error| Error::io("open", path, error);
         let mut options = File::options();
-        let file = options.read(true).write(true).create(true).truncate(false).open(path);
+        // It is nobody else's to read, as the store is.
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(path);
         let file = file.map_err(failed)?;
         rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(
             |error| {
@@ -46,6 +61,13 @@ impl Spool {
             sum: Xxh3::new(),
         };
         let len_bytes = spool.look(&begun, chunks_max).map_err(failed)?;
+        let is_other = len_bytes == 0 && spool.file.metadata().map_err(failed)?.len() > 0;
+        if is_other && others == Others::Refuse {
+            let context = format!("{} is a file, and not of this stream", path.display());
+            return Err(
+                Error::new(ErrorKind::Invalid, context).with_remedy("remove it, or name another")
+            );
+        }
         spool.file.set_len(len_bytes).map_err(failed)?;
         spool.file.seek(SeekFrom::End(0)).map_err(failed)?;
         if len_bytes == 0 {
@@ -88,7 +110,19 @@ impl Spool {
     }
 
     /// Adds the next chunk.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] if it does not follow what is there; what the disk refuses.
     pub(super) fn append(&mut self, bytes: &[u8], chunk: &Chunk) -> Result<()> {
+        let is_fit = match chunk {
+            Chunk::Part { .. } => !self.is_ended,
+            Chunk::End { sum } => *sum == self.sum(),
+        };
+        if !is_fit {
+            let context = format!("{} begins with another stream", self.path.display());
+            return Err(Error::new(ErrorKind::Corrupt, context)
+                .with_remedy("send all of it again: remove the file, or leave out --from"));
+        }
         self.file.write_all(bytes).map_err(|error| Error::io("write", &self.path, error))?;
         self.note(chunk);
         Ok(())

@@ -57,7 +57,8 @@ pub struct MountCompression {
 pub(crate) struct Place {
     pub(crate) is_btrfs: bool,
     pub(crate) mount: Option<MountCompression>,
-    pub(crate) property: Option<Compression>,
+    /// An algorithm, with or without a level, or `none`.
+    pub(crate) property: Option<String>,
     /// Without, there is no compression and no checksum either.
     pub(crate) copies_on_write: bool,
 }
@@ -81,10 +82,10 @@ impl Place {
     }
 
     fn compresses(&self) -> bool {
-        match (&self.mount, self.property) {
+        match (&self.mount, self.property.as_deref()) {
             _ if !self.is_btrfs || !self.copies_on_write => false,
             (Some(mount), _) if mount.is_forced => true,
-            (_, Some(property)) => property == Compression::Zstd,
+            (_, Some(property)) => !matches!(property, "none" | "no"),
             (mount, None) => mount.is_some(),
         }
     }
@@ -155,8 +156,15 @@ mod tests {
                 [Nobody, Database, Nobody, Database],
             ),
         ] {
-            let found = PARTS
-                .map(|part| compressor(part, &Place { property: property(part), ..place.clone() }));
+            let found = PARTS.map(|part| {
+                compressor(
+                    part,
+                    &Place {
+                        property: property(part).map(|asked| asked.name().to_owned()),
+                        ..place.clone()
+                    },
+                )
+            });
             assert_eq!(found, expected, "{place:?}");
         }
     }

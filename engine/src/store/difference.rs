@@ -5,6 +5,7 @@ use std::iter::Peekable;
 
 use super::{Scan, Store};
 use crate::error::{ErrorKind, Result};
+use crate::os::clock::unix_ms;
 use crate::record::Record;
 
 /// A record that two stores do not have alike.
@@ -29,6 +30,8 @@ impl Store {
     /// store, such as a [snapshot](crate::StoreConfig::at_snapshot) of this one. A collection that only
     /// one of them has counts as empty in the other.
     ///
+    /// What had expired when a snapshot was taken is not in it; what expires later is.
+    ///
     /// Cost: reads all of those records, of both stores.
     ///
     /// # Errors
@@ -39,8 +42,9 @@ impl Store {
         collection: &str,
         prefix: &[u8],
     ) -> Result<Differences<'a>> {
-        let before = existing(self.scan(collection, prefix))?;
-        let after = match later.scan(collection, prefix) {
+        let moment = |store: &Self| store.taken_unix_ms.unwrap_or_else(unix_ms);
+        let before = existing(self.scan_at(collection, prefix, moment(self)))?;
+        let after = match later.scan_at(collection, prefix, moment(later)) {
             // One of them has it.
             after if before.is_some() => existing(after)?,
             after => Some(after?.peekable()),

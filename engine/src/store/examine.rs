@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::compression::{Compressor, MountCompression, Place, compressor};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::{Layout, StorePart};
-use crate::os::btrfs::{self, Compression};
+use crate::os::btrfs;
 use crate::os::extents::compressed_bytes;
 use crate::os::file::room;
 use crate::os::mount::mount_of;
@@ -43,8 +43,9 @@ pub struct PartReport {
     pub is_subvolume: bool,
     /// Whether the file system has checksums of what is in it.
     pub has_checksums: bool,
-    /// What BTRFS is asked to do with new files in it: `none`, `zstd`, or what the mount says.
-    pub property: Option<&'static str>,
+    /// What BTRFS is asked to do with new files in it, such as `none` or `zstd`; `None` if what the mount
+    /// says.
+    pub property: Option<String>,
     /// Who compresses new files in it.
     pub compressor: Compressor,
     /// What its files take on the disk, as they are read.
@@ -61,10 +62,16 @@ pub struct PartReport {
 /// [`ErrorKind::NotFound`] if there is no store; [`ErrorKind::Denied`] if this user may not look.
 pub fn examine_layout(base: &Path) -> Result<LayoutReport> {
     let layout = Layout::new(base);
-    if !layout.state().is_dir() {
-        let context = format!("there is no store at {}", base.display());
-        return Err(Error::new(ErrorKind::NotFound, context)
-            .with_remedy("put something into it first, or name another directory"));
+    match fs::metadata(layout.state()) {
+        Ok(status) if status.is_dir() => {}
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::io("look at", &layout.state(), error));
+        }
+        _ => {
+            let context = format!("there is no store at {}", base.display());
+            return Err(Error::new(ErrorKind::NotFound, context)
+                .with_remedy("put something into it first, or name another directory"));
+        }
     }
     let mount = mount_of(base)?;
     let of_mount = |option| mount.as_ref().is_some_and(|mount| mount.option(option).is_some());
@@ -103,11 +110,8 @@ fn examine(part: StorePart, directory: &Path) -> Result<PartReport> {
         part,
         is_subvolume: btrfs::is_subvolume(directory),
         has_checksums: place.is_btrfs && place.copies_on_write,
-        property: place.property.map(|property| match property {
-            Compression::None => "none",
-            Compression::Zstd => "zstd",
-        }),
         compressor: compressor(part, &place),
+        property: place.property,
         bytes,
         compressed_bytes: compressed,
     })

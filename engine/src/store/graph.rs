@@ -225,7 +225,7 @@ impl Store {
         path: &Path,
         sequence: u64,
     ) -> Result<()> {
-        let needed = (graph.index.memory_bytes() + graph.keys_bytes()?) as u64;
+        let needed = (graph.index.file_bytes() + graph.keys_bytes()?) as u64;
         self.segments.require_room(needed)?;
         let content = GraphContent { owner: self.owner(collection), sequence };
         graph.save(path, content)

@@ -20,9 +20,11 @@ pub enum PartKind {
     Subvolume,
     /// A subvolume now, and a plain directory before.
     Migrated,
+    /// A plain directory, which was not to become a subvolume.
+    Plain,
 }
 
-/// Makes subvolumes of the plain directories of the store in `base`, which nobody may have open;
+/// Makes subvolumes of some of the plain directories of the store in `base`, which nobody may have open;
 /// returns what each is.
 ///
 /// # Errors
@@ -30,7 +32,7 @@ pub enum PartKind {
 /// [`ErrorKind::Unsupported`] if it does not lie on BTRFS; [`ErrorKind::Invalid`] if it has something
 /// that is neither a file nor a directory; what the disk refuses. The store is whole
 /// in any case.
-pub fn migrate_layout(base: &Path) -> Result<Vec<(PathBuf, PartKind)>> {
+pub fn migrate_layout(base: &Path, subvolumes: &[StorePart]) -> Result<Vec<(PathBuf, PartKind)>> {
     let layout = Layout::new(base);
     if !layout.state().is_dir() {
         let context = format!("there is no store at {}", base.display());
@@ -48,12 +50,15 @@ pub fn migrate_layout(base: &Path) -> Result<Vec<(PathBuf, PartKind)>> {
         let part = layout.part(named);
         let unfinished = part_unfinished(&part);
         copy::remove(&unfinished)?;
-        let kind = if !part.exists() {
+        let is_wanted = subvolumes.contains(&named);
+        if !part.exists() {
             // It can be deleted at any time, and is made again.
-            parts::make(&part, true)?;
+            parts::make(&part, is_wanted)?;
+        }
+        let kind = if btrfs::is_subvolume(&part) {
             PartKind::Subvolume
-        } else if btrfs::is_subvolume(&part) {
-            PartKind::Subvolume
+        } else if !is_wanted {
+            PartKind::Plain
         } else {
             migrate(&part, &unfinished)?;
             PartKind::Migrated

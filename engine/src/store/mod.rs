@@ -87,6 +87,7 @@ pub struct StoreConfig {
     numa: NumaConfig,
     subvolumes: Vec<StorePart>,
     is_snapshot: bool,
+    taken_unix_ms: Option<u64>,
 }
 
 impl StoreConfig {
@@ -104,6 +105,7 @@ impl StoreConfig {
             numa: NumaConfig::default(),
             subvolumes: StorePart::ALL.to_vec(),
             is_snapshot: false,
+            taken_unix_ms: None,
         }
     }
 
@@ -172,7 +174,7 @@ impl StoreConfig {
     #[must_use]
     pub fn at_snapshot(self, snapshot: &SnapshotInfo) -> Self {
         let directory = Snapshots::of(&self.base).path(&snapshot.name);
-        self.in_snapshot(directory)
+        Self { taken_unix_ms: Some(snapshot.taken_unix_ms), ..self.in_snapshot(directory) }
     }
 
     fn in_snapshot(mut self, directory: PathBuf) -> Self {
@@ -206,6 +208,8 @@ pub struct Store {
     space: Space,
     collections: RwLock<BTreeMap<String, Arc<Collection>>>,
     placement: Arc<Placement>,
+    /// Of a snapshot.
+    taken_unix_ms: Option<u64>,
     embedder_config: Option<EmbedderConfig>,
     embedder: OnceLock<Arc<Embedder>>,
     opening_embedder: Mutex<()>,
@@ -254,9 +258,14 @@ impl Store {
     /// # Errors
     /// [`ErrorKind::NotFound`] if there is no such collection.
     pub fn scan(&self, collection: &str, prefix: &[u8]) -> Result<Scan<'_>> {
+        self.scan_at(collection, prefix, unix_ms())
+    }
+
+    /// The same with what had not expired by then.
+    fn scan_at(&self, collection: &str, prefix: &[u8], now_unix_ms: u64) -> Result<Scan<'_>> {
         let collection = self.collection(collection)?;
         let records = self.state.records(collection.spec.id, prefix);
-        Ok(Scan { store: self, collection, records, now_unix_ms: unix_ms() })
+        Ok(Scan { store: self, collection, records, now_unix_ms })
     }
 
     /// Returns the embedding of a text by the store's model, from the cache if it is there.
@@ -385,6 +394,7 @@ impl Store {
         }
         // It may be the first to start threads of sled.
         let _visit = self.placement.visit();
+        self.all_collections().iter().for_each(|known| known.graph.wait_until_placed());
         self.save_warmth();
         self.save_graphs();
         self.cache.save_counters();

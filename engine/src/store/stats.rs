@@ -58,7 +58,11 @@ pub struct GraphStats {
 }
 
 impl Store {
-    /// Measures the store. Reads every key, so it takes time in proportion to the store.
+    /// Measures the store.
+    ///
+    /// Cost: reads every key, so that it takes time in proportion to the store; waits for graphs that are
+    /// being brought to their NUMA nodes; asks the kernel about some thousand pages, and what the machine
+    /// has, which takes milliseconds.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) or [`ErrorKind::Io`](crate::ErrorKind::Io)

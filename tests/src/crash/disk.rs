@@ -138,6 +138,19 @@ impl Disk {
         self.mount().expect("ext4 recovers by its journal");
     }
 
+    /// Loses what has not been synced: mounts what the image has at this moment.
+    ///
+    /// # Panics
+    /// If a file is still open below it, or the kernel cannot mount what is there.
+    pub fn lose_unsynced(&mut self) {
+        let copy = self.image.with_extension("copy");
+        run(Command::new("cp").arg("--sparse=always").args([&self.image, &copy]))
+            .expect("an image can be copied");
+        self.unmount().expect("nobody uses the disk");
+        std::fs::rename(&copy, &self.image).expect("it can be renamed");
+        self.mount().expect("what was synced is whole");
+    }
+
     /// The loop device is made and, at the last unmount, removed by mount itself, so that none of
     /// the image's old blocks stays in a cache.
     fn mount(&mut self) -> Result<(), String> {

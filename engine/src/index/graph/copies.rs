@@ -11,6 +11,9 @@ use crate::arena::Placement;
 use crate::error::Result;
 use crate::os::memory::GrowingBytes;
 
+/// More changes than that are not noted one by one.
+const CHANGED_MAX: usize = 1 << 18;
+
 /// Copies beside the rows themselves.
 pub(super) struct Copies {
     placement: Arc<Placement>,
@@ -45,8 +48,14 @@ impl Copies {
     /// A row is being changed.
     #[inline]
     pub(super) fn note(&mut self, id: u32) {
-        if !self.others.is_empty() && self.changed.last() != Some(&id) {
-            self.changed.push(id);
+        if self.others.is_empty() || self.changed.last() == Some(&id) {
+            return;
+        }
+        self.changed.push(id);
+        if self.changed.len() > CHANGED_MAX {
+            // To copy everything again costs no more.
+            self.others.clear();
+            self.changed.clear();
         }
     }
 

@@ -87,7 +87,6 @@ impl GraphIndex {
     }
 }
 
-/// Writes neighbours into a row. Those that it had stay where they are.
 /// How many links lead to each vertex.
 pub(super) fn count_links(rows: RowsView<'_>) -> Vec<u32> {
     let mut counts = vec![0; rows.len()];
@@ -97,6 +96,7 @@ pub(super) fn count_links(rows: RowsView<'_>) -> Vec<u32> {
     counts
 }
 
+/// Writes neighbours into a row. Those that it had stay where they are.
 fn write_row(rows: &mut Rows, id: u32, links: &[u32]) {
     let mut placed = [NO_LINK; DEGREE_MAX as usize];
     let before = rows.view().links(id).to_vec();

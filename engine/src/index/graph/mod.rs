@@ -277,6 +277,11 @@ impl GraphIndex {
         self.rows.addresses()
     }
 
+    /// About how many bytes its file has.
+    pub(crate) fn file_bytes(&self) -> usize {
+        self.row_bytes().len() + self.hub.as_bytes().len()
+    }
+
     /// Whether something is wrong with the file that it is in.
     pub(crate) fn is_damaged(&self) -> bool {
         self.rows.is_damaged()

@@ -35,7 +35,8 @@ impl Storage {
         }
         // Beyond what could be reserved.
         let more_bytes = len_bytes + len_bytes / 2;
-        let mut moved = zeros(more_bytes, (placement, 0))?;
+        let mut moved = reserved(more_bytes, (placement, 0))?;
+        moved.grow_to(len_bytes)?;
         let len_before = self.len().min(len_bytes);
         moved[..len_before].copy_from_slice(&self[..len_before]);
         *self = Self::Memory(moved);
@@ -69,12 +70,16 @@ pub(super) fn zeros(
     len_bytes: usize,
     (placement, copy): (&Placement, usize),
 ) -> Result<GrowingBytes> {
-    let reservation =
-        Reservation::new(len_bytes.max(RESERVED_BYTES)).or_else(|_| Reservation::new(len_bytes))?;
-    placement.place_copy(&reservation, copy);
-    let mut bytes = GrowingBytes::new(reservation, Pages::Huge);
+    let mut bytes = reserved(len_bytes.max(RESERVED_BYTES), (placement, copy))
+        .or_else(|_| reserved(len_bytes, (placement, copy)))?;
     bytes.grow_to(len_bytes)?;
     Ok(bytes)
+}
+
+fn reserved(len_bytes_max: usize, (placement, copy): (&Placement, usize)) -> Result<GrowingBytes> {
+    let reservation = Reservation::new(len_bytes_max)?;
+    placement.place_copy(&reservation, copy);
+    Ok(GrowingBytes::new(reservation, Pages::Huge))
 }
 
 /// Rows in a file, of which none is believed before its pages were compared with their checksums.

@@ -22,6 +22,7 @@ impl GraphSlot {
 pub(super) fn place_beside_searches(collection: &Arc<Collection>) {
     let placed = Arc::clone(collection);
     let spawned = std::thread::Builder::new().name("op-dbus-place".to_owned()).spawn(move || {
+        placed.graph.read().as_ref().inspect(|graph| graph.index.placement().settle_thread());
         if let Err(error) = place(&placed.graph) {
             tracing::warn!(collection = %placed.name, %error, "its graph stays in its file");
         }
