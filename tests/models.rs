@@ -142,7 +142,8 @@ fn embedding_anew_goes_on_where_it_was_killed() {
         std::thread::sleep(Duration::from_millis(5));
     }
     drop(started);
-    let stats = run(&place, &["stats", "--json"]).run().succeeded().json();
+    let asked = run(&place, &["stats", "--json"]).run().succeeded();
+    let stats = asked.json();
     assert_eq!(
         stats["collections"][0]["dimensions"], SMALL_DIMENSIONS,
         "it was not killed in time"
@@ -150,7 +151,7 @@ fn embedding_anew_goes_on_where_it_was_killed() {
     let report = run(&place, &reembed).run().succeeded().json();
     assert_eq!((&report["texts"], &report["dimensions"]), (&json!(TEXTS_COUNT), &json!(384)));
     let cached = report["cached"].as_u64().unwrap();
-    assert!((100..TEXTS_COUNT as u64).contains(&cached), "{report}");
+    assert!((100..TEXTS_COUNT as u64).contains(&cached), "{report}: {}", asked.stderr);
     let query = ["query", &lines[7], "--json", "--model", other.to_str().unwrap()];
     let found = run(&place, &query).run().succeeded().json();
     assert_eq!(found["hits"][0]["text"], lines[7].as_str());

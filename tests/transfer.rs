@@ -14,7 +14,7 @@ use op_dbus_engine::{
     Error, ErrorKind, Query, Record, Retention, SendOptions, SnapshotInfo, Snapshots, Store,
     StoreConfig, Transfer,
 };
-use op_dbus_formats::snapshot_stream::Chunk;
+use op_dbus_formats::snapshot_stream::{Chunk, StreamStart};
 use support::crash::campaign::skip;
 use support::crash::disk::{Disk, FileSystem};
 use support::random::Random;
@@ -189,7 +189,7 @@ fn what_breaks_off_or_is_damaged_goes_on_where_it_did() {
         (sent.unwrap_err().kind(), fs::read(&file).unwrap() == content)
     };
     assert_eq!(refused(b"something else"), (ErrorKind::Invalid, true));
-    let start_len = send(&here, &taken.name, None, u32::MAX).0.len();
+    let start_len = StreamStart::len_bytes(whole.first_chunk().unwrap()).unwrap();
     let end = Chunk::End { sum: SUM_OF_NOTHING }.encode(0).unwrap();
     let other = [&whole[..start_len], &end].concat();
     assert_eq!(refused(&other).0, ErrorKind::Corrupt);
@@ -238,6 +238,23 @@ fn a_backup_is_of_one_store_whoever_owns_it() {
     let error = receive(&there, &send(&second, &other.name, None, 0).0).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.to_string().contains("another store"), "{error}");
+    // Where there are snapshots and no store, none is made over them.
+    let error = Store::open(StoreConfig::new(&there)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.remedy().unwrap().contains("--to"), "{error:?}");
+    let snapshots = Snapshots::of(&there);
+    assert_eq!(snapshots.restore_in_place(&taken.name).unwrap_err().kind(), ErrorKind::NotFound);
+    for inside in ["new", "snapshots/20260101T000000Z", "new/in/it"] {
+        let error = snapshots.restore(&taken.name, &there.join(inside)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{inside}");
+    }
+    // One that was broken off is gone on with.
+    let target = there.with_extension("restored");
+    fs::create_dir_all(target.join("@cache")).unwrap();
+    assert_eq!(snapshots.restore(&taken.name, &target).unwrap_err().kind(), ErrorKind::Invalid);
+    fs::write(target.join("RESTORING"), "").unwrap();
+    snapshots.restore(&taken.name, &target).unwrap();
+    assert!(!target.join("RESTORING").exists());
 }
 
 const CHILD_VARIABLE: &str = "OPDBUS_TEST_CHILD_DIRECTORY";
@@ -270,7 +287,7 @@ fn what_cannot_become_a_snapshot_is_refused_and_leaves_nothing() {
     };
     refused(&there, &increment, ErrorKind::NotFound, "is an increment on");
     refused(&there, b"", ErrorKind::Io, "broke off");
-    refused(&there, &[7; 1000], ErrorKind::Corrupt, "none of a snapshot");
+    refused(&there, &[7; 1000], ErrorKind::Invalid, "no snapshot that was sent");
     refused(plain.path(), &whole, ErrorKind::Unsupported, "BTRFS");
     let (late, _) = send(&here, &first.name, None, 2);
     refused(&there, &late, ErrorKind::Invalid, "--from 0");
@@ -287,6 +304,10 @@ fn what_cannot_become_a_snapshot_is_refused_and_leaves_nothing() {
     };
     assert_eq!(send("20200101T000000Z", None).kind(), ErrorKind::NotFound);
     assert_eq!(send(&first.name, Some("20200101T000000Z")).kind(), ErrorKind::NotFound);
+    assert_eq!(send(&second.name, Some(&second.name)).kind(), ErrorKind::Invalid);
+    let beyond = SendOptions { parent: None, first_chunk: 99 };
+    let sent = snapshots.send(&first.name, &beyond, &mut Vec::new(), &mut |_| Ok(()));
+    assert_eq!(sent.unwrap_err().kind(), ErrorKind::Invalid);
     // One that is no subvolumes cannot be sent.
     let taken = put(&plain.path().join("store"), 0, 1);
     let error = Snapshots::of(plain.path().join("store"))

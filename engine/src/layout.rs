@@ -143,6 +143,11 @@ pub(crate) fn snapshot_unfinished(snapshot: &Path) -> PathBuf {
     with_suffix(snapshot, UNFINISHED_SUFFIX)
 }
 
+/// The file whose presence says that a store is being made of a snapshot in this directory.
+pub(crate) fn restoring_mark(base: &Path) -> PathBuf {
+    base.join("RESTORING")
+}
+
 /// The file whose presence says that another machine has the snapshot, too.
 pub(crate) fn snapshot_shared(snapshot: &Path) -> PathBuf {
     with_suffix(snapshot, ".shared")

@@ -169,10 +169,10 @@ pub(crate) struct SnapshotRestore {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  op-dbus snapshot send 20261126T120305Z | ssh backup op-dbus snapshot receive --store /backup/op-dbus
-  op-dbus snapshot send 20261126T130305Z --parent 20261126T120305Z | ssh backup op-dbus snapshot \\
-    receive --store /backup/op-dbus
-  op-dbus snapshot send 20261126T120305Z --output /media/disk/snapshot.opdb")]
+  op-dbus snapshot send 20261126T120305Z | ssh backup op-dbus snapshot receive
+  op-dbus snapshot send 20261126T130305Z --parent 20261126T120305Z |
+    ssh backup op-dbus snapshot receive
+  op-dbus snapshot send 20261126T120305Z --output /media/disk/snapshot")]
 pub(crate) struct SnapshotSend {
     /// Its name
     #[arg(value_name = "NAME")]
@@ -196,9 +196,10 @@ pub(crate) struct SnapshotSend {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  ssh server op-dbus snapshot send 20261126T120305Z | op-dbus snapshot receive --store /backup/op-dbus
-  op-dbus snapshot receive --store /backup/op-dbus /media/disk/snapshot.opdb
-  op-dbus query \"restart the network\" --store /backup/op-dbus --at 20261126T120305Z")]
+  ssh server op-dbus snapshot send 20261126T120305Z |
+    op-dbus snapshot receive --store /backup
+  op-dbus snapshot receive --store /backup /media/disk/snapshot
+  op-dbus query \"restart the network\" --store /backup --at 20261126T120305Z")]
 pub(crate) struct SnapshotReceive {
     /// File that the stream was written to, or - for standard input
     #[arg(value_name = "FILE|-", default_value = "-")]

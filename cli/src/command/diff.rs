@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use op_dbus_engine::{Difference, Record, Store};
-use serde_json::json;
+use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::cache::render;
@@ -13,6 +13,16 @@ use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::interrupt;
 use crate::output::{Output, grouped, one_line};
+
+/// A difference as JSON: documents stand there in every byte.
+#[derive(Serialize)]
+struct Line<'a> {
+    collection: &'a str,
+    key: &'a str,
+    change: &'static str,
+    before: Option<Box<RawValue>>,
+    after: Option<Box<RawValue>>,
+}
 
 /// How often there is what.
 #[derive(Default)]
@@ -76,13 +86,13 @@ fn tell(
     *count += 1;
     let key = String::from_utf8_lossy(&key);
     if output.is_json() {
-        return output.json(&json!({
-            "collection": collection,
-            "key": key,
-            "change": change,
-            "before": before.map(as_json).transpose()?,
-            "after": after.map(as_json).transpose()?,
-        }));
+        return output.json(&Line {
+            collection,
+            key: &key,
+            change,
+            before: before.map(as_json).transpose()?,
+            after: after.map(as_json).transpose()?,
+        });
     }
     let line = format!("{sign} {collection} {key}");
     output.text(|out| writeln!(out, "{}", one_line(&line, usize::MAX)))

@@ -156,9 +156,21 @@ fn checksums(report: &LayoutReport) -> Check {
 
 fn level_of_mount(report: &LayoutReport, level: u32) -> Check {
     const NAME: &str = "compression of the mount";
+    /// What the property of a directory comes to, whatever it says.
+    const PROPERTY_LEVEL: u32 = 3;
     let mount = report.mount_point.display();
     match &report.mount_compression {
-        None => Check::ok(NAME, "none; @cache and @timing ask for zstd themselves, at level 3"),
+        None if report.parts.iter().all(|part| !part.has_checksums) => {
+            Check::ok(NAME, "none, and none is possible without copying on write")
+        }
+        None if level == PROPERTY_LEVEL => {
+            Check::ok(NAME, "none; @cache and @timing ask for zstd themselves, at level 3")
+        }
+        None => Check::warning(
+            NAME,
+            format!("none; @cache and @timing have level 3, where zstd:{level} is wanted"),
+            format!("mount -o remount,compress=zstd:{level} {mount}"),
+        ),
         Some(found) if found.is_forced => Check::warning(
             NAME,
             format!(

@@ -44,13 +44,22 @@ pub(super) fn create(config: &Config, output: &Output, arguments: &SnapshotCreat
         writeln!(out, "{}", taken.name)
     })?;
     if !deleted.is_empty() {
-        output.note(&format!("deleted as too many: {}", deleted.join(", ")));
+        output.note(&format!(
+            "deleted, by --retention, --schedule and --min-free: {}",
+            deleted.join(", ")
+        ));
     }
     Ok(Exit::Success)
 }
 
 pub(super) fn list(config: &Config, output: &Output) -> Result<Exit> {
     let all = config.snapshots();
+    if !config.store().exists() {
+        let context = format!("there is no directory {}", config.store().display());
+        return Err(op_dbus_engine::Error::new(ErrorKind::NotFound, context)
+            .with_remedy("name the directory of a store with --store")
+            .into());
+    }
     let mut snapshots = Vec::new();
     for info in all.list()? {
         match all.size(&info.name) {
@@ -111,7 +120,7 @@ fn restore_in_place(config: &Config, output: &Output, name: &str) -> Result<Exit
     // Before anything is taken that nobody needs.
     snapshots.named(name)?;
     let store = config.open()?;
-    let before = store.take_snapshot(&format!("before going back to {name}"), false)?;
+    let before = store.take_snapshot(&format!("before going back to {name}"), true)?;
     store.close();
     snapshots.restore_in_place(name)?;
     let directory = config.store();

@@ -185,7 +185,7 @@ impl Sending {
         let mut command = Command::new("btrfs");
         command.args(["send", "-q"]);
         parent.inspect(|parent| _ = command.arg("-p").arg(parent));
-        command.arg(subvolume).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.arg("--").arg(subvolume).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut program = Program::start("btrfs send", &mut command)?;
         let stream = program.child.stdout.take().ok_or_else(|| no_pipe("btrfs send"))?;
         Ok(Self { stream, program })
@@ -214,7 +214,11 @@ impl Receiving {
     /// Begins to receive a subvolume, which gets its name in this directory from the stream.
     pub(crate) fn start(directory: &Path) -> Result<Self> {
         let mut command = Command::new("btrfs");
-        command.args(["receive", "-q"]).arg(directory).stdin(Stdio::piped()).stdout(Stdio::null());
+        command
+            .args(["receive", "-q", "--"])
+            .arg(directory)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null());
         let mut program = Program::start("btrfs receive", &mut command)?;
         let stream = program.child.stdin.take().ok_or_else(|| no_pipe("btrfs receive"))?;
         Ok(Self { stream, program })

@@ -37,12 +37,12 @@ use serde::Serialize;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::{
-    Layout, UNFINISHED_SUFFIX, part_unfinished, snapshot_file, snapshot_incoming, snapshot_shared,
-    snapshot_unfinished, store_file,
+    Layout, UNFINISHED_SUFFIX, part_unfinished, restoring_mark, snapshot_file, snapshot_incoming,
+    snapshot_shared, snapshot_unfinished, store_file,
 };
 use crate::os::file::{
-    Lock, create_directories, exchange, is_real_directory, read_bounded, remove_if_there, room,
-    sync_directory,
+    Lock, create_directories, create_synced, exchange, is_real_directory, read_bounded,
+    remove_if_there, room, sync_directory,
 };
 
 pub use retention::{Period, Retention};
@@ -150,7 +150,10 @@ impl Snapshots {
         let Some(snapshot) = self.file(name)? else { return Ok(None) };
         let path = self.path(name);
         if self.store_id().is_some_and(|store_id| store_id != snapshot.store_id) {
-            return Err(damaged(&path, "is of another store"));
+            let context = format!("the snapshot {} is of another store", path.display());
+            return Err(Error::new(ErrorKind::Invalid, context).with_remedy(
+                "move it, or the store beside it, to a directory of its own; nothing is damaged",
+            ));
         }
         let listed = copy::list(&path, &Layout::new(&path).parts())?;
         if (listed.sum, listed.count) != (snapshot.files_sum, snapshot.files_count) {
@@ -164,6 +167,12 @@ impl Snapshots {
             is_kept: snapshot.is_kept,
             is_shared: snapshot_shared(&path).exists(),
         }))
+    }
+
+    /// Whether there is any, of whatever store.
+    pub(crate) fn are_there(&self) -> bool {
+        self.names()
+            .is_ok_and(|names| names.iter().any(|name| self.file(name).is_ok_and(|f| f.is_some())))
     }
 
     /// The store that they are of; none if it is lost.
@@ -235,7 +244,7 @@ impl Snapshots {
         if !is_real_directory(&self.path(name)) {
             let incoming = snapshot_incoming(&self.path(name));
             if incoming.exists() {
-                return remove_if_there(&incoming);
+                return spool::remove(&incoming);
             }
             return Err(self.not_found(&format!("no snapshot {name}")));
         }
@@ -304,6 +313,11 @@ impl Snapshots {
     /// store open; what the disk refuses.
     pub fn restore_in_place(&self, name: &str) -> Result<()> {
         self.named(name)?;
+        if !self.layout.state().is_dir() {
+            let context = format!("there is no store at {}", self.layout.base().display());
+            return Err(Error::new(ErrorKind::NotFound, context)
+                .with_remedy("make one of the snapshot elsewhere, with --to DIR"));
+        }
         let _snapshots_lock = self.lock()?;
         self.named(name)?;
         let _lock = Lock::acquire(&self.layout.lock())?;
@@ -320,7 +334,8 @@ impl Snapshots {
         copies.iter().try_for_each(|copy| copy::remove(copy))
     }
 
-    /// Makes a store of a snapshot, in a directory that does not exist or is empty.
+    /// Makes a store of a snapshot, in a directory that does not exist or is empty, or where the same was
+    /// broken off before.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] if there is no such snapshot; [`ErrorKind::Invalid`] if there is
@@ -329,24 +344,49 @@ impl Snapshots {
         self.named(name)?;
         let _snapshots_lock = self.lock()?;
         self.named(name)?;
+        self.refuse_inside(target)?;
         create_directories(target)?;
         let (from, to) = (Layout::new(self.path(name)), Layout::new(target));
         let _lock = Lock::acquire(&to.lock())?;
+        let made = [to.vectors(), to.timing(), to.cache(), to.state_unfinished()];
+        let mark = restoring_mark(target);
+        let is_begun = mark.exists() && !to.state().exists();
+        let is_expected = |path: &PathBuf| {
+            *path == to.lock() || is_begun && (*path == mark || made.contains(path))
+        };
         let mut entries = fs::read_dir(target).map_err(|error| Error::io("list", target, error))?;
-        // But for the lock that was just taken.
-        if !entries.all(|entry| entry.is_ok_and(|entry| entry.path() == to.lock())) {
+        if !entries.all(|entry| entry.is_ok_and(|entry| is_expected(&entry.path()))) {
             let context = format!("there is something in {} already", target.display());
             return Err(Error::new(ErrorKind::Invalid, context)
                 .with_remedy("name a directory that does not exist; nothing is replaced"));
         }
+        made.iter().try_for_each(|part| copy::remove(part))?;
+        if !is_begun {
+            create_synced(&mark, b"")?;
+            sync_directory(target)?;
+        }
         let copied = copy_parts(&from, &to);
         if copied.is_err() && !to.state().exists() {
-            let made = [to.vectors(), to.timing(), to.cache(), to.state_unfinished()];
-            for part in made.iter().filter(|part| part.exists()) {
+            for part in &made {
                 copy::remove(part).unwrap_or_else(|error| tracing::warn!(%error, "it stays"));
             }
         }
-        copied
+        copied.and(remove_if_there(&mark))
+    }
+
+    /// What would be made inside the store would go with it.
+    fn refuse_inside(&self, target: &Path) -> Result<()> {
+        let absolute =
+            |path: &Path| std::path::absolute(path).map_err(|error| Error::io("find", path, error));
+        // What is not there yet is where the nearest that is there leads.
+        let target = absolute(target)?;
+        let there = target.ancestors().find_map(|path| path.canonicalize().ok());
+        let base = self.layout.base().canonicalize().or_else(|_| absolute(self.layout.base()))?;
+        if !there.is_some_and(|there| there.starts_with(&base)) && !target.starts_with(&base) {
+            return Ok(());
+        }
+        let context = format!("{} is inside the store", target.display());
+        Err(Error::new(ErrorKind::Invalid, context).with_remedy("name a directory elsewhere"))
     }
 }
 

@@ -55,7 +55,7 @@ impl Snapshots {
         progress: &mut TransferProgress<'_>,
     ) -> Result<Transfer> {
         let start = self.start(name, options)?;
-        let lost = |error| Error::new(ErrorKind::Io, "the other side is lost").with_source(error);
+        let lost = |error| Error::io("write", Path::new("the stream"), error);
         let begun = start.encode().map_err(undescribed)?;
         out.write_all(&begun).map_err(lost)?;
         let mut done = Transfer { sent_bytes: begun.len() as u64, ..Transfer::default() };
@@ -69,6 +69,12 @@ impl Snapshots {
             progress(&done)
         })?;
         out.flush().map_err(lost)?;
+        if options.first_chunk >= done.chunks {
+            let (given, chunks) = (options.first_chunk, done.chunks);
+            let context = format!("there is no chunk {given}: {name} has {chunks}");
+            return Err(Error::new(ErrorKind::Invalid, context)
+                .with_remedy("give --from the number that the other side says"));
+        }
         self.mark_shared(name, options.parent.as_deref())?;
         Ok(done)
     }
@@ -109,6 +115,11 @@ impl Snapshots {
     fn start(&self, name: &str, options: &SendOptions) -> Result<StreamStart> {
         btrfs::require_root("send")?;
         self.named(name)?;
+        if options.parent.as_deref() == Some(name) {
+            let context = format!("{name} cannot be an increment on itself");
+            return Err(Error::new(ErrorKind::Invalid, context)
+                .with_remedy("name an earlier one as --parent, or none"));
+        }
         let parent = options.parent.as_ref().map(|parent| {
             self.named(parent)?;
             Ok(StreamParent { ids: self.ids(parent)?, name: parent.clone() })

@@ -43,14 +43,12 @@ impl Spool {
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let file = options.open(path);
         let file = file.map_err(failed)?;
-        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(
-            |error| {
-                let context = format!("somebody else writes {}", path.display());
-                Error::new(ErrorKind::Busy, context)
-                    .with_source(std::io::Error::from(error))
-                    .with_remedy("wait for the other transfer, or end it")
-            },
-        )?;
+        if !file.metadata().map_err(failed)?.is_file() {
+            let context = format!("{} is no ordinary file", path.display());
+            return Err(Error::new(ErrorKind::Invalid, context)
+                .with_remedy("write to standard output, and pipe that"));
+        }
+        lock(&file, path)?;
         let begun =
             StreamStart { first_chunk: 0, ..start.clone() }.encode().map_err(undescribed)?;
         let mut spool = Self {
@@ -144,15 +142,38 @@ impl Spool {
     }
 }
 
+fn lock(file: &File, path: &Path) -> Result<()> {
+    let exclusive = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+    rustix::fs::flock(file, exclusive).map_err(|error| {
+        Error::new(ErrorKind::Busy, format!("somebody else writes {}", path.display()))
+            .with_source(std::io::Error::from(error))
+            .with_remedy("wait for the other transfer, or end it")
+    })
+}
+
+/// Removes a file that nobody writes.
+pub(super) fn remove(path: &Path) -> Result<()> {
+    let file = File::open(path).map_err(|error| Error::io("open", path, error))?;
+    lock(&file, path)?;
+    std::fs::remove_file(path).map_err(|error| Error::io("remove", path, error))
+}
+
 /// Reads what a stream begins with.
 pub(super) fn read_start(input: &mut dyn Read) -> Result<StreamStart> {
+    const REMEDY: &str = "give it what op-dbus snapshot send wrote, from the beginning";
     let mut bytes = vec![0; FILE_HEADER_LEN_BYTES];
-    read_exact(input, &mut bytes)?;
+    read_exact(input, &mut bytes).map_err(|error| error.with_remedy(REMEDY))?;
     let header = bytes.first_chunk().expect("it has just been read");
-    let len_bytes = StreamStart::len_bytes(header).map_err(damaged)?;
+    let none = |error: FormatError| {
+        Error::new(ErrorKind::Invalid, "this is no snapshot that was sent")
+            .with_source(error)
+            .with_remedy(REMEDY)
+    };
+    let len_bytes = StreamStart::len_bytes(header).map_err(none)?;
     bytes.resize(len_bytes, 0);
-    read_exact(input, &mut bytes[FILE_HEADER_LEN_BYTES..])?;
-    StreamStart::decode(&bytes).map_err(damaged)
+    read_exact(input, &mut bytes[FILE_HEADER_LEN_BYTES..])
+        .map_err(|error| error.with_remedy(REMEDY))?;
+    StreamStart::decode(&bytes).map_err(none)
 }
 
 /// Reads the chunk with this number, and its bytes.
@@ -173,8 +194,7 @@ fn read_exact(input: &mut dyn Read, bytes: &mut [u8]) -> Result<()> {
 }
 
 fn damaged(error: FormatError) -> Error {
-    Error::new(ErrorKind::Corrupt, "the stream is damaged, or none of a snapshot")
-        .with_source(error)
+    Error::new(ErrorKind::Corrupt, "the stream is damaged").with_source(error)
 }
 
 pub(super) fn undescribed(error: FormatError) -> Error {

@@ -27,7 +27,7 @@ use crate::os::cpu;
 use crate::os::file::{self, Lock};
 use crate::os::random;
 use crate::segment::SegmentDirectory;
-use crate::snapshot::copy;
+use crate::snapshot::{Snapshots, copy};
 use crate::tier::{Recorder, Tier};
 
 /// No `STORE` file of any version is longer.
@@ -39,11 +39,7 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
     // Threads that are started meanwhile stay.
     let _visit = placement.visit();
     let layout = Layout::new(config.base);
-    if config.create {
-        file::create_directories(layout.base())?;
-    } else {
-        require_store(&layout)?;
-    }
+    find(&layout, config.create)?;
     let is_snapshot = config.is_snapshot;
     let lock = if is_snapshot { None } else { Some(Lock::acquire(&layout.lock())?) };
     let space = if is_snapshot { Space::unused(&layout) } else { Space::prepare(&layout) };
@@ -104,6 +100,11 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
         placement,
         taken_unix_ms: config.taken_unix_ms,
     })
+}
+
+/// Makes the directory of a store that may be made, or requires that it is there.
+fn find(layout: &Layout, may_create: bool) -> Result<()> {
+    if may_create { file::create_directories(layout.base()) } else { require_store(layout) }
 }
 
 /// Makes what is missing, refuses what is somebody else's, and says which store it is.
@@ -193,6 +194,13 @@ fn require_store(layout: &Layout) -> Result<()> {
 
 /// Makes `@state` under another name and renames it, so that a crash leaves a whole one or none.
 fn create(layout: &Layout, is_subvolume: bool) -> Result<()> {
+    if Snapshots::of(layout.base()).are_there() {
+        let context = format!("{} has snapshots of a store, and no store", layout.base().display());
+        return Err(Error::new(ErrorKind::Invalid, context).with_remedy(
+            "ask them with --at, make a store of one elsewhere with op-dbus snapshot restore --to DIR, \
+             or name another directory",
+        ));
+    }
     let unfinished = layout.state_unfinished();
     copy::remove(&unfinished)?;
     parts::make(&unfinished, is_subvolume)?;

@@ -229,6 +229,15 @@ pub(crate) fn thread_cpus() -> io::Result<CpuSet> {
     Ok(sched_getaffinity(None)?)
 }
 
+/// The CPUs that the first thread of this process may run on, and so what was started without being told
+/// anything else.
+///
+/// # Errors
+/// What the kernel refuses.
+fn process_cpus() -> io::Result<CpuSet> {
+    Ok(sched_getaffinity(Some(rustix::process::getpid()))?)
+}
+
 /// Lets this thread, and threads that it starts from then on, run on these CPUs alone.
 ///
 /// # Errors

@@ -35,6 +35,8 @@ impl Topology {
     /// # Errors
     /// [`ErrorKind::Unavailable`] if the kernel does not tell.
     pub(crate) fn of_machine() -> Result<Self> {
+        // hwloc asks for it until it gets an answer.
+        let own = super::process_cpus().map_err(|error| unknown("which CPUs it may use", error))?;
         // With what is not allowed, so that a message can tell it from what is not there.
         let builder = Hwloc::builder().with_flags(BuildFlags::INCLUDE_DISALLOWED);
         let builder = builder.map_err(|error| unknown("which NUMA nodes there are", error))?;
@@ -43,6 +45,8 @@ impl Topology {
         if let Ok(allowed) = super::allowed_nodes() {
             topology.allowed_nodes.retain(|node| allowed.contains(node));
         }
+        // What somebody else has bound this process to stays its bound.
+        topology.allowed_cpus.retain(|cpu| own.is_set(*cpu as usize));
         Ok(topology)
     }
 
