@@ -185,7 +185,7 @@ fn a_document_with_words_is_found_by_them() {
 #[test]
 fn documents_are_asked_for_as_they_were_in_snapshots() {
     let place = workplace();
-    let _ = place.op(["snapshot", "list"]).run().exited(NOT_FOUND);
+    let _ = place.op(["snapshot", "list"]).run().exited(NO_SUCH_THING);
     let put =
         |state: &str| place.done(["put", "host", "--payload", &format!("{{\"is\":\"{state}\"}}")]);
     let take = |arguments: &[&str]| -> String {

@@ -104,6 +104,23 @@ pub(crate) fn one_line(text: &str, columns: usize) -> String {
     truncate_str(&line, columns, "…").into_owned()
 }
 
+/// A text on lines of at most `columns`, those after the first indented.
+pub(crate) fn wrapped(text: &str, columns: usize, indent: usize) -> String {
+    let (mut lines, mut room) = (String::new(), columns.saturating_sub(indent));
+    for word in text.split_whitespace() {
+        let len = word.chars().count() + 1;
+        if len > room + 1 && !lines.is_empty() {
+            lines.push_str(&format!("\n{:indent$}", ""));
+            room = columns.saturating_sub(indent);
+        } else if !lines.is_empty() {
+            lines.push(' ');
+        }
+        lines.push_str(word);
+        room = room.saturating_sub(len);
+    }
+    lines
+}
+
 /// A count with its thousands apart.
 pub(crate) fn grouped(count: u64) -> String {
     indicatif::HumanCount(count).to_string()

@@ -183,8 +183,8 @@ pub(crate) struct SnapshotSend {
     /// Leave out the chunks before this one, which the other machine has
     #[arg(long, value_name = "CHUNK", default_value_t = 0)]
     pub(crate) from: u32,
-    /// Write to a file instead; what of the same stream is in it already stays
-    #[arg(long, short, value_name = "FILE", conflicts_with = "from")]
+    /// Write to a file instead, which may have a part of the same stream, but nothing else
+    #[arg(long, short, value_name = "FILE|-", conflicts_with = "from")]
     pub(crate) output: Option<PathBuf>,
 }
 

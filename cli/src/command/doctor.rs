@@ -11,7 +11,10 @@ use crate::args::Doctor;
 use crate::config::Config;
 use crate::error::Result;
 use crate::exit::Exit;
-use crate::output::{Output, bytes};
+use crate::output::{Output, bytes, columns, wrapped};
+
+/// Columns of the state.
+const INDENT: usize = 9;
 
 /// How well something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -63,9 +66,11 @@ pub(super) fn run(config: &Config, output: &Output, arguments: &Doctor) -> Resul
                 State::Warning => "warning",
                 State::Problem => "PROBLEM",
             };
-            writeln!(out, "{state:7}  {name}: {found}")?;
+            let text = wrapped(&format!("{name}: {found}"), columns(), INDENT);
+            writeln!(out, "{state:7}  {text}")?;
+            // A command is one line, so that it can be taken over.
             if let Some(remedy) = remedy {
-                writeln!(out, "         → {remedy}")?;
+                writeln!(out, "{:INDENT$}→ {remedy}", "")?;
             }
         }
         Ok(())

@@ -18,6 +18,7 @@ use crate::progress::Progress;
 pub(super) fn send(config: &Config, output: &Output, arguments: &SnapshotSend) -> Result<Exit> {
     interrupt::catch();
     let SnapshotSend { name, parent, from, output: target } = arguments;
+    let target = target.as_ref().filter(|path| *path != Path::new("-"));
     let snapshots = config.snapshots();
     if target.is_none() {
         refuse_standard_output(output)?;
