@@ -8,6 +8,8 @@
 //! | interleave | on the nodes in turn | same | a block on each node in turn |
 //! | replicate | on the nodes in turn | a copy on each node | a block on each node in turn |
 //!
+//! A block or a copy whose node has no memory lies on another.
+//!
 //! Vectors in blocks are compared by threads on the node of the block; a graph that has copies is
 //! read where the thread runs that searches.
 //!

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::compression::{Compressor, MountCompression, Place, compressor};
-use crate::error::{Error, ErrorKind, Result};
+use super::open::require_store;
+use crate::error::{Error, Result};
 use crate::layout::{Layout, StorePart};
 use crate::os::btrfs;
 use crate::os::extents::compressed_bytes;
@@ -59,20 +60,11 @@ pub struct PartReport {
 /// Cost: asks the file system about every file.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`] if there is no store; [`ErrorKind::Denied`] if this user may not look.
+/// [`NotFound`](crate::ErrorKind::NotFound) if there is no store;
+/// [`Denied`](crate::ErrorKind::Denied) if this user may not look.
 pub fn examine_layout(base: &Path) -> Result<LayoutReport> {
     let layout = Layout::new(base);
-    match fs::metadata(layout.state()) {
-        Ok(status) if status.is_dir() => {}
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(Error::io("look at", &layout.state(), error));
-        }
-        _ => {
-            let context = format!("there is no store at {}", base.display());
-            return Err(Error::new(ErrorKind::NotFound, context)
-                .with_remedy("put something into it first, or name another directory"));
-        }
-    }
+    require_store(&layout)?;
     let mount = mount_of(base)?;
     let of_mount = |option| mount.as_ref().is_some_and(|mount| mount.option(option).is_some());
     let room = room(base)?;

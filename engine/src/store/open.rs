@@ -179,7 +179,7 @@ fn followers(state: &StateDatabase) -> Followers {
     }))
 }
 
-fn require_store(layout: &Layout) -> Result<()> {
+pub(super) fn require_store(layout: &Layout) -> Result<()> {
     let state = layout.state();
     match fs::metadata(&state) {
         Ok(_) => Ok(()),
