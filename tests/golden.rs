@@ -16,9 +16,9 @@ use op_dbus_formats::exchange::jsonl::{self, ExchangeRecord};
 use op_dbus_formats::exchange::{fvecs, npy};
 use op_dbus_formats::snapshot_stream::{Chunk, StreamParent, StreamStart};
 use op_dbus_formats::{
-    Change, CollectionId, CollectionSpec, EmbeddingSource, FormatError, HistoryEntry, Metric,
-    ModelFingerprint, Operation, Payload, Record, SnapshotFile, StoreFile, TraceStart,
-    TracedAccess, change, document, introspection, trace,
+    Actor, Change, CollectionId, CollectionSpec, EmbeddingSource, FormatError, HistoryEntry,
+    JournalEntry, JournalKind, Metric, ModelFingerprint, Operation, Payload, Record, SnapshotFile,
+    StoreFile, TraceStart, TracedAccess, change, document, introspection, trace,
 };
 use support::derived;
 
@@ -56,6 +56,7 @@ fn folder(format: &str, version: u8) -> PathBuf {
 fn goldens() -> Vec<Golden> {
     let mut goldens = values();
     goldens.extend(second_versions());
+    goldens.push(journaled());
     goldens.extend(documents());
     goldens.extend(embeddings());
     goldens.extend(exchanged());
@@ -375,6 +376,32 @@ fn dump_snapshot_stream(bytes: &[u8]) -> Result<String, String> {
         }
     }
     if rest.is_empty() { Ok(dump) } else { Err("more follows".to_owned()) }
+}
+
+fn journaled() -> Golden {
+    let entry = JournalEntry {
+        number: 2,
+        written_at_unix_ms: 1_700_000_000_000,
+        sequence: 42,
+        kind: JournalKind::Outcome,
+        intent: Some(1),
+        actor: Some(Actor { uid: 1000, sender: ":1.42", executable: "/usr/bin/op-dbus" }),
+        action: "call org.freedesktop.hostname1.SetHostname",
+        details: r#"{"succeeded":true,"answer":"grüßt"}"#,
+        previous: std::array::from_fn(|index| index as u8),
+    };
+    Golden {
+        format: "journal",
+        version: 1,
+        name: "outcome",
+        bytes: entry.encode().unwrap().0,
+        dump: dump_journal,
+        protection: Protection::Checksum,
+    }
+}
+
+fn dump_journal(bytes: &[u8]) -> Result<String, String> {
+    JournalEntry::decode(bytes).map(|entry| format!("{entry:#?}\n")).map_err(|e| e.to_string())
 }
 
 fn dump_snapshot_file(bytes: &[u8]) -> Result<String, String> {

@@ -40,6 +40,7 @@ mod embed;
 mod error;
 mod heat;
 mod index;
+mod journal;
 mod layout;
 mod os;
 mod pages;
@@ -61,10 +62,12 @@ pub use index::{
     DenseVectors, FullVectors, GraphFilter, GraphIndex, GraphOptions, GraphSearch, Neighbour,
     Profile, SearchCounts, SearchOptions, SearchPlan, VectorBuffer, VertexSet,
 };
+pub use journal::{JournalActor, JournalHead, JournalNote, JournalRecord};
 pub use layout::StorePart;
 pub use op_dbus_formats::change::Operation;
 pub use op_dbus_formats::collection::{Metric, ModelFingerprint};
 pub use op_dbus_formats::embedding::Encoding;
+pub use op_dbus_formats::journal::JournalKind;
 pub use op_dbus_formats::numa_list::NumaList;
 pub use op_dbus_formats::record::Payload;
 pub use op_dbus_formats::trace::TracedAccess;

@@ -41,6 +41,7 @@ pub mod heat;
 pub mod heat_block;
 pub mod history;
 pub mod introspection;
+pub mod journal;
 pub mod manifest;
 pub mod mount_info;
 pub mod numa_list;
@@ -58,6 +59,7 @@ pub use collection::{
 pub use embedding::{EmbeddingKey, EncodedEmbedding, Encoding, Packing};
 pub use error::{FormatError, TextError};
 pub use history::HistoryEntry;
+pub use journal::{Actor, JournalEntry, JournalKind};
 pub use mount_info::Mount;
 pub use numa_list::NumaList;
 pub use record::{EmbeddingSource, Payload, Record};

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBPinnableSlice,
-    DBRawIterator, Env, FlushOptions, Options, ReadOptions, Snapshot, WriteBatch, WriteOptions,
-    properties,
+    DBRawIterator, DEFAULT_COLUMN_FAMILY_NAME, Env, FlushOptions, Options, ReadOptions, Snapshot,
+    WriteBatch, WriteOptions, properties,
 };
 
 use crate::error::{Error, ErrorKind, Result};
@@ -131,7 +131,17 @@ impl Database {
         let block_cache = Cache::new_lru_cache(memory.block_cache_bytes as usize);
         // Copied for each family: RocksDB's defaults come with a cache that is made to be dropped.
         let options = options_of_families(&block_cache, memory);
-        let descriptors = families.iter().map(|family| {
+        let there = match access {
+            Access::Write => None,
+            Access::Read => Some(
+                DB::list_cf(options_of_database, path)
+                    .map_err(|error| rocksdb_error("read", path, error))?,
+            ),
+        };
+        let is_there = |family: &&Family| {
+            there.as_ref().is_none_or(|there| there.iter().any(|name| name == family.name))
+        };
+        let descriptors = families.iter().filter(is_there).map(|family| {
             let mut options = options.clone();
             options.set_compression_type(family.compression);
             ColumnFamilyDescriptor::new(family.name, options)
@@ -147,8 +157,11 @@ impl Database {
         Ok(Self { db, path: path.to_owned(), block_cache, access, compactions_paused })
     }
 
+    /// A family that a database which is only read has not got yet is as empty as the default one,
+    /// in which nothing is ever written.
     fn handle(&self, family: Family) -> &ColumnFamily {
-        self.db.cf_handle(family.name).expect("open_cf_descriptors opened every family")
+        let default = || self.db.cf_handle(DEFAULT_COLUMN_FAMILY_NAME);
+        self.db.cf_handle(family.name).or_else(default).expect("RocksDB always has this one")
     }
 
     pub(crate) fn is_written(&self) -> bool {

@@ -8,6 +8,7 @@
 //! | `vectors` | the same | encoded embedding that a caller gave |
 //! | `changes` | sequence of the last of them (u64 big-endian) | [changes](op_dbus_formats::change) |
 //! | `history` | collection id, length of the key (u16 big-endian), record key, sequence | [`HistoryEntry`](op_dbus_formats::HistoryEntry) |
+//! | `journal` | number (u64 big-endian) | [`JournalEntry`](op_dbus_formats::JournalEntry) |
 //! | `expiries` | time in Unix milliseconds (u64 big-endian), collection id, record key | nothing |
 //!
 //! Integers in keys are big-endian, so that RocksDB's byte order is their order.
@@ -15,6 +16,7 @@
 mod changes;
 mod expiry;
 mod history;
+mod journal;
 mod mutation;
 mod pairs;
 mod stored;
@@ -48,11 +50,12 @@ const RECORDS: Family = Family { name: "records", compression: Lz4 };
 const VECTORS: Family = Family { name: "vectors", compression: Uncompressed };
 const CHANGES: Family = Family { name: "changes", compression: Lz4 };
 const HISTORY: Family = Family { name: "history", compression: Lz4 };
+const JOURNAL: Family = Family { name: "journal", compression: Lz4 };
 const EXPIRIES: Family = Family { name: "expiries", compression: Lz4 };
 /// RocksDB insists on this one; it stays empty.
 const DEFAULT: Family = Family { name: "default", compression: Lz4 };
-const FAMILIES: [Family; 8] =
-    [DEFAULT, META, COLLECTIONS, RECORDS, VECTORS, CHANGES, HISTORY, EXPIRIES];
+const FAMILIES: [Family; 9] =
+    [DEFAULT, META, COLLECTIONS, RECORDS, VECTORS, CHANGES, HISTORY, EXPIRIES, JOURNAL];
 
 const SEQUENCE_KEY: &[u8] = b"sequence";
 

@@ -12,6 +12,7 @@ mod examine;
 mod expiry;
 mod graph;
 mod history;
+mod journal;
 mod memory;
 mod migrate;
 mod numa;
@@ -58,6 +59,7 @@ pub use difference::{Difference, Differences};
 pub use examine::{LayoutReport, PartReport, examine_layout};
 pub use graph::LinkOptions;
 pub use history::Version;
+use journal::JournalEnd;
 pub use memory::MemoryCap;
 pub use migrate::{PartKind, migrate_layout};
 pub use numa::{ArenaResidency, NumaNode, NumaStats, numa_nodes};
@@ -205,6 +207,7 @@ pub struct Store {
     recorder: Arc<Recorder>,
     commits: CommitQueue,
     followers: Followers,
+    journal_end: Mutex<JournalEnd>,
     space: Space,
     collections: RwLock<BTreeMap<String, Arc<Collection>>>,
     placement: Arc<Placement>,

@@ -10,6 +10,7 @@ use op_dbus_formats::collection::{CollectionName, CollectionSpec};
 use op_dbus_formats::store_file::StoreFile;
 
 use super::collection::Collection;
+use super::journal::JournalEnd;
 use super::memory::MemoryCap;
 use super::space::Space;
 use super::warmth::Sources;
@@ -67,6 +68,7 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
     }
     let commits = CommitQueue::new(state.last_sequence()?);
     let followers = followers(&state);
+    let journal_end = Mutex::new(JournalEnd::new(state.journal_head()?));
     let collections = collections(&state, store_file.hash_seed)?;
     let sources = Sources {
         state: Arc::clone(&state),
@@ -91,6 +93,7 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
         recorder,
         commits,
         followers,
+        journal_end,
         space,
         collections: RwLock::new(collections),
         embedder_config: config.embedder,

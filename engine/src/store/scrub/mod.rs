@@ -11,6 +11,7 @@
 //! Deliberately not here: comparing texts with their embeddings, which would compute all of them.
 
 mod derived;
+mod journal;
 mod pace;
 mod values;
 
@@ -127,7 +128,7 @@ struct Part {
 
 /// What there is to read, files before the values in them. Names are noted: a new part gets a new
 /// one.
-const PARTS: [Part; 9] = [
+const PARTS: [Part; 10] = [
     Part { name: "STORE and ACKNOWLEDGED", run: |scrub| scrub.identity() },
     Part { name: "files of @state", run: |scrub| scrub.state_files() },
     Part { name: "files of @cache", run: |scrub| scrub.cache_files() },
@@ -136,6 +137,7 @@ const PARTS: [Part; 9] = [
     Part { name: "collections", run: |scrub| scrub.collections() },
     Part { name: "records", run: |scrub| scrub.records() },
     Part { name: "changes", run: |scrub| scrub.changes() },
+    Part { name: "journal", run: |scrub| scrub.journal() },
     Part { name: "cached embeddings", run: |scrub| scrub.cached_embeddings() },
 ];
 

@@ -306,7 +306,7 @@ impl Scrub<'_> {
         Some(next.until.clone())
     }
 
-    fn state_fault(&self, what: String, remedy: &str) -> Fault {
+    pub(super) fn state_fault(&self, what: String, remedy: &str) -> Fault {
         Fault {
             what,
             path: self.shown(self.store.state.path()),
