@@ -1,6 +1,28 @@
-//! What the engine knows of D-Bus: interfaces as records that can be found by meaning.
+//! The engine on the bus, and the bus in the engine.
 //!
-//! The service on the bus will be another module here; the command line already indexes interface
-//! files through this one, so that both make the same records.
+//! [`run`] serves a store as `org.opdbus`: methods find and read records, change them, take snapshots.
+//! Everything comes in by one gate, which knows who calls, asks whether they may, and journals it. A
+//! client of the engine like the command line, which is in turn a client of this, by the proxies.
+//!
+//! Calls that compute or wait for the disk run on threads of their own. There is no storage here, and
+//! no word of command lines.
 
+#![forbid(unsafe_code)]
+
+mod authority;
+mod caller;
+mod config;
+mod error;
+mod gate;
+mod interface;
 pub mod interfaces;
+mod names;
+mod service;
+mod socket;
+pub mod vector;
+
+pub use config::{Bus, DaemonConfig, Limits, Readers};
+pub use error::{BusError, CONFIRMATION_REQUIRED, LIMITS_EXCEEDED};
+pub use interface::{CacheProxy, QueryProxy, SnapshotProxy, StateProxy};
+pub use names::{NAME, PATH, PLUGINS_PATH};
+pub use service::run;

@@ -83,7 +83,7 @@ pub use store::{
     MountCompression, NumaNode, NumaStats, PartKind, PartReport, PutReport, ReembedProgress,
     Reembedded, STATE_COLLECTION, STATE_VERSIONS_KEPT, Scan, ScrubOptions, ScrubProgress,
     ScrubReport, Stats, Store, StoreConfig, Vector, Vectors, Version, Watch, examine_layout,
-    migrate_layout, numa_nodes,
+    migrate_layout, numa_nodes, store_address,
 };
 pub use tier::{
     Evictions, PolicyKind, SimulationReport, TierStats, TraceReport, read_trace, simulate,

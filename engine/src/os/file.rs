@@ -1,7 +1,7 @@
 //! Files and directories: durable creation, exclusive locks, allocated size.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, Write};
+use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -223,6 +223,9 @@ pub(crate) fn check_owner(directory: &Path) -> Result<()> {
     .with_remedy(format!("run it as user {owner}, for example with sudo -u '#{owner}'")))
 }
 
+/// No process id and address are longer.
+const HOLDER_LEN_MAX_BYTES: u64 = 4096;
+
 /// An exclusive lock on a file, held until dropped or until the process dies.
 #[derive(Debug)]
 pub(crate) struct Lock {
@@ -262,15 +265,18 @@ impl Lock {
         }
         // What stands in the file is a courtesy to whoever finds it locked: the lock is the
         // kernel's. A full disk must therefore not keep a store from being opened.
-        let write_holder = |file: &mut File| -> std::io::Result<()> {
-            file.set_len(0)?;
-            file.rewind()?;
-            writeln!(file, "{}", std::process::id())
-        };
-        if let Err(error) = write_holder(&mut file) {
-            tracing::debug!(path = %path.display(), %error, "cannot note the lock's holder");
+        let lock = Self { file };
+        lock.note("");
+        Ok(lock)
+    }
+
+    /// Writes the process's id into the file, and on the second line where it can be asked.
+    pub(crate) fn note(&self, address: &str) {
+        let text = format!("{}\n{address}\n", std::process::id());
+        let noted = self.file.set_len(0).and_then(|()| self.file.write_all_at(text.as_bytes(), 0));
+        if let Err(error) = noted {
+            tracing::debug!(%error, "cannot note the lock's holder");
         }
-        Ok(Self { file })
     }
 }
 
@@ -282,19 +288,30 @@ impl Drop for Lock {
     }
 }
 
+/// Where whoever has locked `path` can be asked, if it said so.
+pub(crate) fn lock_address(path: &Path) -> Option<String> {
+    let text = read_bounded(path, HOLDER_LEN_MAX_BYTES).ok()?;
+    let text = String::from_utf8(text).ok()?;
+    text.lines().nth(1).filter(|address| !address.is_empty()).map(str::to_owned)
+}
+
 fn held(path: &Path, file: &mut File) -> Error {
     let mut holder = String::new();
     // The holder's name is a courtesy; the lock is the fact.
-    let _ = file.take(32).read_to_string(&mut holder);
-    let holder = holder.trim();
+    let _ = file.take(HOLDER_LEN_MAX_BYTES).read_to_string(&mut holder);
+    let (holder, address) = holder.split_once('\n').unwrap_or((&holder, ""));
+    let (holder, address) = (holder.trim(), address.trim());
     let directory = path.parent().unwrap_or(path).display();
     let who = match process_name(holder) {
         Some(name) => format!("process {holder} ({name})"),
         None if holder.is_empty() => "another process".to_owned(),
         None => format!("process {holder}"),
     };
-    Error::new(ErrorKind::Busy, format!("the store at {directory} is in use by {who}"))
-        .with_remedy("wait until it has ended, or use another store")
+    let error = Error::new(ErrorKind::Busy, format!("the store at {directory} is in use by {who}"));
+    match address {
+        "" => error.with_remedy("wait until it has ended, or use another store"),
+        address => error.with_remedy(format!("ask it by --bus {address}, or use another store")),
+    }
 }
 
 fn process_name(pid: &str) -> Option<String> {

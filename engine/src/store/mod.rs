@@ -63,6 +63,7 @@ use journal::JournalEnd;
 pub use memory::MemoryCap;
 pub use migrate::{PartKind, migrate_layout};
 pub use numa::{ArenaResidency, NumaNode, NumaStats, numa_nodes};
+pub use open::store_address;
 pub use reembed::{ReembedProgress, Reembedded};
 pub use scrub::{Fault, ScrubOptions, ScrubProgress, ScrubReport};
 use space::{Admitted, Space};
@@ -279,6 +280,28 @@ impl Store {
         let embedder = self.embedder()?;
         let mut embeddings = self.cache.get_or_embed(&embedder, &[text])?;
         Ok(embeddings.remove(0))
+    }
+
+    /// The same for several texts, in their order, as few batches as it takes.
+    ///
+    /// # Errors
+    /// As [`Store::embed`].
+    pub fn embed_all(&self, texts: &[&str]) -> Result<Vec<CachedEmbedding>> {
+        let embedder = self.embedder()?;
+        self.cache.get_or_embed(&embedder, texts)
+    }
+
+    /// The number of the last committed change; 0 in a new store.
+    #[must_use]
+    pub fn last_sequence(&self) -> u64 {
+        self.commits.last_sequence()
+    }
+
+    /// Notes, for whoever finds the store locked, where to ask instead.
+    pub fn note_address(&self, address: &str) {
+        if let Some(lock) = &self.lock {
+            lock.note(address);
+        }
     }
 
     /// Stores the embedding of a text that was computed elsewhere by the same model.

@@ -105,6 +105,14 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
     })
 }
 
+/// Where whoever has the store at `base` open can be asked instead, if it said so.
+///
+/// Worth asking for when opening it fails as [`ErrorKind::Busy`].
+#[must_use]
+pub fn store_address(base: &Path) -> Option<String> {
+    file::lock_address(&Layout::new(base).lock())
+}
+
 /// Makes the directory of a store that may be made, or requires that it is there.
 fn find(layout: &Layout, may_create: bool) -> Result<()> {
     if may_create { file::create_directories(layout.base()) } else { require_store(layout) }

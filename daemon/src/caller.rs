@@ -1,0 +1,193 @@
+//! Who calls: what the kernel and the bus say of a connection, asked once.
+//!
+//! A unique name is never given twice, so what was learnt about one stays true. Names of people who
+//! left are forgotten when the bus says so.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::Instant;
+
+use op_dbus_engine::{ErrorKind, JournalActor};
+use tokio::net::unix::UCred;
+use tokio::sync::Semaphore;
+use zbus::Connection;
+use zbus::fdo::{ConnectionCredentials, DBusProxy};
+use zbus::message::Header;
+use zbus::names::OwnedUniqueName;
+
+use crate::config::Limits;
+use crate::error::{BusError, Result};
+
+/// More connections than a bus has: what is kept beyond is kept by mistake.
+const KNOWN_COUNT_MAX: usize = 20_000;
+
+/// A connection that calls.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    /// Its unique name; none where there is no bus.
+    pub(crate) name: Option<OwnedUniqueName>,
+    pub(crate) uid: u32,
+    gids: Vec<u32>,
+    executable: String,
+    /// Calls that it may have at once.
+    pub(crate) slots: Arc<Semaphore>,
+    pub(crate) calls: Bucket,
+    pub(crate) changes: Bucket,
+    /// Whether it may read, once that was decided.
+    pub(crate) may_read: OnceLock<bool>,
+}
+
+/// What a caller may begin now: more of it comes with time.
+#[derive(Debug)]
+pub(crate) struct Bucket(Mutex<Tokens>);
+
+#[derive(Debug)]
+struct Tokens {
+    count: f64,
+    filled: Instant,
+}
+
+impl Bucket {
+    fn full(burst_count: u32) -> Self {
+        Self(Mutex::new(Tokens { count: burst_count.into(), filled: Instant::now() }))
+    }
+
+    /// Takes one, if there is one.
+    pub(crate) fn take(&self, per_second_count: u32, burst_count: u32) -> bool {
+        let mut tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let seconds = now.duration_since(tokens.filled).as_secs_f64();
+        let fresh = seconds * f64::from(per_second_count);
+        tokens.count = (tokens.count + fresh).min(burst_count.into());
+        tokens.filled = now;
+        let has_one = tokens.count >= 1.0;
+        if has_one {
+            tokens.count -= 1.0;
+        }
+        has_one
+    }
+}
+
+impl Caller {
+    /// What the bus says of one of its members.
+    fn of_member(
+        name: OwnedUniqueName,
+        credentials: &ConnectionCredentials,
+        limits: Limits,
+    ) -> Result<Self> {
+        let uid = credentials.unix_user_id().ok_or_else(|| {
+            let problem = "the bus does not say which user calls";
+            BusError::new(ErrorKind::Denied, problem, "use a bus that tells its members' users")
+        })?;
+        let gids = credentials.unix_group_ids().cloned().unwrap_or_default();
+        let executable = credentials.process_id().map(executable).unwrap_or_default();
+        Ok(Self::new(Some(name), uid, gids, executable, limits))
+    }
+
+    /// What the kernel says of who is at the other end of a socket.
+    pub(crate) fn of_peer(credentials: &UCred, limits: Limits) -> Self {
+        let pid = credentials.pid().and_then(|pid| u32::try_from(pid).ok());
+        let executable = pid.map(executable).unwrap_or_default();
+        Self::new(None, credentials.uid(), vec![credentials.gid()], executable, limits)
+    }
+
+    fn new(
+        name: Option<OwnedUniqueName>,
+        uid: u32,
+        gids: Vec<u32>,
+        executable: String,
+        limits: Limits,
+    ) -> Self {
+        Self {
+            name,
+            uid,
+            gids,
+            executable,
+            slots: Arc::new(Semaphore::new(limits.calls_at_once_count as usize)),
+            calls: Bucket::full(limits.calls_burst_count),
+            changes: Bucket::full(limits.changes_burst_count),
+            may_read: OnceLock::new(),
+        }
+    }
+
+    /// Whether the kernel counts it to this group.
+    pub(crate) fn is_in_group(&self, gid: u32) -> bool {
+        self.gids.contains(&gid)
+    }
+
+    /// What the journal says of it.
+    pub(crate) fn actor(&self) -> JournalActor {
+        JournalActor {
+            uid: self.uid,
+            sender: self.name.as_ref().map(ToString::to_string).unwrap_or_default(),
+            executable: self.executable.clone(),
+        }
+    }
+
+    /// What tells its tokens from those of others.
+    pub(crate) fn identity(&self) -> String {
+        match &self.name {
+            Some(name) => name.to_string(),
+            None => format!("uid:{}", self.uid),
+        }
+    }
+}
+
+/// The path of a process's program, or its name if that is all that may be known. It is for people
+/// to read: nothing is decided by it, because a process can end and its number be given anew.
+fn executable(pid: u32) -> String {
+    std::fs::read_link(format!("/proc/{pid}/exe"))
+        .map(|path| path.to_string_lossy().into_owned())
+        .or_else(|_| {
+            std::fs::read_to_string(format!("/proc/{pid}/comm")).map(|name| name.trim().to_owned())
+        })
+        .unwrap_or_default()
+}
+
+/// Those who called and are still there.
+#[derive(Debug, Default)]
+pub(crate) struct Callers {
+    known: RwLock<HashMap<OwnedUniqueName, Arc<Caller>>>,
+}
+
+impl Callers {
+    /// Finds out who sent a call.
+    pub(crate) async fn of(
+        &self,
+        header: &Header<'_>,
+        connection: &Connection,
+        limits: Limits,
+    ) -> Result<Arc<Caller>> {
+        let Some(sender) = header.sender() else {
+            let problem = "a call without sender";
+            return Err(BusError::new(ErrorKind::Denied, problem, "call through the bus"));
+        };
+        if let Some(caller) = self.known(sender) {
+            return Ok(caller);
+        }
+        let name = OwnedUniqueName::from(sender.to_owned());
+        let asked = async {
+            DBusProxy::new(connection).await?.get_connection_credentials(name.clone().into()).await
+        };
+        let credentials = asked.await.map_err(|error| {
+            let problem = format!("the bus does not know who {name} is: {error}");
+            BusError::new(ErrorKind::Denied, problem, "stay connected until the answer comes")
+        })?;
+        let caller = Arc::new(Caller::of_member(name.clone(), &credentials, limits)?);
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= KNOWN_COUNT_MAX {
+            known.clear();
+        }
+        // Two calls at the same time must share their limits.
+        Ok(Arc::clone(known.entry(name).or_insert(caller)))
+    }
+
+    fn known(&self, name: &str) -> Option<Arc<Caller>> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// Forgets one who left.
+    pub(crate) fn forget(&self, name: &str) {
+        self.known.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+}

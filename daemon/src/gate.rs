@@ -1,0 +1,369 @@
+//! The only way in: who calls, whether they may, and that it is journaled.
+//!
+//! Reading takes a [`Reader`], changing takes a [`Permit`]; both are made here alone, so no method can
+//! forget to ask. A permit stands for an intent in the journal, which was durable before the permit
+//! was made, and its end is journaled too, whatever becomes of it.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use op_dbus_engine::{ErrorKind, JournalActor, JournalKind, JournalNote, Store};
+use serde_json::{Value, json};
+use tokio::sync::OwnedSemaphorePermit;
+use zbus::Connection;
+use zbus::message::Header;
+
+use crate::authority::{Action, Authority, Decision};
+use crate::caller::{Caller, Callers};
+use crate::config::{DaemonConfig, Limits, Readers};
+use crate::error::{BusError, Result};
+
+/// Grants of reading that are remembered, so that they are journaled once.
+const NOTED_COUNT_MAX: usize = 10_000;
+
+/// A call, and the connection it came by.
+pub(crate) struct Call<'c> {
+    pub(crate) header: Header<'c>,
+    pub(crate) connection: &'c Connection,
+    /// Who is at the other end of a connection without a bus.
+    pub(crate) peer: Option<Arc<Caller>>,
+}
+
+/// What somebody wants to change.
+pub(crate) struct Request {
+    pub(crate) action: Action,
+    /// In a line, as the journal has it.
+    pub(crate) what: String,
+    /// A JSON object without secrets.
+    pub(crate) details: Value,
+}
+
+/// Decides about everything that comes in.
+pub(crate) struct Gate {
+    store: Arc<Store>,
+    callers: Callers,
+    authority: Authority,
+    rules: RwLock<Arc<Rules>>,
+    /// Users and programs whose reading has been journaled.
+    noted: Mutex<HashSet<(u32, String)>>,
+}
+
+/// The part of the configuration that can be read anew.
+struct Rules {
+    limits: Limits,
+    own_uid: u32,
+    /// The group whose members may read; none if there is no such group.
+    gid: Option<u32>,
+    readers: BTreeMap<String, ReaderIds>,
+}
+
+/// Who may read a collection, by number.
+#[derive(Debug, Default)]
+struct ReaderIds {
+    uids: Vec<u32>,
+    gids: Vec<u32>,
+}
+
+impl Rules {
+    fn new(config: &DaemonConfig) -> Self {
+        let ids = |(name, readers): (&String, &Readers)| {
+            let uids = readers.users.iter().filter_map(|user| uid_of(user)).collect();
+            let gids = readers.groups.iter().filter_map(|group| gid_of(group)).collect();
+            (name.clone(), ReaderIds { uids, gids })
+        };
+        Self {
+            limits: config.limits,
+            own_uid: rustix::process::geteuid().as_raw(),
+            gid: gid_of(&config.group),
+            readers: config.readers.iter().map(ids).collect(),
+        }
+    }
+
+    fn is_owner(&self, caller: &Caller) -> bool {
+        caller.uid == 0 || caller.uid == self.own_uid
+    }
+
+    fn may_read(&self, caller: &Caller) -> bool {
+        self.is_owner(caller) || self.gid.is_some_and(|gid| caller.is_in_group(gid))
+    }
+}
+
+/// A name that nobody has stands for nobody: it lets nobody in.
+fn uid_of(name: &str) -> Option<u32> {
+    let found = nix::unistd::User::from_name(name).ok().flatten().map(|user| user.uid.as_raw());
+    if found.is_none() {
+        tracing::warn!(user = name, "there is no such user");
+    }
+    found
+}
+
+fn gid_of(name: &str) -> Option<u32> {
+    let found = nix::unistd::Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw());
+    if found.is_none() {
+        tracing::warn!(group = name, "there is no such group");
+    }
+    found
+}
+
+/// One who may read, while a call is answered.
+pub(crate) struct Reader {
+    caller: Arc<Caller>,
+    rules: Arc<Rules>,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Reader {
+    /// Whether this collection may be read, too.
+    pub(crate) fn may_read(&self, collection: &str) -> bool {
+        let Some(readers) = self.rules.readers.get(collection) else { return true };
+        self.rules.is_owner(&self.caller)
+            || readers.uids.contains(&self.caller.uid)
+            || readers.gids.iter().any(|gid| self.caller.is_in_group(*gid))
+    }
+
+    /// Refuses unless this collection may be read.
+    pub(crate) fn require(&self, collection: &str) -> Result<()> {
+        if self.may_read(collection) {
+            return Ok(());
+        }
+        let problem = format!("you may not read the collection {collection}");
+        Err(BusError::new(ErrorKind::Denied, problem, "ask the administrator for access.readers"))
+    }
+
+    pub(crate) fn caller(&self) -> &Arc<Caller> {
+        &self.caller
+    }
+}
+
+/// One who may do what was asked for. Whatever becomes of it is journaled.
+pub(crate) struct Permit {
+    store: Arc<Store>,
+    actor: JournalActor,
+    what: String,
+    /// The number of the intent in the journal.
+    intent: u64,
+    reader: Reader,
+    is_finished: bool,
+}
+
+impl Permit {
+    /// The number of the intent in the journal.
+    pub(crate) fn intent(&self) -> u64 {
+        self.intent
+    }
+
+    pub(crate) fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    /// Journals how it ended.
+    pub(crate) async fn finish(mut self, outcome: Value) -> Result<()> {
+        self.is_finished = true;
+        let (store, note) = (Arc::clone(&self.store), self.outcome(&outcome));
+        blocking(move || store.append_journal(&[note])).await?;
+        Ok(())
+    }
+
+    fn outcome(&self, outcome: &Value) -> JournalNote {
+        JournalNote {
+            kind: JournalKind::Outcome,
+            intent: Some(self.intent),
+            actor: Some(self.actor.clone()),
+            action: self.what.clone(),
+            details: outcome.to_string(),
+        }
+    }
+}
+
+impl Drop for Permit {
+    /// What is broken off, by the service's end or otherwise, has an outcome, too: nobody knows.
+    fn drop(&mut self) {
+        if self.is_finished {
+            return;
+        }
+        let outcome = json!({ "succeeded": null, "problem": "it was broken off" });
+        if let Err(error) = self.store.append_journal(&[self.outcome(&outcome)]) {
+            tracing::error!(%error, intent = self.intent, "an outcome is not in the journal");
+        }
+    }
+}
+
+impl Gate {
+    pub(crate) fn new(store: Arc<Store>, authority: Authority, config: &DaemonConfig) -> Self {
+        let rules = RwLock::new(Arc::new(Rules::new(config)));
+        let (callers, noted) = (Callers::default(), Mutex::default());
+        Self { store, callers, authority, rules, noted }
+    }
+
+    /// Lets what is in the configuration now be the rules.
+    pub(crate) fn reload(&self, config: &DaemonConfig) {
+        let rules = Arc::new(Rules::new(config));
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        self.rules().limits
+    }
+
+    fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Forgets a connection that has gone.
+    pub(crate) fn forget(&self, name: &str) {
+        self.callers.forget(name);
+    }
+
+    /// Lets somebody in who may read.
+    pub(crate) async fn admit(&self, call: &Call<'_>) -> Result<Reader> {
+        let rules = self.rules();
+        let caller = match &call.peer {
+            Some(peer) => Arc::clone(peer),
+            None => self.callers.of(&call.header, call.connection, rules.limits).await?,
+        };
+        let slot = self.take_slot(&caller, call, rules.limits)?;
+        let may_read = match caller.may_read.get() {
+            Some(may_read) => *may_read,
+            None => self.decide_reading(&caller, &rules).await?,
+        };
+        if !may_read {
+            let problem = format!("user {} may not use this service", caller.uid);
+            let remedy = "ask the administrator to add you to the group op-dbus";
+            return Err(BusError::new(ErrorKind::Denied, problem, remedy));
+        }
+        Ok(Reader { caller, rules, _slot: slot })
+    }
+
+    fn take_slot(
+        &self,
+        caller: &Caller,
+        call: &Call<'_>,
+        limits: Limits,
+    ) -> Result<OwnedSemaphorePermit> {
+        let len_bytes = call.header.primary().body_len();
+        if len_bytes > limits.message_len_max_bytes {
+            let problem = format!(
+                "a call of {len_bytes} bytes is longer than {}",
+                limits.message_len_max_bytes
+            );
+            return Err(BusError::limits_exceeded(problem, "send less at once"));
+        }
+        if !caller.calls.take(limits.calls_per_second_count, limits.calls_burst_count) {
+            let problem = format!("over {} calls in a second", limits.calls_per_second_count);
+            return Err(BusError::limits_exceeded(problem, "wait a moment, and call less often"));
+        }
+        Arc::clone(&caller.slots).try_acquire_owned().map_err(|_| {
+            let problem = format!("over {} calls at once", limits.calls_at_once_count);
+            BusError::limits_exceeded(problem, "wait for answers before you call again")
+        })
+    }
+
+    /// Decides once for each connection, and journals it: refusals each time, and the first of each
+    /// user and program that may.
+    async fn decide_reading(&self, caller: &Arc<Caller>, rules: &Rules) -> Result<bool> {
+        let may_read = rules.may_read(caller);
+        let actor = caller.actor();
+        let is_new = !may_read || {
+            let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+            if noted.len() >= NOTED_COUNT_MAX {
+                noted.clear();
+            }
+            noted.insert((actor.uid, actor.executable.clone()))
+        };
+        if is_new {
+            let note = JournalNote {
+                kind: if may_read { JournalKind::Event } else { JournalKind::Denial },
+                intent: None,
+                actor: Some(actor),
+                action: "read".to_owned(),
+                details: json!({ "allowed": may_read }).to_string(),
+            };
+            let store = Arc::clone(&self.store);
+            blocking(move || store.append_journal(&[note])).await?;
+        }
+        // Another call may have decided meanwhile, by the same rules.
+        let _ = caller.may_read.set(may_read);
+        Ok(may_read)
+    }
+
+    /// Permits a change, if whoever has a say in it does.
+    pub(crate) async fn permit(&self, call: &Call<'_>, request: Request) -> Result<Permit> {
+        let reader = self.admit(call).await?;
+        let limits = reader.rules.limits;
+        let caller = Arc::clone(&reader.caller);
+        if !caller.changes.take(limits.changes_per_second_count, limits.changes_burst_count) {
+            let problem = format!("over {} changes in a second", limits.changes_per_second_count);
+            return Err(BusError::limits_exceeded(problem, "wait a moment, and ask less often"));
+        }
+        let decision =
+            self.authority.decide(&caller, request.action, &call.header, call.connection).await;
+        let Request { action, what, details } = request;
+        if let Decision::Denied(reason) = decision {
+            let mut details = details;
+            details["denied"] = reason.clone().into();
+            self.deny(&caller, &what, &details).await?;
+            let problem = format!("{what}: {reason}");
+            let remedy = format!("ask the administrator for the right {}", action.id());
+            return Err(BusError::new(ErrorKind::Denied, problem, &remedy));
+        }
+        let actor = caller.actor();
+        let note = JournalNote {
+            kind: JournalKind::Intent,
+            intent: None,
+            actor: Some(actor.clone()),
+            action: what.clone(),
+            details: details.to_string(),
+        };
+        let store = Arc::clone(&self.store);
+        // Whoever goes while this is written leaves an intent, and the permit an outcome.
+        let writing = tokio::task::spawn_blocking(move || {
+            let intent = store.append_journal(&[note])?;
+            Ok(Permit { store, actor, what, intent, reader, is_finished: false })
+        });
+        writing.await.map_err(panicked)?.map_err(|error: op_dbus_engine::Error| error.into())
+    }
+
+    /// Journals that something was asked for and is not done.
+    pub(crate) async fn deny(&self, caller: &Caller, what: &str, details: &Value) -> Result<()> {
+        let note = JournalNote {
+            kind: JournalKind::Denial,
+            intent: None,
+            actor: Some(caller.actor()),
+            action: what.to_owned(),
+            details: details.to_string(),
+        };
+        let store = Arc::clone(&self.store);
+        blocking(move || store.append_journal(&[note])).await?;
+        Ok(())
+    }
+
+    /// Does what somebody asks for, if it is permitted.
+    pub(crate) async fn perform<T: Send + 'static>(
+        &self,
+        call: &Call<'_>,
+        request: Request,
+        work: impl FnOnce(&Store) -> op_dbus_engine::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let permit = self.permit(call, request).await?;
+        let store = Arc::clone(&self.store);
+        let done = blocking(move || work(&store)).await;
+        let outcome = match &done {
+            Ok(_) => json!({ "succeeded": true }),
+            Err(error) => json!({ "succeeded": false, "problem": error.problem() }),
+        };
+        permit.finish(outcome).await?;
+        done
+    }
+}
+
+/// Runs what waits for the disk or computes where nobody else waits for it.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> op_dbus_engine::Result<T> + Send + 'static,
+) -> Result<T> {
+    Ok(tokio::task::spawn_blocking(work).await.map_err(panicked)??)
+}
+
+fn panicked(error: tokio::task::JoinError) -> BusError {
+    let problem = format!("the service failed: {error}");
+    BusError::new(ErrorKind::Io, problem, "see its log, and report it")
+}

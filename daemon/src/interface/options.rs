@@ -1,0 +1,68 @@
+//! Options that a method takes as `a{sv}`: by name and type, and none that is not known.
+
+use std::collections::HashMap;
+
+use op_dbus_engine::{ErrorKind, Query};
+use zbus::{OwnedVariant, Variant};
+
+use crate::error::{BusError, Result};
+use crate::gate::Reader;
+
+/// Options as they come.
+pub(crate) type Options = HashMap<String, OwnedVariant>;
+
+/// Applies the options of a search, and leaves out what this reader may not read.
+pub(super) fn search(
+    mut query: Query,
+    options: &Options,
+    reader: &Reader,
+    known: impl FnOnce() -> Vec<String>,
+) -> Result<Query> {
+    let mut has_collections = false;
+    for (name, value) in options {
+        query = match (name.as_str(), &**value) {
+            ("limit", Variant::U32(limit)) => query.limit(*limit as usize),
+            ("min-score", Variant::F64(score)) => query.min_score(*score as f32),
+            ("recall", Variant::F64(recall)) => query.recall(*recall),
+            ("exact", Variant::Bool(true)) => query.exact(),
+            ("exact", Variant::Bool(false)) => query,
+            ("collections", Variant::Array(names)) => {
+                for name in names.iter() {
+                    let Variant::Str(name) = name else { return Err(wrong("collections", "as")) };
+                    reader.require(name)?;
+                    query = query.collection(name.as_str());
+                    has_collections = true;
+                }
+                query
+            }
+            ("limit", _) => return Err(wrong("limit", "u")),
+            ("min-score", _) => return Err(wrong("min-score", "d")),
+            ("recall", _) => return Err(wrong("recall", "d")),
+            ("exact", _) => return Err(wrong("exact", "b")),
+            ("collections", _) => return Err(wrong("collections", "as")),
+            (unknown, _) => {
+                let remedy = "use limit, min-score, recall, exact or collections";
+                let problem = format!("there is no option \"{unknown}\"");
+                return Err(BusError::new(ErrorKind::Invalid, problem, remedy));
+            }
+        };
+    }
+    if has_collections {
+        return Ok(query);
+    }
+    let all = known();
+    if all.iter().all(|name| reader.may_read(name)) {
+        return Ok(query);
+    }
+    let readable: Vec<String> = all.into_iter().filter(|name| reader.may_read(name)).collect();
+    if readable.is_empty() {
+        let remedy = "ask the administrator for access.readers";
+        return Err(BusError::new(ErrorKind::Denied, "you may read no collection", remedy));
+    }
+    Ok(readable.into_iter().fold(query, Query::collection))
+}
+
+fn wrong(name: &str, signature: &str) -> BusError {
+    let problem = format!("the option \"{name}\" is of another type");
+    BusError::new(ErrorKind::Invalid, problem, &format!("give it as {signature}"))
+}

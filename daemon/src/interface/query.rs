@@ -1,0 +1,219 @@
+//! `org.opdbus.Query1`: finding and reading records.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use op_dbus_engine::{Answer, ErrorKind, Payload, Query as EngineQuery, Record, Store};
+use serde_json::json;
+use zbus::message::Header;
+use zbus::{Connection, OwnedVariant, Variant, interface};
+
+use super::Door;
+use super::options::{self, Options};
+use crate::error::{BusError, Result};
+use crate::gate::{Reader, blocking};
+use crate::vector;
+
+/// A record that was found: collection, key, score, text and payload (JSON, or nothing).
+pub type Hit = (String, String, f64, String, String);
+
+/// The interface.
+pub(crate) struct Query(pub(crate) Door);
+
+#[interface(
+    name = "org.opdbus.Query1",
+    proxy(default_service = "org.opdbus", default_path = "/org/opdbus", visibility = "pub")
+)]
+impl Query {
+    /// Finds the records nearest in meaning to a text, best first.
+    ///
+    /// Options: limit (u), min-score (d), recall (d), exact (b), collections (as). A hit is its
+    /// collection, key, score, text and payload.
+    #[zbus(out_args("hits"))]
+    async fn search(
+        &self,
+        text: String,
+        options: Options,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<Hit>> {
+        let reader = self.0.admit(header, connection).await?;
+        let query = self.query(EngineQuery::text(text), &options, &reader)?;
+        Ok(hits(self.run(query).await?))
+    }
+
+    /// Finds the records nearest to a record, given as (ss) collection and key, or to a vector,
+    /// given as ad, ay (f32 in little-endian order) or h (a sealed memory file with the same).
+    ///
+    /// Options are those of Search.
+    #[zbus(out_args("hits"))]
+    async fn similar(
+        &self,
+        target: OwnedVariant,
+        options: Options,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<Hit>> {
+        let reader = self.0.admit(header, connection).await?;
+        let query = match &*target {
+            Variant::Structure(names) => {
+                let (collection, key) = collection_and_key(names.fields())?;
+                reader.require(&collection)?;
+                let store = Arc::clone(&self.0.service.store);
+                let vector = blocking(move || vector_of(&store, &collection, &key)).await?;
+                EngineQuery::vector(vector)
+            }
+            vector => EngineQuery::vector(vector::from_variant(vector)?),
+        };
+        let query = self.query(query, &options, &reader)?;
+        Ok(hits(self.run(query).await?))
+    }
+
+    /// Reads a record: its text (s), payload (s, JSON, or ay), vector (ay or h) and when it expires
+    /// (t, in milliseconds since 1970), each if it has one.
+    #[zbus(out_args("record"))]
+    async fn get(
+        &self,
+        collection: String,
+        key: String,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<HashMap<String, OwnedVariant>> {
+        let reader = self.0.admit(header, connection).await?;
+        reader.require(&collection)?;
+        let store = Arc::clone(&self.0.service.store);
+        let shown = format!("collection {collection} has no record {key}");
+        let record = blocking(move || store.get(&collection, key.as_bytes())).await?;
+        let record = record.ok_or_else(|| {
+            BusError::new(ErrorKind::NotFound, shown, "see Search for what there is")
+        })?;
+        fields(record)
+    }
+
+    /// Finds as Search does, and says how: a JSON object with the plan, what was compared, and the
+    /// microseconds of each stage.
+    #[zbus(out_args("hits", "explain"))]
+    async fn explain(
+        &self,
+        text: String,
+        options: Options,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(Vec<Hit>, String)> {
+        let reader = self.0.admit(header, connection).await?;
+        let query = self.query(EngineQuery::text(text), &options, &reader)?;
+        let answer = self.run(query).await?;
+        let explain = explained(&answer);
+        Ok((hits(answer), explain))
+    }
+
+    /// The collections that there are.
+    #[zbus(property(emits_changed_signal = "false"))]
+    async fn collections(
+        &self,
+        #[zbus(header)] header: Option<Header<'_>>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<String>> {
+        self.0.admit_to_property(header, connection).await?;
+        Ok(self.0.service.collection_names())
+    }
+}
+
+impl Query {
+    fn query(&self, query: EngineQuery, options: &Options, reader: &Reader) -> Result<EngineQuery> {
+        options::search(query, options, reader, || self.0.service.collection_names())
+    }
+
+    async fn run(&self, query: EngineQuery) -> Result<Answer> {
+        let store = Arc::clone(&self.0.service.store);
+        blocking(move || store.search(&query)).await
+    }
+}
+
+fn collection_and_key(fields: &[Variant<'_>]) -> Result<(String, String)> {
+    match fields {
+        [Variant::Str(collection), Variant::Str(key)] => {
+            Ok((collection.to_string(), key.to_string()))
+        }
+        _ => {
+            let remedy = "give a record as (ss): its collection and its key";
+            Err(BusError::new(ErrorKind::Invalid, "a target of another type", remedy))
+        }
+    }
+}
+
+fn vector_of(store: &Store, collection: &str, key: &str) -> op_dbus_engine::Result<Vec<f32>> {
+    let vectors = store.vectors(collection)?;
+    let vector = vectors.get(key.as_bytes())?.ok_or_else(|| {
+        let problem = format!("the record {key} of collection {collection} has no vector");
+        op_dbus_engine::Error::new(ErrorKind::NotFound, problem)
+            .with_remedy("name a record with a text or a vector")
+    })?;
+    Ok(vector.to_vec())
+}
+
+fn hits(answer: Answer) -> Vec<Hit> {
+    let hit = |hit: op_dbus_engine::Hit| {
+        let payload = match hit.payload {
+            Payload::Json(json) => json.into_owned(),
+            // Text has no place for bytes; Get gives them.
+            Payload::None | Payload::Bytes(_) => String::new(),
+        };
+        let key = String::from_utf8_lossy(&hit.key).into_owned();
+        (hit.collection, key, f64::from(hit.score), hit.text.unwrap_or_default(), payload)
+    };
+    answer.hits.into_iter().map(hit).collect()
+}
+
+fn fields(record: Record) -> Result<HashMap<String, OwnedVariant>> {
+    let mut fields = HashMap::new();
+    let mut add = |name: &str, value: Variant<'_>| -> Result<()> {
+        let value = OwnedVariant::try_from(value)
+            .map_err(|error| BusError::new(ErrorKind::Io, error.to_string(), ""))?;
+        fields.insert(name.to_owned(), value);
+        Ok(())
+    };
+    if let Some(text) = record.text {
+        add("text", text.into())?;
+    }
+    match record.payload {
+        Payload::None => {}
+        Payload::Json(json) => add("payload", json.into_owned().into())?,
+        Payload::Bytes(bytes) => add("payload", bytes.into_owned().into())?,
+    }
+    if let Some(expires_at_unix_ms) = record.expires_at_unix_ms {
+        add("expires-at-unix-ms", expires_at_unix_ms.into())?;
+    }
+    if let Some(vector) = record.vector {
+        fields.insert("vector".to_owned(), vector::to_variant(&vector)?);
+    }
+    Ok(fields)
+}
+
+fn explained(answer: &Answer) -> String {
+    let explain = &answer.explain;
+    let us = |time: std::time::Duration| time.as_micros() as u64;
+    let collections: Vec<_> = explain
+        .collections
+        .iter()
+        .map(|done| {
+            json!({
+                "name": done.name,
+                "plan": done.plan.name(),
+                "expanded": done.expanded,
+                "compared": done.compared,
+                "full_hot": done.full_hot,
+                "full_cold": done.full_cold,
+            })
+        })
+        .collect();
+    json!({
+        "embedding_hit": explain.embedding_hit,
+        "embed_us": us(explain.embed),
+        "load_us": us(explain.load),
+        "search_us": us(explain.search),
+        "fetch_us": us(explain.fetch),
+        "collections": collections,
+    })
+    .to_string()
+}

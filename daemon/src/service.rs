@@ -1,0 +1,369 @@
+//! The service: on the bus while it runs, and off it with nothing lost.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use op_dbus_engine::{Error, ErrorKind, JournalKind, JournalNote, STATE_COLLECTION, Store};
+use sd_notify::NotifyState;
+use serde_json::json;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::task::JoinSet;
+use zbus::connection::Builder;
+use zbus::object_server::SignalEmitter;
+use zbus::{Connection, MatchRule, MessageStream, fdo};
+
+use crate::authority::Authority;
+use crate::config::{Bus, DaemonConfig};
+use crate::gate::Gate;
+use crate::interface::{Cache, Door, Query, Snapshot, State};
+use crate::names::{NAME, PATH};
+use crate::socket::Socket;
+
+/// How long calls that are being answered may take when the service ends.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long the thread that follows changes sleeps at most.
+const WATCH_WAIT: Duration = Duration::from_millis(200);
+/// Changes that wait to be told: whoever falls behind further misses some.
+const CHANGES_QUEUED_COUNT: usize = 1024;
+
+type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What all interfaces share.
+pub(crate) struct Service {
+    pub(crate) store: Arc<Store>,
+    pub(crate) gate: Gate,
+}
+
+impl Service {
+    /// The names of the collections that there are.
+    pub(crate) fn collection_names(&self) -> Vec<String> {
+        self.store.collections().into_iter().map(|info| info.name).collect()
+    }
+}
+
+/// Changes as they come.
+pub(crate) type Changes = broadcast::Receiver<StateChange>;
+
+/// A document of the state that changed.
+#[derive(Clone, Debug)]
+pub(crate) struct StateChange {
+    key: String,
+    operation: &'static str,
+    sequence: u64,
+}
+
+/// Serves the store until SIGTERM or SIGINT, and closes it.
+///
+/// `reload` gives the configuration anew, for SIGHUP.
+///
+/// # Errors
+/// [`ErrorKind::Unavailable`] if there is no bus, or it goes; [`ErrorKind::Denied`] if the name may not
+/// be had; [`ErrorKind::Busy`] if somebody has it; those of the journal.
+pub fn run(
+    store: Store,
+    config: DaemonConfig,
+    reload: impl Fn() -> Result<DaemonConfig>,
+) -> Result<()> {
+    let head = store.verify_journal()?;
+    tracing::info!(JOURNAL_ENTRIES = head.entries, JOURNAL_HEAD = %head.hash, "the journal is whole");
+    // A first query does not wait for the model; without one all else works.
+    if let Err(error) = store.embedder() {
+        tracing::warn!(%error, "texts cannot be searched for");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("bus")
+        .build()
+        .map_err(|error| Error::new(ErrorKind::Io, "cannot start threads").with_source(error))?;
+    let store = Arc::new(store);
+    let served = runtime.block_on(serve(Arc::clone(&store), config, reload));
+    // Whatever still computes for a caller who is no longer answered ends first.
+    runtime.shutdown_timeout(PATIENCE);
+    note(&store, "stop", served.is_ok())?;
+    match Arc::try_unwrap(store) {
+        Ok(store) => store.close(),
+        Err(_) => tracing::warn!("a call is still at work: warmth and counters are not saved"),
+    }
+    served
+}
+
+fn note(store: &Store, action: &str, is_well: bool) -> Result<()> {
+    store.append_journal(&[JournalNote {
+        kind: JournalKind::Event,
+        intent: None,
+        actor: None,
+        action: action.to_owned(),
+        details: json!({ "version": env!("CARGO_PKG_VERSION"), "well": is_well }).to_string(),
+    }])?;
+    Ok(())
+}
+
+async fn serve(
+    store: Arc<Store>,
+    config: DaemonConfig,
+    reload: impl Fn() -> Result<DaemonConfig>,
+) -> Result<()> {
+    let mut signals = Signals::catch()?;
+    let authority = match config.bus {
+        Bus::System => Authority::Polkit,
+        _ => Authority::Owner { uid: rustix::process::geteuid().as_raw() },
+    };
+    let gate = Gate::new(Arc::clone(&store), authority, &config);
+    let service = Arc::new(Service { store: Arc::clone(&store), gate });
+    let (sender, changes) = broadcast::channel(CHANGES_QUEUED_COUNT);
+    let mut tasks = JoinSet::new();
+    let stop = Arc::new(AtomicBool::new(false));
+    let watching = {
+        let (store, stop) = (Arc::clone(&store), Arc::clone(&stop));
+        std::thread::spawn(move || watch(&store, &stop, &sender))
+    };
+    let listening = match &config.bus {
+        Bus::Socket(path) => {
+            let socket = Socket::bind(path)?;
+            Listening::Socket(tokio::spawn(socket.accept(Arc::clone(&service), changes)))
+        }
+        bus => {
+            let connection = connect(bus, &service).await?;
+            tasks.spawn(tell(connection.clone(), changes));
+            tasks.spawn(forget(connection.clone(), Arc::clone(&service)));
+            Listening::Bus(connection)
+        }
+    };
+    note(&store, "start", true)?;
+    store.note_address(&config.bus.to_string());
+    notify(&[NotifyState::Ready, NotifyState::Status("answering")]);
+    tracing::info!(BUS = %config.bus, "answering");
+    let ended = until_stopped(&mut signals, &listening, &service, reload).await;
+    notify(&[NotifyState::Stopping]);
+    stop.store(true, Ordering::Relaxed);
+    tasks.shutdown().await;
+    listening.end().await;
+    drop(service);
+    // It looks every so often.
+    let _ = tokio::task::spawn_blocking(move || watching.join()).await;
+    ended
+}
+
+/// What clients come by.
+enum Listening {
+    Bus(Connection),
+    Socket(tokio::task::JoinHandle<()>),
+}
+
+impl Listening {
+    /// Returns when no client can come any more.
+    async fn closed(&self) {
+        match self {
+            Self::Bus(connection) => connection.closed().await,
+            Self::Socket(_) => std::future::pending().await,
+        }
+    }
+
+    /// Takes no more calls, and lets those end that are being answered.
+    async fn end(self) {
+        match self {
+            Self::Bus(connection) => {
+                // Without a bus there is no name to give back.
+                let _ = connection.release_name(NAME).await;
+                if tokio::time::timeout(PATIENCE, connection.graceful_shutdown()).await.is_err() {
+                    tracing::warn!("some calls got no answer");
+                }
+            }
+            Self::Socket(accepting) => {
+                accepting.abort();
+                let _ = accepting.await;
+            }
+        }
+    }
+}
+
+/// The signals that concern a service.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn catch() -> Result<Self> {
+        let catch = |kind| {
+            signal(kind).map_err(|error| {
+                Error::new(ErrorKind::Io, "cannot listen to signals").with_source(error)
+            })
+        };
+        Ok(Self {
+            terminate: catch(SignalKind::terminate())?,
+            interrupt: catch(SignalKind::interrupt())?,
+            hangup: catch(SignalKind::hangup())?,
+        })
+    }
+}
+
+async fn until_stopped(
+    signals: &mut Signals,
+    listening: &Listening,
+    service: &Service,
+    reload: impl Fn() -> Result<DaemonConfig>,
+) -> Result<()> {
+    let mut watchdog =
+        sd_notify::watchdog_enabled().map(|period| tokio::time::interval(period / 2));
+    loop {
+        let tick = async {
+            match &mut watchdog {
+                Some(watchdog) => drop(watchdog.tick().await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = signals.terminate.recv() => return Ok(()),
+            _ = signals.interrupt.recv() => return Ok(()),
+            _ = signals.hangup.recv() => {
+                match NotifyState::monotonic_usec_now() {
+                    Ok(now) => notify(&[NotifyState::Reloading, now]),
+                    Err(_) => notify(&[NotifyState::Reloading]),
+                }
+                match reload() {
+                    Ok(config) => service.gate.reload(&config),
+                    // What was good stays.
+                    Err(error) => tracing::error!(%error, "the configuration stays as it was"),
+                }
+                notify(&[NotifyState::Ready]);
+            }
+            () = listening.closed() => {
+                let remedy = "start the bus, then this service";
+                return Err(Error::new(ErrorKind::Unavailable, "the bus has gone").with_remedy(remedy));
+            }
+            () = tick => {
+                // A store that cannot be asked is one that a restart may help.
+                service.store.journal_len();
+                notify(&[NotifyState::Watchdog]);
+            }
+        }
+    }
+}
+
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::debug!(%error, "nobody is told how the service is");
+    }
+}
+
+/// Puts the interfaces on the bus, and then the name: whoever finds the name finds them.
+async fn connect(bus: &Bus, service: &Arc<Service>) -> Result<Connection> {
+    let builder = match bus {
+        Bus::System => Builder::system(),
+        Bus::Session => Builder::session(),
+        Bus::Address(address) => Builder::address(address.as_str()),
+        Bus::Socket(_) => unreachable!("a socket is not a bus"),
+    };
+    let door = Door { service: Arc::clone(service), peer: None };
+    let unreachable = |error: zbus::Error| {
+        Error::new(ErrorKind::Unavailable, format!("cannot be on the bus {bus}"))
+            .with_source(error)
+            .with_remedy("start the bus, or name another by --bus")
+    };
+    let connection = serve_at(builder, door).build().await.map_err(unreachable)?;
+    let flags = fdo::RequestNameFlags::DO_NOT_QUEUE;
+    match connection.request_name_with_flags(NAME, flags).await {
+        Ok(_) => Ok(connection),
+        Err(zbus::Error::NameTaken) => Err(Error::new(
+            ErrorKind::Busy,
+            format!("somebody has the name {NAME} on the bus {bus}"),
+        )
+        .with_remedy("stop the other service, or be on another bus")),
+        Err(error) => Err(Error::new(
+            ErrorKind::Denied,
+            format!("the bus {bus} does not give the name {NAME}"),
+        )
+        .with_source(error)
+        .with_remedy("install org.opdbus.conf, and run as the user op-dbus")),
+    }
+}
+
+/// Has a connection serve all interfaces.
+pub(crate) fn serve_at<'b>(builder: Builder<'b>, door: Door) -> Builder<'b> {
+    builder
+        .serve_at(PATH, fdo::ObjectManager)
+        .serve_at(PATH, Query(door.clone()))
+        .serve_at(PATH, Cache(door.clone()))
+        .serve_at(PATH, State(door.clone()))
+        .serve_at(PATH, Snapshot(door))
+}
+
+/// Follows the changes of the state, and passes them on.
+fn watch(store: &Store, stop: &AtomicBool, sender: &broadcast::Sender<StateChange>) {
+    let mut from = store.last_sequence();
+    while !stop.load(Ordering::Relaxed) {
+        let followed = store.watch(None, b"", from).and_then(|mut changes| {
+            while !stop.load(Ordering::Relaxed) {
+                let Some(change) = changes.next(WATCH_WAIT)? else { continue };
+                from = change.sequence;
+                if change.collection == STATE_COLLECTION {
+                    let operation = match change.operation {
+                        op_dbus_engine::Operation::Put => "put",
+                        op_dbus_engine::Operation::Remove => "remove",
+                    };
+                    let key = String::from_utf8_lossy(&change.key).into_owned();
+                    // Without receivers nobody wants to know.
+                    let _ = sender.send(StateChange { key, operation, sequence: change.sequence });
+                }
+            }
+            Ok(())
+        });
+        if let Err(error) = followed {
+            tracing::warn!(%error, "some changes are not told");
+            from = store.last_sequence();
+            std::thread::sleep(WATCH_WAIT);
+        }
+    }
+}
+
+/// Tells a connection of changes.
+pub(crate) async fn tell(connection: Connection, mut changes: Changes) {
+    let emitter = match SignalEmitter::new(&connection, PATH) {
+        Ok(emitter) => emitter,
+        Err(error) => return tracing::error!(%error, "changes cannot be told"),
+    };
+    loop {
+        match changes.recv().await {
+            Ok(StateChange { key, operation, sequence }) => {
+                if State::changed(&emitter, &key, operation, sequence).await.is_err() {
+                    return;
+                }
+            }
+            Err(RecvError::Lagged(count)) => {
+                tracing::warn!(count, "changes came faster than they could be told");
+            }
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+/// Forgets connections that go.
+async fn forget(connection: Connection, service: Arc<Service>) {
+    let rule = MatchRule::builder()
+        .msg_type(zbus::message::Type::Signal)
+        .sender("org.freedesktop.DBus")
+        .interface("org.freedesktop.DBus")
+        .member("NameOwnerChanged")
+        .arg(2, "")
+        .build();
+    let stream = match rule {
+        Ok(rule) => MessageStream::for_match_rule(rule, &connection, None).await,
+        Err(error) => Err(error),
+    };
+    let mut stream = match stream {
+        Ok(stream) => stream,
+        Err(error) => return tracing::warn!(%error, "connections that go are remembered"),
+    };
+    while let Some(message) = stream.next().await {
+        let Ok(message) = message else { continue };
+        if let Ok((name, _, _)) = message.body().deserialize::<(&str, &str, &str)>() {
+            service.gate.forget(name);
+        }
+    }
+}

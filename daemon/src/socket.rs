@@ -1,0 +1,107 @@
+//! Clients without a bus: a Unix socket, and a connection for each of them.
+
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use op_dbus_engine::{Error, ErrorKind};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinSet;
+use zbus::connection::Builder;
+use zbus::{Connection, Guid, OwnedGuid};
+
+use crate::caller::Caller;
+use crate::interface::Door;
+use crate::service::{Changes, Service, serve_at, tell};
+
+/// Clients at the same time.
+const CLIENTS_COUNT_MAX: usize = 1000;
+
+/// A socket that is listened to. Its file goes with it.
+pub(crate) struct Socket {
+    listener: UnixListener,
+    path: PathBuf,
+    guid: OwnedGuid,
+}
+
+impl Socket {
+    /// Makes the socket, for its owner alone.
+    pub(crate) fn bind(path: &Path) -> Result<Self, Error> {
+        remove_abandoned(path)?;
+        let io = |error| Error::io("listen at", path, error);
+        let listener = UnixListener::bind(path).map_err(io)?;
+        // Whoever came before this is refused by who they are.
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(io)?;
+        Ok(Self { listener, path: path.to_owned(), guid: Guid::generate().into() })
+    }
+
+    /// Serves whoever connects, until it is dropped.
+    pub(crate) async fn accept(self, service: Arc<Service>, changes: Changes) {
+        let mut clients = JoinSet::new();
+        loop {
+            tokio::select! {
+                Some(_) = clients.join_next() => {}
+                accepted = self.listener.accept() => match accepted {
+                    Ok(_) if clients.len() >= CLIENTS_COUNT_MAX => {
+                        tracing::warn!("over {CLIENTS_COUNT_MAX} clients: another is turned away");
+                    }
+                    Ok((stream, _)) => {
+                        let (service, guid) = (Arc::clone(&service), self.guid.clone());
+                        clients.spawn(attend(stream, guid, service, changes.resubscribe()));
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "a client could not connect");
+                        // Most often there are no files left, and trying at once has none either.
+                        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::debug!(%error, "the socket's file stays");
+        }
+    }
+}
+
+/// Removes the file of a socket that nobody listens to, and nothing else.
+fn remove_abandoned(path: &Path) -> Result<(), Error> {
+    let Ok(metadata) = std::fs::symlink_metadata(path) else { return Ok(()) };
+    let is_answered = std::os::unix::net::UnixStream::connect(path).is_ok();
+    if metadata.file_type().is_socket() && !is_answered {
+        return std::fs::remove_file(path).map_err(|error| Error::io("remove", path, error));
+    }
+    let (kind, problem) = match is_answered {
+        true => (ErrorKind::Busy, "somebody listens at"),
+        false => (ErrorKind::Invalid, "there is something else at"),
+    };
+    Err(Error::new(kind, format!("{problem} {}", path.display())).with_remedy("name another path"))
+}
+
+async fn attend(stream: UnixStream, guid: OwnedGuid, service: Arc<Service>, changes: Changes) {
+    match connect(stream, guid, service).await {
+        Ok(connection) => {
+            let telling = tokio::spawn(tell(connection.clone(), changes));
+            connection.closed().await;
+            telling.abort();
+        }
+        Err(error) => tracing::debug!(%error, "a client did not stay"),
+    }
+}
+
+async fn connect(
+    stream: UnixStream,
+    guid: OwnedGuid,
+    service: Arc<Service>,
+) -> Result<Connection, Box<dyn std::error::Error + Send + Sync>> {
+    // The caller has to be known before its first call is taken.
+    let credentials = stream.peer_cred()?;
+    let peer = Arc::new(Caller::of_peer(&credentials, service.gate.limits()));
+    let door = Door { service, peer: Some(peer) };
+    let builder = Builder::unix_stream(stream.into_std()?).server(guid).p2p();
+    Ok(serve_at(builder, door).build().await?)
+}
