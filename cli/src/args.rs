@@ -1,6 +1,7 @@
 //! The command line as clap sees it. Nothing here is resolved or checked against the world.
 
 mod benchmark;
+mod daemon;
 mod documents;
 mod global;
 mod layout;
@@ -18,6 +19,7 @@ use op_dbus_engine::{Encoding, LIMIT_MAX, PolicyKind, Profile};
 use crate::exit;
 
 pub(crate) use benchmark::{Benchmark, Search, Truth};
+pub(crate) use daemon::Daemon;
 pub(crate) use documents::{Expiry, Get, History, Put, Remove};
 use global::policy;
 pub(crate) use global::{Global, LogLevel};
@@ -132,6 +134,7 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: LayoutCommand,
     },
+    Daemon(Daemon),
     Diff(Diff),
     Doctor(Doctor),
     Scrub(Scrub),

@@ -4,20 +4,32 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
+use op_dbus_daemon::Bus;
 use op_dbus_engine::{
-    EmbedderConfig, NumaConfig, NumaPolicy, PolicyKind, Snapshots, Store, StoreConfig, StorePart,
+    EmbedderConfig, ErrorKind, NumaConfig, NumaPolicy, PolicyKind, Snapshots, Store, StoreConfig,
+    StorePart, store_address,
 };
 
 use crate::args::{Arguments, At, Btrfs, Global, LogLevel, Moment, Numa};
+use crate::client::Client;
 use crate::error::{Error, Result};
 
 const PREFIX: &str = "OPDBUS_";
 const MODELS: &str = "models";
 const MODEL: &str = "all-MiniLM-L6-v2";
 
+/// Who answers.
+pub(crate) enum Source {
+    /// The store itself, opened here.
+    Store(Box<Store>),
+    /// The service that has it open.
+    Service(Client),
+}
+
 /// What the global options and variables come to.
 pub(crate) struct Config {
     store: PathBuf,
+    bus: Option<Bus>,
     embedder: EmbedderConfig,
     capacity_bytes: Option<u64>,
     cache_disk_bytes: Option<u64>,
@@ -50,6 +62,7 @@ impl Config {
         };
         Ok(Self {
             store: global.store.clone(),
+            bus: global.bus.clone(),
             embedder,
             capacity_bytes: global.cache_max_size_gb,
             cache_disk_bytes: global.cache_disk_max_gb,
@@ -107,6 +120,33 @@ impl Config {
         Ok(Store::open(self.store_config())?)
     }
 
+    /// Opens the store, making it if it is missing, for long: what was hot becomes hot again.
+    pub(crate) fn open_warm(&self) -> Result<Store> {
+        Ok(Store::open(self.warm_store_config())?)
+    }
+
+    /// The service to ask, if one was named.
+    pub(crate) fn bus(&self) -> Option<&Bus> {
+        self.bus.as_ref()
+    }
+
+    /// Opens the store, or finds who has it open and can be asked.
+    pub(crate) fn open_or_ask(&self, at: &At) -> Result<Source> {
+        if let Some(bus) = &self.bus {
+            return Ok(Source::Service(Client::connect(bus)?));
+        }
+        match self.open_at(at) {
+            Err(Error::Engine(error)) if error.kind() == ErrorKind::Busy => {
+                let bus = store_address(&self.store).and_then(|address| address.parse().ok());
+                match bus {
+                    Some(bus) => Ok(Source::Service(Client::connect(&bus)?)),
+                    None => Err(error.into()),
+                }
+            }
+            opened => Ok(Source::Store(Box::new(opened?))),
+        }
+    }
+
     /// Opens the store, which must exist: asking must not create.
     pub(crate) fn open(&self) -> Result<Store> {
         Ok(Store::open(self.store_config().existing())?)
@@ -134,12 +174,15 @@ impl Config {
     }
 
     fn store_config(&self) -> StoreConfig {
+        self.warm_store_config().cold()
+    }
+
+    fn warm_store_config(&self) -> StoreConfig {
         let config = StoreConfig::new(&self.store)
             .with_embedder(self.embedder.clone())
             .with_policy(self.policy)
             .with_numa(self.numa.clone())
-            .with_subvolumes(self.subvolumes.clone())
-            .cold();
+            .with_subvolumes(self.subvolumes.clone());
         let config = match self.capacity_bytes {
             Some(capacity_bytes) => config.with_capacity_bytes(capacity_bytes),
             None => config,

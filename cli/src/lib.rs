@@ -4,6 +4,7 @@
 //! output, everything else (progress, notes, errors, the log) to standard error.
 
 mod args;
+mod client;
 mod command;
 mod config;
 mod error;

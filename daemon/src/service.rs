@@ -239,7 +239,7 @@ async fn until_stopped(
             }
             () = tick => {
                 // A store that cannot be asked is one that a restart may help.
-                service.store.journal_len();
+                let _ = service.store.journal_len();
                 notify(&[NotifyState::Watchdog]);
             }
         }

@@ -8,5 +8,4 @@ pub mod fvecs;
 pub mod jsonl;
 pub mod npy;
 pub mod onnx;
-mod spelling;
 pub mod vec_file;

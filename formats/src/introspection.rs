@@ -27,7 +27,9 @@ mod signature;
 
 use crate::TextError;
 
-pub use names::{NameProblem, check_interface_name, check_member_name};
+pub use names::{
+    NameProblem, check_bus_name, check_interface_name, check_member_name, check_object_path,
+};
 pub use signature::{SignatureError, check_complete_type, check_signature};
 
 /// Largest document.

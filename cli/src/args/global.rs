@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use op_dbus_daemon::Bus;
 use op_dbus_engine::{PolicyKind, Provider};
 
 use super::layout::Btrfs;
@@ -23,6 +24,19 @@ pub(crate) struct Global {
         default_value = "/var/lib/op-dbus"
     )]
     pub(crate) store: PathBuf,
+    /// Ask the service instead of opening the store: system, session, or the address of a bus
+    ///
+    /// socket:PATH is a service without a bus. Unless told, the store is opened, and if the service
+    /// has it open, that is asked.
+    #[arg(
+        long,
+        global = true,
+        value_name = "BUS",
+        env = "OPDBUS_BUS",
+        hide_env_values = true,
+        value_parser = super::daemon::bus
+    )]
+    pub(crate) bus: Option<Bus>,
     /// Directory of the embedding model: model.onnx and tokenizer.json
     ///
     /// Without it, models/all-MiniLM-L6-v2 in the store is tried, then in the data directory

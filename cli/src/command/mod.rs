@@ -3,6 +3,7 @@
 mod benchmark;
 mod cache;
 mod collection;
+mod daemon;
 mod diff;
 mod doctor;
 mod documents;
@@ -40,6 +41,7 @@ pub(crate) fn run(config: &Config, output: &Output, command: Command) -> Result<
         Command::Collection { command } => collection::run(config, output, command),
         Command::Model { command } => model::run(config, output, command),
         Command::Benchmark(arguments) => benchmark::run(config, output, &arguments),
+        Command::Daemon(arguments) => daemon::run(config, &arguments),
         Command::Diff(arguments) => diff::run(config, output, &arguments),
         Command::Doctor(arguments) => doctor::run(config, output, &arguments),
         Command::Scrub(arguments) => scrub::run(config, output, &arguments),

@@ -23,10 +23,11 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{base64, spelling};
+use super::base64;
 use crate::embedding::{DIMENSIONS_MAX, check_dimensions, check_finite};
+use crate::json::{offset_in, words_of};
 use crate::record::{check_key, check_text};
-use crate::{FormatError, Payload, TextError};
+use crate::{FormatError, Payload, TextError, spelling};
 
 /// Longest line. The largest record, in its longest spelling, is shorter.
 pub const LINE_LEN_MAX_BYTES: usize = 32 << 20;
@@ -398,26 +399,13 @@ impl<'a> Source<'a> {
 
     /// Converts an error about the JSON that begins at `start`.
     fn json(&self, start: usize, error: &serde_json::Error) -> TextError {
-        let shown = error.to_string();
-        // The parser counts lines and columns its own way; only its words are kept.
-        let problem = shown.rsplit_once(" at line ").map_or(shown.as_str(), |(problem, _)| problem);
-        self.wrong(start + offset_in(&self.line[start..], error), problem)
+        self.wrong(start + offset_in(&self.line[start..], error), words_of(error))
     }
 
     fn offset_of(&self, raw: &RawValue) -> usize {
         // Every raw value borrows from the line.
         raw.get().as_ptr().addr() - self.line.as_ptr().addr()
     }
-}
-
-/// Returns the offset in `json` of what the parser complains about.
-fn offset_in(json: &[u8], error: &serde_json::Error) -> usize {
-    let line_start = json
-        .split_inclusive(|&byte| byte == b'\n')
-        .take(error.line().saturating_sub(1))
-        .map(<[u8]>::len)
-        .sum::<usize>();
-    (line_start + error.column().saturating_sub(1)).min(json.len())
 }
 
 #[cfg(test)]

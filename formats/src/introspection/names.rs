@@ -16,10 +16,13 @@ pub enum NameProblem {
         /// Its length.
         len_bytes: usize,
     },
-    /// An interface needs two elements.
-    #[error("it has no point: an interface is named like org.example.Thing")]
+    /// Interfaces and services need two elements.
+    #[error("it has no point, as org.example.Thing has")]
     NoPoint,
-    /// Two points follow each other, or one stands at an end.
+    /// The path of an object is absolute.
+    #[error("it does not begin with /")]
+    NotAbsolute,
+    /// Two separators follow each other, or one stands at an end.
     #[error("an element of it is empty")]
     EmptyElement,
     /// An element begins with a digit.
@@ -28,7 +31,7 @@ pub enum NameProblem {
         /// The digit.
         found: char,
     },
-    /// A character is not a letter from A to Z or a to z, a digit or `_`.
+    /// A character is not a letter from A to Z or a to z, a digit or `_`; in a bus name nor `-`.
     #[error("it has the character {found:?}")]
     Character {
         /// The first such character.
@@ -49,6 +52,46 @@ pub fn check_interface_name(name: &str) -> Result<(), NameProblem> {
         return Err(NameProblem::NoPoint);
     }
     name.split('.').try_for_each(check_element)
+}
+
+/// Checks the well-known name of a service: two or more elements parted by points, in which `-`
+/// is allowed but discouraged.
+///
+/// Valid: `org.example.Service1`, `org.exam-ple.Service`. Invalid: `Service`, `:1.42`, which is a
+/// unique name, `org.1service`.
+///
+/// # Errors
+/// Says why it is none.
+pub fn check_bus_name(name: &str) -> Result<(), NameProblem> {
+    check_len(name)?;
+    if !name.contains('.') {
+        return Err(NameProblem::NoPoint);
+    }
+    name.split('.').try_for_each(|element| check_element_with(element, '-'))
+}
+
+/// Checks the path of an object: `/`, or elements with one `/` before each.
+///
+/// Valid: `/`, `/org/example/1`. Invalid: the empty path, `org`, `/org/`, `/org//example`,
+/// `/org/exam-ple`.
+///
+/// # Errors
+/// Says why it is none.
+pub fn check_object_path(path: &str) -> Result<(), NameProblem> {
+    let Some(elements) = path.strip_prefix('/') else {
+        return Err(if path.is_empty() { NameProblem::Empty } else { NameProblem::NotAbsolute });
+    };
+    if elements.is_empty() {
+        return Ok(());
+    }
+    let allowed = |character: char| character.is_ascii_alphanumeric() || character == '_';
+    elements.split('/').try_for_each(|element| {
+        match element.chars().find(|&character| !allowed(character)) {
+            Some(found) => Err(NameProblem::Character { found }),
+            None if element.is_empty() => Err(NameProblem::EmptyElement),
+            None => Ok(()),
+        }
+    })
 }
 
 /// Checks the name of a method or a signal: one element.
@@ -81,7 +124,14 @@ fn check_len(name: &str) -> Result<(), NameProblem> {
 }
 
 fn check_element(element: &str) -> Result<(), NameProblem> {
-    let allowed = |character: char| character.is_ascii_alphanumeric() || character == '_';
+    check_element_with(element, '_')
+}
+
+/// An element in which one more character is allowed.
+fn check_element_with(element: &str, more: char) -> Result<(), NameProblem> {
+    let allowed = |character: char| {
+        character.is_ascii_alphanumeric() || character == '_' || character == more
+    };
     if let Some(found) = element.chars().find(|&character| !allowed(character)) {
         return Err(NameProblem::Character { found });
     }
@@ -116,6 +166,41 @@ mod tests {
         ];
         for (name, problem) in cases {
             assert_eq!(check_interface_name(name), Err(problem), "{name}");
+        }
+    }
+
+    #[test]
+    fn services_follow_the_rule() {
+        for name in ["org.example.Service1", "org.exam-ple.-x", "a._"] {
+            assert_eq!(check_bus_name(name), Ok(()), "{name}");
+        }
+        let cases = [
+            ("", NameProblem::Empty),
+            ("Service", NameProblem::NoPoint),
+            (":1.42", NameProblem::Character { found: ':' }),
+            ("org..x", NameProblem::EmptyElement),
+            ("org.1x", NameProblem::StartsWithDigit { found: '1' }),
+        ];
+        for (name, problem) in cases {
+            assert_eq!(check_bus_name(name), Err(problem), "{name}");
+        }
+    }
+
+    #[test]
+    fn paths_follow_the_rule() {
+        for path in ["/", "/org/example/1", "/_"] {
+            assert_eq!(check_object_path(path), Ok(()), "{path}");
+        }
+        let cases = [
+            ("", NameProblem::Empty),
+            ("org", NameProblem::NotAbsolute),
+            ("/org/", NameProblem::EmptyElement),
+            ("//", NameProblem::EmptyElement),
+            ("/org//x", NameProblem::EmptyElement),
+            ("/exam-ple", NameProblem::Character { found: '-' }),
+        ];
+        for (path, problem) in cases {
+            assert_eq!(check_object_path(path), Err(problem), "{path}");
         }
     }
 

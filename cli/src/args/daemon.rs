@@ -1,0 +1,67 @@
+//! The arguments of the service, and where it is asked.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use op_dbus_daemon::{Bus, DaemonConfig, Limits};
+
+/// Serve the store on D-Bus, as org.opdbus, until SIGTERM or Ctrl-C
+///
+/// On the system's bus root and the group may read, and polkit decides who may change something; on
+/// any other bus that is the user who runs it, and nobody else. Every decision is journaled. SIGHUP
+/// reads configuration and plugins anew. Of systemd it takes readiness, watchdog and status.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  op-dbus daemon
+  op-dbus daemon --bus session --store ~/.local/share/op-dbus/store
+  op-dbus daemon --bus socket:/run/user/1000/op-dbus
+
+Without --bus it is on the system's.")]
+pub(crate) struct Daemon {
+    /// Directory of plugins
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "OPDBUS_PLUGINS",
+        hide_env_values = true,
+        default_value = DaemonConfig::PLUGINS
+    )]
+    pub(crate) plugins: PathBuf,
+    /// Group whose members may read, on the system's bus
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "OPDBUS_GROUP",
+        hide_env_values = true,
+        default_value = DaemonConfig::GROUP
+    )]
+    pub(crate) group: String,
+    /// Calls of one sender that are answered at the same time
+    #[arg(
+        long,
+        value_name = "N",
+        env = "OPDBUS_CALLS_AT_ONCE",
+        hide_env_values = true,
+        default_value_t = Limits::default().calls_at_once_count,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub(crate) calls_at_once: u32,
+    /// Calls of one sender in a second, for long; twice as many may come at once
+    #[arg(
+        long,
+        value_name = "N",
+        env = "OPDBUS_CALLS_PER_SECOND",
+        hide_env_values = true,
+        default_value_t = Limits::default().calls_per_second_count,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub(crate) calls_per_second: u32,
+}
+
+pub(super) fn bus(text: &str) -> Result<Bus, String> {
+    text.parse().map_err(|error: op_dbus_engine::Error| {
+        let remedy = error.remedy().unwrap_or_default();
+        format!("{error}; {remedy}")
+    })
+}
