@@ -142,7 +142,8 @@ pub(crate) struct Permit {
     what: String,
     /// The number of the intent in the journal.
     intent: u64,
-    reader: Reader,
+    /// One call of its caller's, until it has ended.
+    _reader: Reader,
     is_finished: bool,
 }
 
@@ -150,10 +151,6 @@ impl Permit {
     /// The number of the intent in the journal.
     pub(crate) fn intent(&self) -> u64 {
         self.intent
-    }
-
-    pub(crate) fn reader(&self) -> &Reader {
-        &self.reader
     }
 
     /// Journals how it ended.
@@ -199,6 +196,11 @@ impl Gate {
     pub(crate) fn reload(&self, config: &DaemonConfig) {
         let rules = Arc::new(Rules::new(config));
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
+    }
+
+    /// Whether there is somebody who can be asked when it comes to a decision.
+    pub(crate) fn asks_people(&self) -> bool {
+        matches!(self.authority, Authority::Polkit)
     }
 
     pub(crate) fn limits(&self) -> Limits {
@@ -318,7 +320,7 @@ impl Gate {
         // Whoever goes while this is written leaves an intent, and the permit an outcome.
         let writing = tokio::task::spawn_blocking(move || {
             let intent = store.append_journal(&[note])?;
-            Ok(Permit { store, actor, what, intent, reader, is_finished: false })
+            Ok(Permit { store, actor, what, intent, _reader: reader, is_finished: false })
         });
         writing.await.map_err(panicked)?.map_err(|error: op_dbus_engine::Error| error.into())
     }

@@ -20,8 +20,8 @@ use op_dbus_formats::introspection::{
 use op_dbus_formats::manifest::{self as manifest_format, Manifest};
 use op_dbus_formats::page;
 use op_dbus_formats::{
-    CollectionSpec, EmbeddingSource, HistoryEntry, Mount, NumaList, Payload, Record, SnapshotFile,
-    StoreFile, TextError, acknowledged as acknowledged_format,
+    CollectionSpec, EmbeddingSource, HistoryEntry, JournalEntry, Mount, NumaList, Payload, Record,
+    SnapshotFile, StoreFile, TextError, acknowledged as acknowledged_format,
     acknowledged::Acknowledged,
     change as change_format, collection as collection_format, document as document_format,
     history as history_format, numa_list as numa_list_format, plugin as plugin_format,
@@ -36,7 +36,7 @@ use op_dbus_formats::{
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its folder in the corpus.
-pub const TARGETS: [(&str, Target); 27] = [
+pub const TARGETS: [(&str, Target); 28] = [
     ("acknowledged", acknowledged),
     ("arena_file", arena_file),
     ("change", change),
@@ -49,6 +49,7 @@ pub const TARGETS: [(&str, Target); 27] = [
     ("heat_block", heat_block),
     ("history", history),
     ("introspection", introspection),
+    ("journal", journal),
     ("jsonl", jsonl),
     ("manifest", manifest),
     ("mount_info", mount_info),
@@ -258,6 +259,13 @@ pub fn history(data: &[u8]) {
         if let Ok(entry) = HistoryEntry::decode(bytes) {
             assert_eq!(entry.encode().as_deref(), Ok(bytes));
         }
+    }
+}
+
+/// What decodes encodes to the same bytes, and has the hash that it came with.
+pub fn journal(data: &[u8]) {
+    if let Ok((entry, hash)) = JournalEntry::decode(data) {
+        assert_eq!(entry.encode(), Ok((data.to_vec(), hash)));
     }
 }
 
