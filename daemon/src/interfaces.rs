@@ -10,97 +10,160 @@ use op_dbus_formats::introspection::{
 };
 use serde_json::{Map, Value, json};
 
-/// Makes the records of a document, those of inner nodes included.
+use crate::descriptions::{Descriptions, Kind, Risk, Said};
+
+/// The collection that members of interfaces are in.
+pub const COLLECTION: &str = "dbus";
+/// What the keys of records begin with that only lead to another.
+pub const PHRASE: &str = "phrase:";
+
+/// Where an interface was found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Origin<'a> {
+    /// The service that has it.
+    pub service: Option<&'a str>,
+    /// An object of the service that has it.
+    pub path: Option<&'a str>,
+}
+
+/// Makes the records of a document, those of inner nodes included: one for each member, and one for
+/// each phrase by which a member is looked for.
 #[must_use]
-pub fn records(node: &Node) -> Vec<Record> {
+pub fn records(node: &Node, descriptions: &Descriptions, origin: Origin<'_>) -> Vec<Record> {
     let mut records = Vec::new();
-    add_records(node, &mut records);
+    add_records(node, descriptions, origin, &mut records);
     records
 }
 
 /// The parser bounds the depth of nodes, and with it that of this recursion.
-fn add_records(node: &Node, records: &mut Vec<Record>) {
+fn add_records(
+    node: &Node,
+    descriptions: &Descriptions,
+    origin: Origin<'_>,
+    records: &mut Vec<Record>,
+) {
+    let own = node.name.as_deref().filter(|name| name.starts_with('/'));
+    let origin = Origin { path: origin.path.or(own), ..origin };
     for interface in &node.interfaces {
-        records.extend(interface.methods.iter().map(|method| method_record(interface, method)));
-        let properties = interface.properties.iter();
-        records.extend(properties.map(|property| property_record(interface, property)));
-        records.extend(interface.signals.iter().map(|signal| signal_record(interface, signal)));
+        interface_records(interface, descriptions, origin, records);
     }
-    node.nodes.iter().for_each(|inner| add_records(inner, records));
+    for inner in &node.nodes {
+        add_records(inner, descriptions, origin, records);
+    }
+}
+
+/// Makes the records of one interface.
+pub(crate) fn interface_records(
+    interface: &Interface,
+    descriptions: &Descriptions,
+    origin: Origin<'_>,
+    records: &mut Vec<Record>,
+) {
+    let methods = interface.methods.iter().map(method_member);
+    let properties = interface.properties.iter().map(property_member);
+    let signals = interface.signals.iter().map(signal_member);
+    for member in methods.chain(properties).chain(signals) {
+        let said = descriptions.of(member.kind, &interface.name, member.name);
+        let key = format!("{}:{}.{}", member.kind.name(), interface.name, member.name);
+        let views = views(interface, &member, said);
+        for (number, view) in views.into_iter().enumerate() {
+            let payload = json!({ "kind": "phrase", "of": key });
+            let phrase = Record::new(format!("{PHRASE}{number}:{key}"));
+            records.push(phrase.with_text(view).with_payload(json_payload(&payload)));
+        }
+        records.push(record(interface, &member, said, origin, key));
+    }
 }
 
 /// What the record of any member is made from.
 struct Member<'a> {
-    kind: &'static str,
-    interface: &'a Interface,
+    kind: Kind,
     name: &'a str,
     documentation: Option<&'a str>,
     annotations: &'a [Annotation],
     arguments: &'a [Argument],
+    /// The types of what goes in, or of the property, or of what the signal carries.
+    signature: String,
     details: Map<String, Value>,
 }
 
-fn method_record(interface: &Interface, method: &Method) -> Record {
+fn method_member(method: &Method) -> Member<'_> {
     let mut details = Map::new();
-    details.insert("signature".to_owned(), method.input_signature().into());
     details.insert("returns".to_owned(), method.output_signature().into());
-    record(Member {
-        kind: "method",
-        interface,
+    Member {
+        kind: Kind::Method,
         name: &method.name,
         documentation: method.documentation.as_deref(),
         annotations: &method.annotations,
         arguments: &method.arguments,
+        signature: method.input_signature(),
         details,
-    })
+    }
 }
 
-fn property_record(interface: &Interface, property: &Property) -> Record {
+fn property_member(property: &Property) -> Member<'_> {
     let access = match property.access {
         Access::Read => "read",
         Access::Write => "write",
         Access::ReadWrite => "readwrite",
     };
     let mut details = Map::new();
-    details.insert("signature".to_owned(), property.type_signature.clone().into());
     details.insert("access".to_owned(), access.into());
-    record(Member {
-        kind: "property",
-        interface,
+    Member {
+        kind: Kind::Property,
         name: &property.name,
         documentation: property.documentation.as_deref(),
         annotations: &property.annotations,
         arguments: &[],
+        signature: property.type_signature.clone(),
         details,
-    })
+    }
 }
 
-fn signal_record(interface: &Interface, signal: &Signal) -> Record {
-    let mut details = Map::new();
-    details.insert("signature".to_owned(), signal.signature().into());
-    record(Member {
-        kind: "signal",
-        interface,
+fn signal_member(signal: &Signal) -> Member<'_> {
+    Member {
+        kind: Kind::Signal,
         name: &signal.name,
         documentation: signal.documentation.as_deref(),
         annotations: &signal.annotations,
         arguments: &signal.arguments,
-        details,
-    })
+        signature: signal.signature(),
+        details: Map::new(),
+    }
 }
 
-fn record(member: Member<'_>) -> Record {
-    let text = text(&member);
-    let key = format!("{}:{}.{}", member.kind, member.interface.name, member.name);
+fn record(
+    interface: &Interface,
+    member: &Member<'_>,
+    said: Said<'_>,
+    origin: Origin<'_>,
+    key: String,
+) -> Record {
     let mut payload = Map::new();
-    payload.insert("kind".to_owned(), member.kind.into());
-    payload.insert("interface".to_owned(), member.interface.name.clone().into());
+    payload.insert("kind".to_owned(), member.kind.name().into());
+    let service = origin.service.or(said.service);
+    let path = origin.path.or(said.path);
+    if let Some(service) = service {
+        payload.insert("service".to_owned(), service.into());
+    }
+    if let Some(path) = path {
+        payload.insert("path".to_owned(), path.into());
+    }
+    payload.insert("interface".to_owned(), interface.name.clone().into());
     payload.insert("member".to_owned(), member.name.into());
-    payload.extend(member.details);
+    payload.insert("signature".to_owned(), member.signature.clone().into());
+    payload.extend(member.details.clone());
+    if member.kind == Kind::Method {
+        payload.insert("risk".to_owned(), said.risk.unwrap_or(Risk::Unknown).name().into());
+    }
+    if !said.side_effects.is_empty() {
+        payload.insert("side_effects".to_owned(), json!(said.side_effects));
+    }
+    payload.insert("example".to_owned(), example(interface, member, service, path).into());
     if !member.arguments.is_empty() {
         payload.insert("arguments".to_owned(), member.arguments.iter().map(argument).collect());
     }
-    if let Some(documentation) = member.documentation {
+    if let Some(documentation) = member.documentation.or(said.description) {
         payload.insert("documentation".to_owned(), documentation.into());
     }
     if !member.annotations.is_empty() {
@@ -111,8 +174,41 @@ fn record(member: Member<'_>) -> Record {
             .collect();
         payload.insert("annotations".to_owned(), annotations.into());
     }
-    let payload = Value::Object(payload).to_string();
-    Record::new(key).with_text(text).with_payload(Payload::Json(payload.into()))
+    let text = text(interface, member, said);
+    Record::new(key).with_text(text).with_payload(json_payload(&Value::Object(payload)))
+}
+
+fn json_payload(value: &Value) -> Payload<'static> {
+    Payload::Json(value.to_string().into())
+}
+
+/// How it is used with a tool that every system with systemd has.
+fn example(
+    interface: &Interface,
+    member: &Member<'_>,
+    service: Option<&str>,
+    path: Option<&str>,
+) -> String {
+    let (service, path) = (service.unwrap_or("SERVICE"), path.unwrap_or("/OBJECT"));
+    let (interface, name) = (&interface.name, member.name);
+    match member.kind {
+        Kind::Method => {
+            let mut line = format!("busctl call {service} {path} {interface} {name}");
+            if !member.signature.is_empty() {
+                line.push_str(&format!(" '{}'", member.signature));
+            }
+            let inputs = member.arguments.iter().filter(|input| input.direction == Direction::In);
+            for (index, input) in inputs.enumerate() {
+                let name = input.name.clone().unwrap_or_else(|| format!("arg{index}"));
+                line.push_str(&format!(" {}", name.to_uppercase()));
+            }
+            line
+        }
+        Kind::Property => format!("busctl get-property {service} {path} {interface} {name}"),
+        Kind::Signal => {
+            format!("busctl monitor --match \"interface='{interface}',member='{name}'\"")
+        }
+    }
 }
 
 fn argument(argument: &Argument) -> Value {
@@ -129,11 +225,11 @@ fn argument(argument: &Argument) -> Value {
 }
 
 /// What is embedded: the words of the name first, because a model reads only so far.
-fn text(member: &Member<'_>) -> String {
+fn text(interface: &Interface, member: &Member<'_>, said: Said<'_>) -> String {
     let words = words(member.name);
-    let owner = interface_words(&member.interface.name);
-    let mut text = format!("{}: {words} ({owner} {})", member.name, member.kind);
-    for part in [member.documentation, member.interface.documentation.as_deref()] {
+    let owner = interface_words(&interface.name);
+    let mut text = format!("{}: {words} ({owner} {})", member.name, member.kind.name());
+    for part in [member.documentation, said.description, interface.documentation.as_deref()] {
         // A member without documentation of its own is told apart by that of its interface.
         if let Some(documentation) = part.filter(|documentation| !documentation.is_empty()) {
             text.push_str(". ");
@@ -154,6 +250,14 @@ fn text(member: &Member<'_>) -> String {
         text.push_str(beginning(&arguments.join(", ")));
     }
     text
+}
+
+/// Short texts that lead to a member, each by itself: a long one is near to everything a little, and
+/// to what people ask in a few words not enough.
+fn views(interface: &Interface, member: &Member<'_>, said: Said<'_>) -> Vec<String> {
+    let views = said.phrases.to_vec();
+    let _ = (interface, member);
+    views
 }
 
 /// The beginning of a text, longer than what a model reads of it, and no more: the documentation of
@@ -221,7 +325,7 @@ mod tests {
             </interface></node>"#,
         )
         .unwrap();
-        let records = records(&node);
+        let records = records(&node, &Descriptions::default(), Origin::default());
         let keys: Vec<_> =
             records.iter().map(|record| String::from_utf8(record.key.clone()).unwrap()).collect();
         assert_eq!(

@@ -12,7 +12,9 @@
 mod authority;
 mod caller;
 mod config;
+mod descriptions;
 mod error;
+mod find;
 mod gate;
 mod interface;
 pub mod interfaces;
@@ -24,7 +26,9 @@ mod socket;
 pub mod vector;
 
 pub use config::{Bus, DaemonConfig, Limits, Readers};
+pub use descriptions::{Descriptions, Risk};
 pub use error::{BusError, CONFIRMATION_REQUIRED, LIMITS_EXCEEDED};
+pub use find::find;
 pub use interface::{
     CacheProxy, Hit, PluginProxy, PluginRow, PluginsProxy, PreparedCall, QueryProxy, SnapshotProxy,
     StateProxy, object_path,

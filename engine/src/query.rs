@@ -97,6 +97,12 @@ impl Query {
         self
     }
 
+    /// How many hits come back at most.
+    #[must_use]
+    pub fn hits_max(&self) -> usize {
+        self.limit
+    }
+
     pub(crate) fn validate(&self) -> Result<()> {
         let invalid = |text: String| {
             Err(Error::new(ErrorKind::Invalid, text).with_remedy("correct the query"))

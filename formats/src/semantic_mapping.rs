@@ -95,6 +95,8 @@ pub struct MappedMethod {
     pub dry_run_method: Option<String>,
     /// Whether what it returns is never logged, journaled or embedded.
     pub returns_secret: bool,
+    /// Phrases by which people look for it, each in a few words.
+    pub phrases: Vec<String>,
 }
 
 /// A property, and how far it may be used.
@@ -110,6 +112,8 @@ pub struct MappedProperty {
     pub secret: bool,
     /// What it is for.
     pub description: Option<String>,
+    /// Phrases by which people look for it, each in a few words.
+    pub phrases: Vec<String>,
 }
 
 impl Default for MappedProperty {
@@ -120,6 +124,7 @@ impl Default for MappedProperty {
             requires_confirmation: true,
             secret: false,
             description: None,
+            phrases: Vec::new(),
         }
     }
 }
@@ -129,6 +134,8 @@ impl Default for MappedProperty {
 pub struct MappedSignal {
     /// What it tells.
     pub description: Option<String>,
+    /// Phrases by which people look for it, each in a few words.
+    pub phrases: Vec<String>,
 }
 
 /// How a key of declared state is read and set.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use op_dbus_daemon::{BusError, QueryProxy};
+use op_dbus_daemon::{BusError, QueryProxy, find};
 use op_dbus_engine::{
     Answer, CollectionExplain, Error as EngineError, ErrorKind, Explain, Hit, Payload, Plan, Query,
 };
@@ -60,7 +60,7 @@ pub(super) fn run(config: &Config, output: &Output, arguments: args::Query) -> R
     let (answer, took) = match config.open_or_ask(&arguments.at)? {
         Source::Store(store) => {
             let started = Instant::now();
-            let answer = store.search(&engine_query(&arguments))?;
+            let answer = find(&store, &engine_query(&arguments))?;
             let took = started.elapsed();
             store.close();
             (answer, took)

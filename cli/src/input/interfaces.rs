@@ -2,25 +2,33 @@
 
 use std::io::Read as _;
 use std::path::Path;
+use std::sync::LazyLock;
 
-use op_dbus_daemon::interfaces;
+use op_dbus_daemon::Descriptions;
+use op_dbus_daemon::interfaces::{self, Origin};
 use op_dbus_formats::introspection::{self, DOCUMENT_LEN_MAX_BYTES};
 
 use super::stream::Stream;
-use super::{INTERFACES_COLLECTION, Read, Source};
+use super::{Read, Source};
 use crate::error::{Error, Result};
 
 pub(super) fn open(path: &Path) -> Result<Source> {
     let xml = read(path)?;
     let node = introspection::parse(&xml).map_err(|error| Error::input(path, &error))?;
-    let records = interfaces::records(&node);
+    let records = interfaces::records(&node, descriptions(), Origin::default());
     let count = records.len() as u64;
     let records = records.into_iter().map(|record| Ok(Read { record, ends_batch: false }));
     Ok(Source {
         records: Box::new(records),
         count: Some(count),
-        default_collection: INTERFACES_COLLECTION,
+        default_collection: interfaces::COLLECTION,
     })
+}
+
+/// Those that come with the program, read once.
+fn descriptions() -> &'static Descriptions {
+    static SHIPPED: LazyLock<Descriptions> = LazyLock::new(Descriptions::shipped);
+    &SHIPPED
 }
 
 /// Reads one byte more than the parser takes, so that the parser refuses what is too long.

@@ -24,8 +24,6 @@ pub(crate) use sqlite::LegacyCache;
 use stream::Stream;
 pub(crate) use trace::{Requests, open as trace};
 
-/// The collection that introspection XML goes to unless told.
-const INTERFACES_COLLECTION: &str = "dbus";
 /// The collection that everything else goes to unless told.
 const DOCUMENTS_COLLECTION: &str = "documents";
 /// The collection that the cache of an earlier program goes to unless told.

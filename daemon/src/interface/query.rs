@@ -11,6 +11,7 @@ use zbus::{Connection, OwnedVariant, Variant, interface};
 use super::Door;
 use super::options::{self, Options};
 use crate::error::{BusError, Result};
+use crate::find::find;
 use crate::gate::{Reader, blocking};
 use crate::vector;
 
@@ -126,7 +127,7 @@ impl Query {
 
     async fn run(&self, query: EngineQuery) -> Result<Answer> {
         let store = Arc::clone(&self.0.service.store);
-        blocking(move || store.search(&query)).await
+        blocking(move || find(&store, &query)).await
     }
 }
 

@@ -30,11 +30,12 @@ const METHOD_KEYS: &[&str] = &[
     "validation",
     "dry_run_method",
     "returns_secret",
+    "phrases",
 ];
 const VALIDATION_KEYS: &[&str] = &["pattern", "len_min", "len_max", "one_of", "min", "max"];
 const PROPERTY_KEYS: &[&str] =
-    &["readable", "writable", "requires_confirmation", "secret", "description"];
-const SIGNAL_KEYS: &[&str] = &["description"];
+    &["readable", "writable", "requires_confirmation", "secret", "description", "phrases"];
+const SIGNAL_KEYS: &[&str] = &["description", "phrases"];
 const STATE_KEYS: &[&str] = &["property", "method", "args", "secret"];
 const SAFETY_KEYS: &[&str] = &["deny", "calls_per_minute_max", "timeout_ms"];
 
@@ -142,6 +143,7 @@ fn method(table: &Table<'_>) -> Result<MappedMethod, TextError> {
         validation,
         dry_run_method: member(table, "dry_run_method")?,
         returns_secret: table.bool("returns_secret")?.unwrap_or(false),
+        phrases: table.list("phrases", not_empty)?,
         args,
     })
 }
@@ -189,11 +191,13 @@ fn property(table: &Table<'_>) -> Result<MappedProperty, TextError> {
             .unwrap_or(default.requires_confirmation),
         secret: table.bool("secret")?.unwrap_or(default.secret),
         description: table.description("description")?,
+        phrases: table.list("phrases", not_empty)?,
     })
 }
 
 fn signal(table: &Table<'_>) -> Result<MappedSignal, TextError> {
-    Ok(MappedSignal { description: table.description("description")? })
+    let description = table.description("description")?;
+    Ok(MappedSignal { description, phrases: table.list("phrases", not_empty)? })
 }
 
 fn state(table: &Table<'_>) -> Result<MappedState, TextError> {

@@ -29,6 +29,7 @@ pub fn render(mapping: &SemanticMapping) -> String {
     for (name, signal) in &mapping.signals {
         out.table(&["signals", name]);
         out.pair("description", signal.description.clone());
+        out.list("phrases", &signal.phrases);
     }
     for (key, state) in &mapping.state {
         out.table(&["state_mapping", key]);
@@ -68,6 +69,7 @@ fn render_method(out: &mut Writer, method: &MappedMethod) {
     }
     out.pair("dry_run_method", method.dry_run_method.clone());
     out.pair_unless("returns_secret", method.returns_secret, false);
+    out.list("phrases", &method.phrases);
 }
 
 fn rules_of(rules: &Validation) -> Value {
@@ -97,6 +99,7 @@ fn render_property(out: &mut Writer, property: &MappedProperty) {
         default.requires_confirmation,
     );
     out.pair_unless("secret", property.secret, default.secret);
+    out.list("phrases", &property.phrases);
 }
 
 fn render_state(out: &mut Writer, state: &MappedState) {

@@ -233,12 +233,16 @@ fn properties() -> impl Strategy<Value = MappedProperty> {
             requires_confirmation,
             secret,
             description,
+            phrases: Vec::new(),
         },
     )
 }
 
 fn signals() -> impl Strategy<Value = MappedSignal> {
-    prop::option::of("\\PC{0,12}").prop_map(|description| MappedSignal { description })
+    prop::option::of("\\PC{0,12}").prop_map(|description| {
+        let phrases = description.iter().filter(|text| !text.is_empty()).cloned().collect();
+        MappedSignal { description, phrases }
+    })
 }
 
 fn states() -> impl Strategy<Value = MappedState> {
