@@ -131,7 +131,10 @@ impl DaemonConfig {
             bus,
             group: Self::GROUP.to_owned(),
             limits: Limits::default(),
-            readers: BTreeMap::new(),
+            // Neither is for everybody who may search.
+            readers: ["declared", "journal"]
+                .map(|name| (name.to_owned(), Readers::default()))
+                .into(),
             plugins: Self::PLUGINS.into(),
             interfaces: vec!["/usr/share/dbus-1/interfaces".into()],
             is_indexing_live: true,

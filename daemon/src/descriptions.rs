@@ -162,11 +162,15 @@ fn of_mapping<'a>(
                 said.description = method.description.as_deref();
                 said.phrases = &method.phrases;
                 said.side_effects = &method.side_effects;
-                said.risk = Some(match (method.safe, method.requires_confirmation) {
-                    (true, false) => Risk::Safe,
-                    (false, false) => Risk::Changes,
-                    (_, true) => Risk::Confirm,
-                });
+                // Phrases alone say nothing about what it does.
+                let has_phrases_alone =
+                    method.description.is_none() && method.args.is_none() && !method.safe;
+                said.risk = match (method.safe, method.requires_confirmation) {
+                    (true, false) => Some(Risk::Safe),
+                    (false, false) => Some(Risk::Changes),
+                    (_, true) if has_phrases_alone && !method.phrases.is_empty() => None,
+                    (_, true) => Some(Risk::Confirm),
+                };
             }
             if mapping.denies(interface, member) {
                 said.risk = Some(Risk::Denied);

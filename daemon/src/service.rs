@@ -6,7 +6,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use op_dbus_engine::{Error, ErrorKind, JournalKind, JournalNote, STATE_COLLECTION, Store};
+use op_dbus_engine::{
+    CollectionOptions, Error, ErrorKind, JournalKind, JournalNote, STATE_COLLECTION,
+    STATE_VERSIONS_KEPT, Store,
+};
 use sd_notify::NotifyState;
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -26,6 +29,7 @@ use crate::names::{NAME, PATH};
 use crate::plugin::Plugins;
 use crate::plugin::call::Calls;
 use crate::socket::Socket;
+use crate::state::{DECLARED_COLLECTION, States};
 
 /// How long calls that are being answered may take when the service ends.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -43,6 +47,7 @@ pub(crate) struct Service {
     pub(crate) store: Arc<Store>,
     pub(crate) gate: Gate,
     pub(crate) calls: Calls,
+    pub(crate) states: States,
     plugins_directory: PathBuf,
     plugins: RwLock<Arc<Plugins>>,
 }
@@ -105,6 +110,7 @@ pub fn run(
 ) -> Result<()> {
     let head = store.verify_journal()?;
     tracing::info!(JOURNAL_ENTRIES = head.entries, JOURNAL_HEAD = %head.hash, "the journal is whole");
+    make_collections(&store)?;
     // A first query does not wait for the model; without one all else works.
     if let Err(error) = store.embedder() {
         tracing::warn!(%error, "texts cannot be searched for");
@@ -137,6 +143,15 @@ fn note(store: &Store, action: &str, is_well: bool) -> Result<()> {
     Ok(())
 }
 
+/// Makes the collection of declared state, which keeps versions and no embeddings.
+fn make_collections(store: &Store) -> Result<()> {
+    if store.collections().iter().any(|known| known.name == DECLARED_COLLECTION) {
+        return Ok(());
+    }
+    let options = CollectionOptions::default();
+    store.create_collection_with_versions(DECLARED_COLLECTION, options, STATE_VERSIONS_KEPT)
+}
+
 async fn serve(
     store: Arc<Store>,
     config: DaemonConfig,
@@ -152,6 +167,7 @@ async fn serve(
         store: Arc::clone(&store),
         gate,
         calls: Calls::default(),
+        states: States::default(),
         plugins: RwLock::new(Arc::new(Plugins::load(&config.plugins))),
         plugins_directory: config.plugins.clone(),
     });
@@ -345,6 +361,7 @@ pub(crate) fn serve_at<'b>(builder: Builder<'b>, door: Door) -> Builder<'b> {
         .serve_at(PATH, fdo::ObjectManager)
         .serve_at(PATH, Query(door.clone()))
         .serve_at(PATH, Cache(door.clone()))
+        .serve_at(PATH, interface::Journal(door.clone()))
         .serve_at(PATH, State(door.clone()))
         .serve_at(PATH, Snapshot(door.clone()))
         .serve_at(PATH, interface::Plugins(door.clone()));

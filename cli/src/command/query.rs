@@ -99,21 +99,11 @@ fn engine_query(arguments: &args::Query) -> Query {
 
 /// Asks the service, whose answer is the same.
 fn ask(client: &Client, arguments: &args::Query) -> Result<(Answer, Duration)> {
-    let mut options: HashMap<String, OwnedVariant> = HashMap::new();
-    let mut add = |name: &str, value: Variant<'static>| {
-        // No files are among them, which alone cannot be owned.
-        if let Ok(value) = value.try_into_owned() {
-            options.insert(name.to_owned(), value);
-        }
-    };
-    add("limit", (arguments.limit as u32).into());
-    add("recall", arguments.recall.into());
-    add("exact", arguments.exact.into());
+    let mut options = options(arguments.limit, &arguments.collection);
+    add(&mut options, "recall", arguments.recall.into());
+    add(&mut options, "exact", arguments.exact.into());
     if let Some(score) = arguments.min_score {
-        add("min-score", f64::from(score).into());
-    }
-    if !arguments.collection.is_empty() {
-        add("collections", arguments.collection.clone().into());
+        add(&mut options, "min-score", f64::from(score).into());
     }
     client.run(async |connection| {
         let service = QueryProxy::new(connection).await.map_err(BusError::from)?;
@@ -123,6 +113,23 @@ fn ask(client: &Client, arguments: &args::Query) -> Result<(Answer, Duration)> {
         let hits = hits.into_iter().map(hit).collect();
         Ok((Answer { hits, explain: parse_explain(&explain)? }, took))
     })
+}
+
+/// The options that every search has.
+pub(super) fn options(limit: usize, collections: &[String]) -> HashMap<String, OwnedVariant> {
+    let mut options = HashMap::new();
+    add(&mut options, "limit", (limit as u32).into());
+    if !collections.is_empty() {
+        add(&mut options, "collections", collections.to_vec().into());
+    }
+    options
+}
+
+fn add(options: &mut HashMap<String, OwnedVariant>, name: &str, value: Variant<'static>) {
+    // No files are among them, which alone cannot be owned.
+    if let Ok(value) = value.try_into_owned() {
+        options.insert(name.to_owned(), value);
+    }
 }
 
 fn hit((collection, key, score, text, payload): op_dbus_daemon::Hit) -> Hit {

@@ -2,6 +2,7 @@
 //! it wants in the engine's words, and turns the answer into the bus's.
 
 mod cache;
+mod journal;
 mod options;
 mod plugins;
 mod query;
@@ -14,12 +15,14 @@ use zbus::Connection;
 use zbus::message::Header;
 
 pub use cache::CacheProxy;
+pub use journal::JournalProxy;
 pub use plugins::{PluginProxy, PluginRow, PluginsProxy, PreparedCall, object_path};
 pub use query::{Hit, QueryProxy};
 pub use snapshot::SnapshotProxy;
 pub use state::StateProxy;
 
 pub(crate) use cache::Cache;
+pub(crate) use journal::Journal;
 pub(crate) use plugins::{Plugin, Plugins};
 pub(crate) use query::Query;
 pub(crate) use snapshot::Snapshot;
