@@ -148,7 +148,7 @@ fn make_collections(store: &Store) -> Result<()> {
     if store.collections().iter().any(|known| known.name == DECLARED_COLLECTION) {
         return Ok(());
     }
-    let options = CollectionOptions::default();
+    let options = CollectionOptions::Documents;
     store.create_collection_with_versions(DECLARED_COLLECTION, options, STATE_VERSIONS_KEPT)
 }
 

@@ -123,7 +123,7 @@ fn length(source: &Source) -> Result<u64> {
         Source::Store(store) => Ok(store.journal_len()),
         Source::Service(client) => client.run(async |connection| {
             let journal = JournalProxy::new(connection).await.map_err(BusError::from)?;
-            Ok(journal.length().await?)
+            Ok(journal.length().await.map_err(BusError::from)?)
         }),
     }
 }

@@ -31,8 +31,8 @@ const PROGRESS_COUNT_MAX: usize = 10_000;
 /// A plugin's executable, at work.
 pub(super) struct HandWritten {
     name: String,
-    reader: BufReader<Box<dyn AsyncRead + Send + Unpin>>,
-    writer: Box<dyn AsyncWrite + Send + Unpin>,
+    reader: BufReader<Box<dyn AsyncRead + Send + Sync + Unpin>>,
+    writer: Box<dyn AsyncWrite + Send + Sync + Unpin>,
     /// Killed with this, if it was started here.
     _child: Option<Child>,
     patience: Duration,
@@ -128,8 +128,8 @@ impl HandWritten {
 
     fn new(
         name: &str,
-        reader: Box<dyn AsyncRead + Send + Unpin>,
-        writer: Box<dyn AsyncWrite + Send + Unpin>,
+        reader: Box<dyn AsyncRead + Send + Sync + Unpin>,
+        writer: Box<dyn AsyncWrite + Send + Sync + Unpin>,
         child: Option<Child>,
         sandbox: &Sandbox,
     ) -> Self {

@@ -142,7 +142,8 @@ impl Mapped<'_> {
         let proxy = self.properties().await?;
         let value =
             self.patient(async { proxy.get(interface, name).await.map_err(zbus::Error::from) });
-        Ok(values::from_variant(&value.await?))
+        let value = value.await?;
+        Ok(values::from_variant(&value))
     }
 
     async fn set(&self, mapped: &MappedState, key: &str, wanted: &Value) -> Result<()> {
@@ -153,7 +154,7 @@ impl Mapped<'_> {
                 .map_err(|problem| BusError::new(ErrorKind::Invalid, problem, key))?;
             let value = body.into_iter().next().unwrap_or(Variant::Bool(false));
             let proxy = self.properties().await?;
-            let set = async { proxy.set(interface, name, value).await.map_err(zbus::Error::from) };
+            let set = async { proxy.set(interface, name, &value).await.map_err(zbus::Error::from) };
             return self.patient(set).await;
         };
         // By the same rules as a call that somebody asks for.
