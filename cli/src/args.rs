@@ -7,6 +7,7 @@ mod global;
 mod layout;
 mod models;
 mod numa;
+mod plugins;
 mod snapshots;
 
 use std::num::{NonZeroU64, NonZeroUsize};
@@ -26,6 +27,7 @@ pub(crate) use global::{Global, LogLevel};
 pub(crate) use layout::{Btrfs, Doctor, LayoutCommand};
 pub(crate) use models::{Collection, Model, ModelInstall, ModelNamed, ModelQuantize, Reembed};
 pub(crate) use numa::Numa;
+pub(crate) use plugins::{Plugin, PluginCall, PluginCreate, PluginNamed, PluginValidate};
 pub(crate) use snapshots::{
     At, Diff, Moment, Snapshot, SnapshotCreate, SnapshotDelete, SnapshotReceive, SnapshotRestore,
     SnapshotSend,
@@ -136,6 +138,11 @@ pub(crate) enum Command {
     },
     Daemon(Daemon),
     Diff(Diff),
+    /// Plugins: what may be asked of other services
+    Plugin {
+        #[command(subcommand)]
+        command: Plugin,
+    },
     Doctor(Doctor),
     Scrub(Scrub),
     Stats(Stats),

@@ -1,9 +1,8 @@
 //! The service as its clients see it: asked by the proxies that are made with its interfaces.
 
-use std::future::Future;
 use std::time::Duration;
 
-use op_dbus_daemon::{Bus, BusError};
+use op_dbus_daemon::Bus;
 use op_dbus_engine::{Error as EngineError, ErrorKind};
 use tokio::runtime::Runtime;
 use zbus::Connection;
@@ -27,7 +26,7 @@ impl Client {
             .enable_all()
             .build()
             .map_err(|error| EngineError::new(ErrorKind::Io, "no runtime").with_source(error))?;
-        let connection = runtime.block_on(connect(bus)).map_err(|error| {
+        let connection = runtime.block_on(Self::open(bus)).map_err(|error| {
             EngineError::new(ErrorKind::Unavailable, format!("cannot reach the bus {bus}"))
                 .with_source(error)
                 .with_remedy("start op-dbus daemon there, or leave out --bus to open the store")
@@ -35,29 +34,25 @@ impl Client {
         Ok(Self { runtime, connection })
     }
 
-    /// Asks something, by a proxy.
-    pub(crate) fn ask<'c, P, T, F: Future<Output = Result<T, BusError>>>(
-        &'c self,
-        proxy: impl AsyncFnOnce(&'c Connection) -> zbus::Result<P>,
-        ask: impl FnOnce(P) -> F,
+    /// Asks something over the connection.
+    pub(crate) fn run<T>(
+        &self,
+        ask: impl AsyncFnOnce(&Connection) -> Result<T, EngineError>,
     ) -> Result<T> {
-        let asked = self.runtime.block_on(async {
-            let proxy = proxy(&self.connection).await.map_err(BusError::from)?;
-            ask(proxy).await
-        });
-        Ok(asked.map_err(EngineError::from)?)
+        Ok(self.runtime.block_on(ask(&self.connection))?)
     }
-}
 
-async fn connect(bus: &Bus) -> zbus::Result<Connection> {
-    let builder = match bus {
-        Bus::System => Builder::system(),
-        Bus::Session => Builder::session(),
-        Bus::Address(address) => Builder::address(address.as_str()),
-        Bus::Socket(path) => {
-            let stream = std::os::unix::net::UnixStream::connect(path)?;
-            Builder::unix_stream(stream).p2p()
-        }
-    };
-    builder.method_timeout(PATIENCE).build().await
+    /// Makes a connection, for whoever is asynchronous already.
+    pub(crate) async fn open(bus: &Bus) -> zbus::Result<Connection> {
+        let builder = match bus {
+            Bus::System => Builder::system(),
+            Bus::Session => Builder::session(),
+            Bus::Address(address) => Builder::address(address.as_str()),
+            Bus::Socket(path) => {
+                let stream = std::os::unix::net::UnixStream::connect(path)?;
+                Builder::unix_stream(stream).p2p()
+            }
+        };
+        builder.method_timeout(PATIENCE).build().await
+    }
 }

@@ -130,9 +130,22 @@ impl Config {
         self.bus.as_ref()
     }
 
+    /// Connects to the service: the one that was named, that has the store open, or the system's.
+    pub(crate) fn service(&self) -> Result<Client> {
+        let noted = || store_address(&self.store).and_then(|address| address.parse().ok());
+        let bus = self.bus.clone().or_else(noted).unwrap_or(Bus::System);
+        Client::connect(&bus)
+    }
+
     /// Opens the store, or finds who has it open and can be asked.
     pub(crate) fn open_or_ask(&self, at: &At) -> Result<Source> {
         if let Some(bus) = &self.bus {
+            if at.at.is_some() {
+                return Err(Error::Usage {
+                    problem: "--at asks a snapshot where it lies, and --bus the service".to_owned(),
+                    remedy: Some("leave one of them out".to_owned()),
+                });
+            }
             return Ok(Source::Service(Client::connect(bus)?));
         }
         match self.open_at(at) {

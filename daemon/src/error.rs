@@ -41,7 +41,8 @@ pub struct BusError {
 
 impl BusError {
     /// Creates one of a kind.
-    pub(crate) fn new(kind: ErrorKind, problem: impl Into<String>, remedy: &str) -> Self {
+    #[must_use]
+    pub fn new(kind: ErrorKind, problem: impl Into<String>, remedy: &str) -> Self {
         Self { name: name_of(kind).into(), text: text(&problem.into(), remedy) }
     }
 

@@ -125,7 +125,7 @@ pub(crate) struct Reader {
     caller: Arc<Caller>,
     rules: Arc<Rules>,
     _slot: OwnedSemaphorePermit,
-    _answering: OwnedSemaphorePermit,
+    answering: Option<OwnedSemaphorePermit>,
 }
 
 impl Reader {
@@ -155,6 +155,7 @@ pub(crate) struct Permit {
     what: String,
     /// The number of the intent in the journal.
     intent: u64,
+    /// One call of its caller's, until it has ended.
     reader: Reader,
     is_finished: bool,
 }
@@ -165,8 +166,10 @@ impl Permit {
         self.intent
     }
 
-    pub(crate) fn reader(&self) -> &Reader {
-        &self.reader
+    /// Is kept beyond the answer, until another call ends it: the service's end does not wait for it.
+    pub(crate) fn left_open(mut self) -> Self {
+        self.reader.answering = None;
+        self
     }
 
     /// Journals how it ended.
@@ -223,6 +226,11 @@ impl Gate {
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
     }
 
+    /// Whether there is somebody who can be asked when it comes to a decision.
+    pub(crate) fn asks_people(&self) -> bool {
+        matches!(self.authority, Authority::Polkit)
+    }
+
     pub(crate) fn limits(&self) -> Limits {
         self.rules().limits
     }
@@ -260,7 +268,7 @@ impl Gate {
             let remedy = "ask the administrator to add you to the group op-dbus";
             return Err(BusError::new(ErrorKind::Denied, problem, remedy));
         }
-        Ok(Reader { caller, rules, _slot: slot, _answering: answering })
+        Ok(Reader { caller, rules, _slot: slot, answering: Some(answering) })
     }
 
     /// Counts a call, as long as there may be another.

@@ -16,13 +16,18 @@ mod error;
 mod gate;
 mod interface;
 pub mod interfaces;
+pub mod json;
 mod names;
+pub mod plugin;
 mod service;
 mod socket;
 pub mod vector;
 
 pub use config::{Bus, DaemonConfig, Limits, Readers};
 pub use error::{BusError, CONFIRMATION_REQUIRED, LIMITS_EXCEEDED};
-pub use interface::{CacheProxy, QueryProxy, SnapshotProxy, StateProxy};
+pub use interface::{
+    CacheProxy, Hit, PluginProxy, PluginRow, PluginsProxy, PreparedCall, QueryProxy, SnapshotProxy,
+    StateProxy, object_path,
+};
 pub use names::{NAME, PATH, PLUGINS_PATH};
 pub use service::run;

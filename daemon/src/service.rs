@@ -1,7 +1,8 @@
 //! The service: on the bus while it runs, and off it with nothing lost.
 
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -18,9 +19,12 @@ use zbus::{Connection, MatchRule, MessageStream, fdo};
 
 use crate::authority::Authority;
 use crate::config::{Bus, DaemonConfig};
-use crate::gate::Gate;
-use crate::interface::{Cache, Door, Query, Snapshot, State};
+use crate::error::BusError;
+use crate::gate::{Gate, blocking};
+use crate::interface::{self, Cache, Door, Plugin, Query, Snapshot, State, object_path};
 use crate::names::{NAME, PATH};
+use crate::plugin::Plugins;
+use crate::plugin::call::Calls;
 use crate::socket::Socket;
 
 /// How long calls that are being answered may take when the service ends.
@@ -31,6 +35,8 @@ const START_PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) const WRITE_PATIENCE: Duration = Duration::from_secs(1);
 /// How long the thread that follows changes sleeps at most.
 const WATCH_WAIT: Duration = Duration::from_millis(200);
+/// How often calls are looked after that were allowed and have not ended.
+const CALLS_WAIT: Duration = Duration::from_secs(10);
 /// Changes that wait to be told: whoever falls behind further misses some.
 const CHANGES_QUEUED_COUNT: usize = 1024;
 
@@ -40,12 +46,41 @@ type Result<T, E = Error> = std::result::Result<T, E>;
 pub(crate) struct Service {
     pub(crate) store: Arc<Store>,
     pub(crate) gate: Gate,
+    pub(crate) calls: Calls,
+    plugins_directory: PathBuf,
+    plugins: RwLock<Arc<Plugins>>,
 }
 
 impl Service {
     /// The names of the collections that there are.
     pub(crate) fn collection_names(&self) -> Vec<String> {
         self.store.collections().into_iter().map(|info| info.name).collect()
+    }
+
+    /// The plugins as they were read last.
+    pub(crate) fn plugins(&self) -> Arc<Plugins> {
+        Arc::clone(&self.plugins.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the plugins anew, and changes the objects of a connection with them.
+    pub(crate) async fn reload_plugins(
+        &self,
+        connection: &Connection,
+        door: &Door,
+    ) -> Result<(), BusError> {
+        let directory = self.plugins_directory.clone();
+        let plugins = blocking(move || Ok(Plugins::load(&directory))).await?;
+        let before = self.plugins();
+        let plugins = Arc::new(plugins);
+        *self.plugins.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&plugins);
+        let server = connection.object_server();
+        for name in before.0.keys().filter(|name| !plugins.0.contains_key(*name)) {
+            server.remove::<Plugin, _>(object_path(name)).await?;
+        }
+        for name in plugins.0.keys() {
+            server.at(object_path(name), Plugin::new(door.clone(), name)).await?;
+        }
+        Ok(())
     }
 }
 
@@ -117,7 +152,13 @@ async fn serve(
         _ => Authority::Owner { uid: rustix::process::geteuid().as_raw() },
     };
     let gate = Gate::new(Arc::clone(&store), authority, &config);
-    let service = Arc::new(Service { store: Arc::clone(&store), gate });
+    let service = Arc::new(Service {
+        store: Arc::clone(&store),
+        gate,
+        calls: Calls::default(),
+        plugins: RwLock::new(Arc::new(Plugins::load(&config.plugins))),
+        plugins_directory: config.plugins.clone(),
+    });
     let (sender, changes) = broadcast::channel(CHANGES_QUEUED_COUNT);
     let mut tasks = JoinSet::new();
     let stop = Arc::new(AtomicBool::new(false));
@@ -139,6 +180,7 @@ async fn serve(
             Listening::Bus(connection)
         }
     };
+    tasks.spawn(look_after_calls(Arc::clone(&service)));
     note(&store, "start", true)?;
     store.note_address(&config.bus.to_string());
     notify(&[NotifyState::Ready, NotifyState::Status("answering")]);
@@ -167,6 +209,15 @@ impl Listening {
         match self {
             Self::Bus(connection) => connection.closed().await,
             Self::Socket(..) => std::future::pending().await,
+        }
+    }
+
+    /// Reads plugins anew, for all who come from now on, and on a bus for those who are there.
+    async fn reload_plugins(&self, service: &Arc<Service>) {
+        let Self::Bus(connection) = self else { return };
+        let door = Door { service: Arc::clone(service), peer: None };
+        if let Err(error) = service.reload_plugins(connection, &door).await {
+            tracing::error!(problem = error.problem(), "plugins are not read anew");
         }
     }
 
@@ -217,7 +268,7 @@ impl Signals {
 async fn until_stopped(
     signals: &mut Signals,
     listening: &Listening,
-    service: &Service,
+    service: &Arc<Service>,
     bus: &Bus,
     reload: impl Fn() -> Result<DaemonConfig>,
 ) -> Result<()> {
@@ -239,7 +290,10 @@ async fn until_stopped(
                     Err(_) => notify(&[NotifyState::Reloading]),
                 }
                 match reload() {
-                    Ok(config) => service.gate.reload(&config),
+                    Ok(config) => {
+                        service.gate.reload(&config);
+                        listening.reload_plugins(service).await;
+                    }
                     // What was good stays.
                     Err(error) => tracing::error!(%error, "the configuration stays as it was"),
                 }
@@ -306,12 +360,18 @@ async fn connect(bus: &Bus, service: &Arc<Service>) -> Result<Connection> {
 
 /// Has a connection serve all interfaces.
 pub(crate) fn serve_at<'b>(builder: Builder<'b>, door: Door) -> Builder<'b> {
-    builder
+    let plugins = door.service.plugins();
+    let builder = builder
         .serve_at(PATH, fdo::ObjectManager)
         .serve_at(PATH, Query(door.clone()))
         .serve_at(PATH, Cache(door.clone()))
         .serve_at(PATH, State(door.clone()))
-        .serve_at(PATH, Snapshot(door))
+        .serve_at(PATH, Snapshot(door.clone()))
+        .serve_at(PATH, interface::Plugins(door.clone()));
+    // After the manager of objects, and none of two plugins that would have the same object.
+    plugins.0.keys().fold(builder, |builder, name| {
+        builder.serve_at(object_path(name), Plugin::new(door.clone(), name))
+    })
 }
 
 /// Follows the changes of the state, and passes them on.
@@ -363,6 +423,24 @@ pub(crate) async fn tell(connection: Connection, mut changes: Changes) {
     }
 }
 
+/// Ends calls that were allowed and whose caller has gone, or says nothing for too long.
+async fn give_up(service: &Arc<Service>, gone: Option<String>) {
+    let over = service.calls.give_up(gone.as_deref());
+    if !over.is_empty() {
+        // Each writes into the journal.
+        let _ = tokio::task::spawn_blocking(move || drop(over)).await;
+    }
+}
+
+/// Ends calls whose end nobody tells, now and then.
+async fn look_after_calls(service: Arc<Service>) {
+    let mut interval = tokio::time::interval(CALLS_WAIT);
+    loop {
+        interval.tick().await;
+        give_up(&service, None).await;
+    }
+}
+
 /// Forgets connections that go.
 async fn forget(connection: Connection, service: Arc<Service>) {
     let rule = MatchRule::builder()
@@ -384,6 +462,7 @@ async fn forget(connection: Connection, service: Arc<Service>) {
         let Ok(message) = message else { continue };
         if let Ok((name, _, _)) = message.body().deserialize::<(&str, &str, &str)>() {
             service.gate.forget(name);
+            give_up(&service, Some(name.to_owned())).await;
         }
     }
 }

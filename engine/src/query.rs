@@ -194,6 +194,9 @@ pub enum Plan {
 }
 
 impl Plan {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Exact, Self::Scan, Self::Graph];
+
     /// Its name, which does not change.
     #[must_use]
     pub fn name(self) -> &'static str {

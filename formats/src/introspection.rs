@@ -158,6 +158,11 @@ pub enum Access {
 }
 
 impl Method {
+    /// What goes in, in order.
+    pub fn inputs(&self) -> impl Iterator<Item = &Argument> {
+        self.arguments.iter().filter(|argument| argument.direction == Direction::In)
+    }
+
     /// The concatenated types of what goes in.
     #[must_use]
     pub fn input_signature(&self) -> String {

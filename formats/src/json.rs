@@ -2,6 +2,10 @@
 
 /// Returns the offset in `json` of what the parser complains about.
 pub(crate) fn offset_in(json: &[u8], error: &serde_json::Error) -> usize {
+    // At its end the parser points to the last byte that it has seen.
+    if error.is_eof() {
+        return json.len();
+    }
     let line_start = json
         .split_inclusive(|&byte| byte == b'\n')
         .take(error.line().saturating_sub(1))

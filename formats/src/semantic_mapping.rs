@@ -9,6 +9,7 @@
 //! | `[service]` | which service, object and interface are meant |
 //! | `[methods.NAME]` | whether calling is safe, confirmed, repeatable; what the arguments may be |
 //! | `[properties.NAME]` | whether it may be read and written |
+//! | `[signals.NAME]` | what it tells |
 //! | `[state_mapping.KEY]` | how a key of declared state is read and set |
 //! | `[safety]` | what is never called, how often and how long anything else |
 //!
@@ -48,6 +49,8 @@ pub struct SemanticMapping {
     pub methods: BTreeMap<String, MappedMethod>,
     /// Properties by their names, plain or qualified.
     pub properties: BTreeMap<String, MappedProperty>,
+    /// What signals tell, by name.
+    pub signals: BTreeMap<String, MappedSignal>,
     /// Keys of declared state, and how each is read and set.
     pub state: BTreeMap<String, MappedState>,
     /// What holds for every call.
@@ -121,6 +124,13 @@ impl Default for MappedProperty {
     }
 }
 
+/// What is said about a signal.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MappedSignal {
+    /// What it tells.
+    pub description: Option<String>,
+}
+
 /// How a key of declared state is read and set.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MappedState {
@@ -182,6 +192,12 @@ impl SemanticMapping {
     #[must_use]
     pub fn property(&self, interface: &str, member: &str) -> Option<&MappedProperty> {
         self.find(&self.properties, interface, member)
+    }
+
+    /// What is said about a signal.
+    #[must_use]
+    pub fn signal(&self, interface: &str, member: &str) -> Option<&MappedSignal> {
+        self.find(&self.signals, interface, member)
     }
 
     /// Whether a member is never called. A plain name in the list denies the members of that name

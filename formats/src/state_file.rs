@@ -25,7 +25,7 @@ pub const DOCUMENT_LEN_MAX_BYTES: usize = 16 << 20;
 /// Most objects and arrays that may lie in each other, the outermost included.
 pub const DEPTH_MAX: usize = 64;
 /// Most values of a file: in memory each takes far more than the bytes that it may have.
-pub const VALUES_COUNT_MAX: usize = 500_000;
+pub const VALUES_COUNT_MAX: usize = 400_000;
 
 const VERSION: &str = "1.0";
 const KEYS: [&str; 2] = ["version", "plugins"];
@@ -242,7 +242,7 @@ mod tests {
         let wide = |count: usize| document(&format!("[0{}]", ",0".repeat(count - 1)));
         // Beside the elements there are the file, its version, plugins, a state and the array.
         assert!(parse(wide(VALUES_COUNT_MAX - 5).as_bytes()).is_ok());
-        assert!(error_of(&wide(VALUES_COUNT_MAX - 4)).2.contains("over 500000 values"));
+        assert!(error_of(&wide(VALUES_COUNT_MAX - 4)).2.contains("over 400000 values"));
         let long = " ".repeat(DOCUMENT_LEN_MAX_BYTES + 1);
         assert!(error_of(&long).2.contains("over the limit of 16 MiB"));
         let name = "a".repeat(1_000_000);

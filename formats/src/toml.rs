@@ -70,6 +70,9 @@ impl<'a> Document<'a> {
 }
 
 /// Bounds what the parser will build; or where it is too much.
+///
+/// Strings that are not closed are refused here, too: the parser would go on behind them and point
+/// to what it makes of the rest.
 fn check_tokens(text: &str) -> Result<(), (usize, String)> {
     let (mut open, mut parts) = (0_usize, 1);
     for (count, token) in toml_parser::Source::new(text).lex().enumerate() {
@@ -84,7 +87,9 @@ fn check_tokens(text: &str) -> Result<(), (usize, String)> {
             TokenKind::Dot => parts += 1,
             _ => {}
         }
-        let problem = if count == TOKENS_COUNT_MAX {
+        let problem = if !is_closed(token.kind(), &text[token.span().start()..token.span().end()]) {
+            "a string without its closing quote".to_owned()
+        } else if count == TOKENS_COUNT_MAX {
             format!("the file has over {TOKENS_COUNT_MAX} words and signs")
         } else if open > NESTING_MAX {
             format!("nested over {NESTING_MAX} deep")
@@ -98,6 +103,23 @@ fn check_tokens(text: &str) -> Result<(), (usize, String)> {
     Ok(())
 }
 
+/// Whether a token that is a string ends with a quote that no backslash escapes.
+fn is_closed(kind: TokenKind, raw: &str) -> bool {
+    let quote = match kind {
+        TokenKind::BasicString => "\"",
+        TokenKind::LiteralString => "'",
+        TokenKind::MlBasicString => "\"\"\"",
+        TokenKind::MlLiteralString => "'''",
+        _ => return true,
+    };
+    let inside = raw.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote));
+    let has_escapes = quote.starts_with('"');
+    inside.is_some_and(|inside| {
+        let backslashes = inside.len() - inside.trim_end_matches('\\').len();
+        !has_escapes || backslashes % 2 == 0
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,11 +131,15 @@ mod tests {
 
     #[test]
     fn what_is_no_toml_is_located() {
-        let cases: [(&[u8], u64, u64, &str); 12] = [
+        let cases: [(&[u8], u64, u64, &str); 16] = [
             (b"a = \"\xFF\"", 1, 6, "not UTF-8"),
             (b"\xEF\xBB\xBFa = \n", 1, 6, "quoted"),
             ("ä = 1".as_bytes(), 1, 1, "key"),
-            (b"a = 1\nb = \"x\nc = 2\n", 2, 7, "string"),
+            (b"a = 1\nb = \"x\nc = 2\n", 2, 5, "a string without its closing quote"),
+            (b"a = ['x]\nb = 2\n", 1, 6, "a string without its closing quote"),
+            (b"a = 'x'\nb = \"x\\\"\n", 2, 5, "a string without its closing quote"),
+            (b"a = \"x\\\\\"\nb = '''x''\n", 2, 5, "a string without its closing quote"),
+            (b"\na = \"\"\"x\\\"\"\"", 2, 5, "a string without its closing quote"),
             (b"a = 1\na = 2\n", 2, 1, "duplicate key"),
             (b"[a]\n[b]\n[a]\n", 3, 2, "duplicate key"),
             (b"a = [1, 2\nb = 3\n", 2, 1, "array"),

@@ -20,14 +20,15 @@ use op_dbus_formats::introspection::{
 use op_dbus_formats::manifest::{self as manifest_format, Manifest};
 use op_dbus_formats::page;
 use op_dbus_formats::{
-    CollectionSpec, EmbeddingSource, HistoryEntry, Mount, NumaList, Payload, Record, SnapshotFile,
-    StoreFile, acknowledged as acknowledged_format,
+    CollectionSpec, EmbeddingSource, HistoryEntry, JournalEntry, Mount, NumaList, Payload, Record,
+    SnapshotFile, StoreFile, TextError, acknowledged as acknowledged_format,
     acknowledged::Acknowledged,
     change as change_format, collection as collection_format, document as document_format,
-    history as history_format, numa_list as numa_list_format, record as record_format,
+    history as history_format, numa_list as numa_list_format, plugin as plugin_format,
+    record as record_format, semantic_mapping as semantic_mapping_format,
     snapshot_file as snapshot_file_format,
     snapshot_stream::{self as snapshot_stream_format, Chunk, StreamStart},
-    store_file as store_file_format,
+    state_file as state_file_format, store_file as store_file_format,
     trace::{self as trace_format, TraceStart},
 };
 
@@ -35,7 +36,7 @@ use op_dbus_formats::{
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its folder in the corpus.
-pub const TARGETS: [(&str, Target); 24] = [
+pub const TARGETS: [(&str, Target); 28] = [
     ("acknowledged", acknowledged),
     ("arena_file", arena_file),
     ("change", change),
@@ -48,15 +49,19 @@ pub const TARGETS: [(&str, Target); 24] = [
     ("heat_block", heat_block),
     ("history", history),
     ("introspection", introspection),
+    ("journal", journal),
     ("jsonl", jsonl),
     ("manifest", manifest),
     ("mount_info", mount_info),
     ("npy", npy),
     ("numa_list", numa_list),
     ("onnx", onnx),
+    ("plugin", plugin),
     ("record", record),
+    ("semantic_mapping", semantic_mapping),
     ("snapshot_file", snapshot_file),
     ("snapshot_stream", snapshot_stream),
+    ("state_file", state_file),
     ("store_file", store_file),
     ("trace", trace),
     ("vec_file", vec_file),
@@ -257,6 +262,13 @@ pub fn history(data: &[u8]) {
     }
 }
 
+/// What decodes encodes to the same bytes, and has the hash that it came with.
+pub fn journal(data: &[u8]) {
+    if let Ok((entry, hash)) = JournalEntry::decode(data) {
+        assert_eq!(entry.encode(), Ok((data.to_vec(), hash)));
+    }
+}
+
 /// What is parsed has valid names and types, and documentation without loose ends.
 pub fn introspection(data: &[u8]) {
     match introspection::parse(data) {
@@ -413,6 +425,56 @@ fn quantized_onnx(data: &[u8]) {
     assert!(before.is_none() || ports(&quantized.model) == before);
     let again = onnx_format::quantize(&quantized.model, &none);
     assert!(matches!(again, Ok(None)), "{again:?}");
+}
+
+/// What is parsed renders to a file that is parsed to the same plugin.
+pub fn plugin(data: &[u8]) {
+    match plugin_format::parse(data) {
+        Ok(plugin) => {
+            let text = plugin_format::render(&plugin);
+            assert_eq!(plugin_format::parse(text.as_bytes()), Ok(plugin), "{text}");
+        }
+        Err(error) => check_place(data, &error),
+    }
+}
+
+/// What is parsed renders to a file that is parsed to the same mapping; its patterns match or do
+/// not.
+pub fn semantic_mapping(data: &[u8]) {
+    match semantic_mapping_format::parse(data) {
+        Ok(mapping) => {
+            let text = semantic_mapping_format::render(&mapping);
+            for method in mapping.methods.values() {
+                for (arg, rules) in &method.validation {
+                    let secret = rules.check(arg, &"text".into(), true);
+                    let shown = rules.check(arg, &"text".into(), false);
+                    assert_eq!(secret.is_ok(), shown.is_ok());
+                }
+            }
+            assert_eq!(semantic_mapping_format::parse(text.as_bytes()), Ok(mapping), "{text}");
+        }
+        Err(error) => check_place(data, &error),
+    }
+}
+
+/// What is parsed renders to a file that is parsed to the same state.
+pub fn state_file(data: &[u8]) {
+    match state_file_format::parse(data) {
+        Ok(file) => {
+            let text = state_file_format::render(&file);
+            assert_eq!(state_file_format::parse(text.as_bytes()), Ok(file), "{text}");
+        }
+        Err(error) => check_place(data, &error),
+    }
+}
+
+/// The place of an error lies in the text or at its end.
+fn check_place(text: &[u8], error: &TextError) {
+    let lines: Vec<&[u8]> = text.split(|&byte| byte == b'\n').collect();
+    let line = usize::try_from(error.line - 1).ok().and_then(|index| lines.get(index));
+    let line = line.unwrap_or_else(|| panic!("no such line: {error}"));
+    assert!(error.column >= 1 && error.column <= line.len() as u64 + 1, "{error}");
+    assert!(!error.problem.is_empty() && error.problem.len() < 10_000, "{error}");
 }
 
 /// What decodes encodes to the same bytes, unless its payload is a document, or an earlier version

@@ -2,6 +2,7 @@
 
 mod benchmark;
 mod cache;
+mod call;
 mod collection;
 mod daemon;
 mod diff;
@@ -13,6 +14,7 @@ mod layout;
 mod link;
 mod model;
 mod numa;
+mod plugin;
 mod query;
 mod scrub;
 mod simulate;
@@ -36,6 +38,7 @@ pub(crate) fn run(config: &Config, output: &Output, command: Command) -> Result<
         Command::Remove(arguments) => documents::remove(config, output, &arguments),
         Command::Layout { command: LayoutCommand::Migrate } => layout::migrate(config, output),
         Command::Link(arguments) => link::run(config, output, &arguments),
+        Command::Plugin { command } => plugin::run(config, output, command),
         Command::Query(arguments) => query::run(config, output, arguments),
         Command::Cache { command } => cache::run(config, output, command),
         Command::Collection { command } => collection::run(config, output, command),

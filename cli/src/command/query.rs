@@ -1,14 +1,20 @@
 //! `op-dbus query`: find by meaning.
 
+use std::collections::HashMap;
 use std::io::Write;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use op_dbus_engine::{Answer, CollectionExplain, Explain, Hit, Payload, Plan, Query};
-use serde::Serialize;
+use op_dbus_daemon::{BusError, QueryProxy};
+use op_dbus_engine::{
+    Answer, CollectionExplain, Error as EngineError, ErrorKind, Explain, Hit, Payload, Plan, Query,
+};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use zbus::{OwnedVariant, Variant};
 
 use crate::args;
-use crate::config::Config;
+use crate::client::Client;
+use crate::config::{Config, Source};
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::output::{Output, columns, duration, grouped, one_line};
@@ -21,7 +27,7 @@ struct AnswerJson {
     explain: Option<ExplainJson>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct ExplainJson {
     embedding_hit: Option<bool>,
     embed_us: u64,
@@ -31,10 +37,10 @@ struct ExplainJson {
     collections: Vec<CollectionJson>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct CollectionJson {
     name: String,
-    plan: &'static str,
+    plan: String,
     expanded: u64,
     compared: u64,
     full_hot: u64,
@@ -51,20 +57,16 @@ struct HitJson {
 }
 
 pub(super) fn run(config: &Config, output: &Output, arguments: args::Query) -> Result<Exit> {
-    let mut query = Query::text(&arguments.text).limit(arguments.limit).recall(arguments.recall);
-    if arguments.exact {
-        query = query.exact();
-    }
-    for collection in arguments.collection {
-        query = query.collection(collection);
-    }
-    if let Some(score) = arguments.min_score {
-        query = query.min_score(score);
-    }
-    let store = config.open_at(&arguments.at)?;
-    let started = Instant::now();
-    let answer = store.search(&query)?;
-    let took = started.elapsed();
+    let (answer, took) = match config.open_or_ask(&arguments.at)? {
+        Source::Store(store) => {
+            let started = Instant::now();
+            let answer = store.search(&engine_query(&arguments))?;
+            let took = started.elapsed();
+            store.close();
+            (answer, took)
+        }
+        Source::Service(client) => ask(&client, &arguments)?,
+    };
     let found = if answer.hits.is_empty() { Exit::NothingFound } else { Exit::Success };
     let Answer { hits, explain } = answer;
     if output.is_json() {
@@ -78,8 +80,86 @@ pub(super) fn run(config: &Config, output: &Output, arguments: args::Query) -> R
         }
         output.note(&summary(&explain, took));
     }
-    store.close();
     Ok(found)
+}
+
+fn engine_query(arguments: &args::Query) -> Query {
+    let mut query = Query::text(&arguments.text).limit(arguments.limit).recall(arguments.recall);
+    if arguments.exact {
+        query = query.exact();
+    }
+    for collection in &arguments.collection {
+        query = query.collection(collection);
+    }
+    match arguments.min_score {
+        Some(score) => query.min_score(score),
+        None => query,
+    }
+}
+
+/// Asks the service, whose answer is the same.
+fn ask(client: &Client, arguments: &args::Query) -> Result<(Answer, Duration)> {
+    let mut options: HashMap<String, OwnedVariant> = HashMap::new();
+    let mut add = |name: &str, value: Variant<'static>| {
+        // No files are among them, which alone cannot be owned.
+        if let Ok(value) = value.try_into_owned() {
+            options.insert(name.to_owned(), value);
+        }
+    };
+    add("limit", (arguments.limit as u32).into());
+    add("recall", arguments.recall.into());
+    add("exact", arguments.exact.into());
+    if let Some(score) = arguments.min_score {
+        add("min-score", f64::from(score).into());
+    }
+    if !arguments.collection.is_empty() {
+        add("collections", arguments.collection.clone().into());
+    }
+    client.run(async |connection| {
+        let service = QueryProxy::new(connection).await.map_err(BusError::from)?;
+        let started = Instant::now();
+        let (hits, explain) = service.explain(arguments.text.clone(), options).await?;
+        let took = started.elapsed();
+        let hits = hits.into_iter().map(hit).collect();
+        Ok((Answer { hits, explain: parse_explain(&explain)? }, took))
+    })
+}
+
+fn hit((collection, key, score, text, payload): op_dbus_daemon::Hit) -> Hit {
+    Hit {
+        collection,
+        key: key.into_bytes(),
+        score: score as f32,
+        text: Some(text).filter(|text| !text.is_empty()),
+        payload: match payload.as_str() {
+            "" => Payload::None,
+            _ => Payload::Json(payload.into()),
+        },
+    }
+}
+
+fn parse_explain(json: &str) -> Result<Explain, EngineError> {
+    let explain: ExplainJson = serde_json::from_str(json).map_err(|error| {
+        EngineError::new(ErrorKind::Unsupported, "the service explains in an unknown way")
+            .with_source(error)
+            .with_remedy("use the same version of op-dbus as the service")
+    })?;
+    let collection = |done: CollectionJson| CollectionExplain {
+        plan: Plan::ALL.into_iter().find(|plan| plan.name() == done.plan).unwrap_or(Plan::Exact),
+        name: done.name,
+        expanded: done.expanded,
+        compared: done.compared,
+        full_hot: done.full_hot,
+        full_cold: done.full_cold,
+    };
+    Ok(Explain {
+        collections: explain.collections.into_iter().map(collection).collect(),
+        embedding_hit: explain.embedding_hit,
+        embed: Duration::from_micros(explain.embed_us),
+        load: Duration::from_micros(explain.load_us),
+        search: Duration::from_micros(explain.search_us),
+        fetch: Duration::from_micros(explain.fetch_us),
+    })
 }
 
 /// A key as wide as this leaves room for its text on the same line.
@@ -105,7 +185,7 @@ fn render(out: &mut dyn Write, hits: &[Hit]) -> std::io::Result<()> {
     Ok(())
 }
 
-fn summary(explain: &Explain, took: std::time::Duration) -> String {
+fn summary(explain: &Explain, took: Duration) -> String {
     let embedding = match explain.embedding_hit {
         Some(true) => "embedding from the cache".to_owned(),
         Some(false) => format!("embedding {}", duration(explain.embed)),
@@ -127,13 +207,13 @@ fn summary(explain: &Explain, took: std::time::Duration) -> String {
 fn explain_json(explain: &Explain) -> ExplainJson {
     let collection = |done: &CollectionExplain| CollectionJson {
         name: done.name.clone(),
-        plan: done.plan.name(),
+        plan: done.plan.name().to_owned(),
         expanded: done.expanded,
         compared: done.compared,
         full_hot: done.full_hot,
         full_cold: done.full_cold,
     };
-    let us = |time: std::time::Duration| time.as_micros() as u64;
+    let us = |time: Duration| time.as_micros() as u64;
     ExplainJson {
         embedding_hit: explain.embedding_hit,
         embed_us: us(explain.embed),

@@ -74,6 +74,7 @@ impl Cache {
     }
 
     /// Puts a vector that the same model has made elsewhere, as ad, ay or h.
+    #[zbus(proxy(allow_interactive_auth))]
     async fn put(
         &self,
         text: String,
@@ -93,7 +94,7 @@ impl Cache {
     }
 
     /// Removes embeddings that were written so many seconds ago or earlier; returns how many.
-    #[zbus(out_args("removed"))]
+    #[zbus(proxy(allow_interactive_auth), out_args("removed"))]
     async fn evict(
         &self,
         older_than_s: u64,
@@ -110,6 +111,7 @@ impl Cache {
     }
 
     /// Removes all embeddings of texts; they are computed again when they are needed.
+    #[zbus(proxy(allow_interactive_auth))]
     async fn clear(
         &self,
         #[zbus(header)] header: Header<'_>,

@@ -3,6 +3,7 @@
 
 mod cache;
 mod options;
+mod plugins;
 mod query;
 mod snapshot;
 mod state;
@@ -14,11 +15,13 @@ use zbus::Connection;
 use zbus::message::Header;
 
 pub use cache::CacheProxy;
-pub use query::QueryProxy;
+pub use plugins::{PluginProxy, PluginRow, PluginsProxy, PreparedCall, object_path};
+pub use query::{Hit, QueryProxy};
 pub use snapshot::SnapshotProxy;
 pub use state::StateProxy;
 
 pub(crate) use cache::Cache;
+pub(crate) use plugins::{Plugin, Plugins};
 pub(crate) use query::Query;
 pub(crate) use snapshot::Snapshot;
 pub(crate) use state::State;

@@ -22,7 +22,7 @@ pub(crate) struct Snapshot(pub(crate) Door);
 )]
 impl Snapshot {
     /// Takes a snapshot, and returns its name. A kept one is not deleted to make room for others.
-    #[zbus(out_args("name"))]
+    #[zbus(proxy(allow_interactive_auth), out_args("name"))]
     async fn create(
         &self,
         reason: String,
@@ -58,6 +58,7 @@ impl Snapshot {
     }
 
     /// Deletes a snapshot.
+    #[zbus(proxy(allow_interactive_auth))]
     async fn delete(
         &self,
         name: String,

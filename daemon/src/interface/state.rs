@@ -46,6 +46,7 @@ impl State {
     }
 
     /// Writes a document: JSON. Earlier versions of it are kept.
+    #[zbus(proxy(allow_interactive_auth))]
     async fn put(
         &self,
         key: String,

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::{Number, Value};
 
 use super::{
-    CALLS_PER_MINUTE_MAX, MappedMethod, MappedProperty, MappedService, MappedState, Pattern,
-    Safety, SemanticMapping, Setter, SetterArg, TIMEOUT_MAX_MS, Validation, WANTED, split_name,
+    CALLS_PER_MINUTE_MAX, MappedMethod, MappedProperty, MappedService, MappedSignal, MappedState,
+    Pattern, Safety, SemanticMapping, Setter, SetterArg, TIMEOUT_MAX_MS, Validation, WANTED,
+    split_name,
 };
 use crate::TextError;
 use crate::introspection::{
@@ -15,7 +16,7 @@ use crate::introspection::{
 };
 use crate::toml::{Document, Name, Table};
 
-const TABLES: &[&str] = &["service", "methods", "properties", "state_mapping", "safety"];
+const TABLES: &[&str] = &["service", "methods", "properties", "signals", "state_mapping", "safety"];
 const SERVICE_KEYS: &[&str] = &["name", "path", "interface", "description"];
 const METHOD_KEYS: &[&str] = &[
     "safe",
@@ -33,6 +34,7 @@ const METHOD_KEYS: &[&str] = &[
 const VALIDATION_KEYS: &[&str] = &["pattern", "len_min", "len_max", "one_of", "min", "max"];
 const PROPERTY_KEYS: &[&str] =
     &["readable", "writable", "requires_confirmation", "secret", "description"];
+const SIGNAL_KEYS: &[&str] = &["description"];
 const STATE_KEYS: &[&str] = &["property", "method", "args", "secret"];
 const SAFETY_KEYS: &[&str] = &["deny", "calls_per_minute_max", "timeout_ms"];
 
@@ -47,9 +49,10 @@ pub fn parse(bytes: &[u8]) -> Result<SemanticMapping, TextError> {
     let service = service(&root)?;
     let methods = methods(&root)?;
     let properties = named(&root, "properties", PROPERTY_KEYS, check_name, property)?;
+    let signals = named(&root, "signals", SIGNAL_KEYS, check_name, signal)?;
     let state = named(&root, "state_mapping", STATE_KEYS, check_state_key, state)?;
     let safety = safety(&root, &service, &methods)?;
-    Ok(SemanticMapping { service, methods, properties, state, safety })
+    Ok(SemanticMapping { service, methods, properties, signals, state, safety })
 }
 
 fn service(root: &Table<'_>) -> Result<MappedService, TextError> {
@@ -187,6 +190,10 @@ fn property(table: &Table<'_>) -> Result<MappedProperty, TextError> {
         secret: table.bool("secret")?.unwrap_or(default.secret),
         description: table.description("description")?,
     })
+}
+
+fn signal(table: &Table<'_>) -> Result<MappedSignal, TextError> {
+    Ok(MappedSignal { description: table.description("description")? })
 }
 
 fn state(table: &Table<'_>) -> Result<MappedState, TextError> {

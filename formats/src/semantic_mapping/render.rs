@@ -26,6 +26,10 @@ pub fn render(mapping: &SemanticMapping) -> String {
         out.table(&["properties", name]);
         render_property(&mut out, property);
     }
+    for (name, signal) in &mapping.signals {
+        out.table(&["signals", name]);
+        out.pair("description", signal.description.clone());
+    }
     for (key, state) in &mapping.state {
         out.table(&["state_mapping", key]);
         render_state(&mut out, state);

@@ -237,6 +237,10 @@ fn properties() -> impl Strategy<Value = MappedProperty> {
     )
 }
 
+fn signals() -> impl Strategy<Value = MappedSignal> {
+    prop::option::of("\\PC{0,12}").prop_map(|description| MappedSignal { description })
+}
+
 fn states() -> impl Strategy<Value = MappedState> {
     let values = prop::collection::vec(values(), 0..3);
     let setter = (names(), values).prop_map(|(method, values)| {
@@ -252,7 +256,9 @@ fn mappings() -> impl Strategy<Value = SemanticMapping> {
     let properties = prop::collection::btree_map(names(), properties(), 0..4);
     let state = prop::collection::btree_map("[A-Za-z_][A-Za-z0-9_-]{0,5}", states(), 0..4);
     let safety = (1..=CALLS_PER_MINUTE_MAX, 1..=TIMEOUT_MAX_MS);
-    (methods, properties, state, safety).prop_map(|(mut methods, properties, state, safety)| {
+    let signals = prop::collection::btree_map(names(), signals(), 0..4);
+    let members = (methods, properties, signals);
+    (members, state, safety).prop_map(|((mut methods, properties, signals), state, safety)| {
         if methods.len() > 1 {
             let last = methods.keys().last().cloned();
             methods.values_mut().next().unwrap().dry_run_method = last;
@@ -268,7 +274,7 @@ fn mappings() -> impl Strategy<Value = SemanticMapping> {
             calls_per_minute_max: safety.0,
             timeout_ms: safety.1,
         };
-        SemanticMapping { service, methods, properties, state, safety }
+        SemanticMapping { service, methods, properties, signals, state, safety }
     })
 }
 

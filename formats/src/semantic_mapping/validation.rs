@@ -97,8 +97,7 @@ impl Validation {
         if let Some(allowed) = &self.one_of
             && !allowed.iter().any(|one| same(one, value))
         {
-            let allowed: Vec<String> = allowed.iter().map(shown).collect();
-            return broken(format!("must be one of {}", allowed.join(", ")));
+            return broken(format!("must be one of {}", shown_some(allowed)));
         }
         if self.min.is_some() || self.max.is_some() {
             let Value::Number(number) = value else {
@@ -149,6 +148,16 @@ fn order(one: &Number, other: &Number) -> Ordering {
             let float = |number: &Number| number.as_f64().unwrap_or(f64::NAN);
             float(one).total_cmp(&float(other))
         }
+    }
+}
+
+/// As many values as a message has room for.
+fn shown_some(values: &[Value]) -> String {
+    const COUNT_MAX: usize = 16;
+    let some: Vec<String> = values.iter().take(COUNT_MAX).map(shown).collect();
+    match values.len().saturating_sub(COUNT_MAX) {
+        0 => some.join(", "),
+        more => format!("{} and {more} more", some.join(", ")),
     }
 }
 
