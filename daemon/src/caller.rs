@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use op_dbus_engine::{ErrorKind, JournalActor};
 use tokio::net::unix::UCred;
@@ -20,6 +20,9 @@ use crate::error::{BusError, Result};
 
 /// More connections than a bus has: what is kept beyond is kept by mistake.
 const KNOWN_COUNT_MAX: usize = 20_000;
+
+/// How long the bus may take to say who somebody is.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A connection that calls.
 #[derive(Debug)]
@@ -169,10 +172,14 @@ impl Callers {
         let asked = async {
             DBusProxy::new(connection).await?.get_connection_credentials(name.clone().into()).await
         };
-        let credentials = asked.await.map_err(|error| {
+        let unknown = |error: &dyn std::fmt::Display| {
             let problem = format!("the bus does not know who {name} is: {error}");
             BusError::new(ErrorKind::Denied, problem, "stay connected until the answer comes")
-        })?;
+        };
+        let credentials = match tokio::time::timeout(PATIENCE, asked).await {
+            Ok(asked) => asked.map_err(|error| unknown(&error))?,
+            Err(late) => return Err(unknown(&late)),
+        };
         let caller = Arc::new(Caller::of_member(name.clone(), &credentials, limits)?);
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= KNOWN_COUNT_MAX {

@@ -5,11 +5,12 @@
 //! was made, and its end is journaled too, whatever becomes of it.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use op_dbus_engine::{ErrorKind, JournalActor, JournalKind, JournalNote, Store};
+use op_dbus_engine::{ErrorKind, JournalActor, JournalKind, JournalNote, STATE_COLLECTION, Store};
 use serde_json::{Value, json};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use zbus::Connection;
 use zbus::message::Header;
 
@@ -20,6 +21,8 @@ use crate::error::{BusError, Result};
 
 /// Grants of reading that are remembered, so that they are journaled once.
 const NOTED_COUNT_MAX: usize = 10_000;
+/// Calls of all senders that are answered at the same time.
+const CALLS_AT_ONCE_COUNT_MAX: u32 = 1 << 16;
 
 /// A call, and the connection it came by.
 pub(crate) struct Call<'c> {
@@ -46,6 +49,10 @@ pub(crate) struct Gate {
     rules: RwLock<Arc<Rules>>,
     /// Users and programs whose reading has been journaled.
     noted: Mutex<HashSet<(u32, String)>>,
+    /// What calls hold that are being answered.
+    answering: Arc<Semaphore>,
+    /// Whether no more calls are let in.
+    is_closing: AtomicBool,
 }
 
 /// The part of the configuration that can be read anew.
@@ -86,6 +93,14 @@ impl Rules {
     fn may_read(&self, caller: &Caller) -> bool {
         self.is_owner(caller) || self.gid.is_some_and(|gid| caller.is_in_group(gid))
     }
+
+    /// Whether one who may read may read this collection, too.
+    fn may_read_collection(&self, caller: &Caller, collection: &str) -> bool {
+        let Some(readers) = self.readers.get(collection) else { return true };
+        self.is_owner(caller)
+            || readers.uids.contains(&caller.uid)
+            || readers.gids.iter().any(|gid| caller.is_in_group(*gid))
+    }
 }
 
 /// A name that nobody has stands for nobody: it lets nobody in.
@@ -110,15 +125,13 @@ pub(crate) struct Reader {
     caller: Arc<Caller>,
     rules: Arc<Rules>,
     _slot: OwnedSemaphorePermit,
+    answering: Option<OwnedSemaphorePermit>,
 }
 
 impl Reader {
     /// Whether this collection may be read, too.
     pub(crate) fn may_read(&self, collection: &str) -> bool {
-        let Some(readers) = self.rules.readers.get(collection) else { return true };
-        self.rules.is_owner(&self.caller)
-            || readers.uids.contains(&self.caller.uid)
-            || readers.gids.iter().any(|gid| self.caller.is_in_group(*gid))
+        self.rules.may_read_collection(&self.caller, collection)
     }
 
     /// Refuses unless this collection may be read.
@@ -143,7 +156,7 @@ pub(crate) struct Permit {
     /// The number of the intent in the journal.
     intent: u64,
     /// One call of its caller's, until it has ended.
-    _reader: Reader,
+    reader: Reader,
     is_finished: bool,
 }
 
@@ -151,6 +164,12 @@ impl Permit {
     /// The number of the intent in the journal.
     pub(crate) fn intent(&self) -> u64 {
         self.intent
+    }
+
+    /// Is kept beyond the answer, until another call ends it: the service's end does not wait for it.
+    pub(crate) fn left_open(mut self) -> Self {
+        self.reader.answering = None;
+        self
     }
 
     /// Journals how it ended.
@@ -189,7 +208,16 @@ impl Gate {
     pub(crate) fn new(store: Arc<Store>, authority: Authority, config: &DaemonConfig) -> Self {
         let rules = RwLock::new(Arc::new(Rules::new(config)));
         let (callers, noted) = (Callers::default(), Mutex::default());
-        Self { store, callers, authority, rules, noted }
+        let answering = Arc::new(Semaphore::new(CALLS_AT_ONCE_COUNT_MAX as usize));
+        let is_closing = AtomicBool::new(false);
+        Self { store, callers, authority, rules, noted, answering, is_closing }
+    }
+
+    /// Lets nobody in any more, and waits until all are out.
+    pub(crate) async fn close(&self) {
+        self.is_closing.store(true, Ordering::Relaxed);
+        // It is never closed, so this cannot fail.
+        let _ = self.answering.acquire_many(CALLS_AT_ONCE_COUNT_MAX).await;
     }
 
     /// Lets what is in the configuration now be the rules.
@@ -216,9 +244,16 @@ impl Gate {
         self.callers.forget(name);
     }
 
+    /// Whether somebody may be told of changes of the state without having asked.
+    pub(crate) fn may_be_told(&self, caller: &Caller) -> bool {
+        let rules = self.rules();
+        rules.may_read(caller) && rules.may_read_collection(caller, STATE_COLLECTION)
+    }
+
     /// Lets somebody in who may read.
     pub(crate) async fn admit(&self, call: &Call<'_>) -> Result<Reader> {
         let rules = self.rules();
+        let answering = self.begin()?;
         let caller = match &call.peer {
             Some(peer) => Arc::clone(peer),
             None => self.callers.of(&call.header, call.connection, rules.limits).await?,
@@ -233,7 +268,20 @@ impl Gate {
             let remedy = "ask the administrator to add you to the group op-dbus";
             return Err(BusError::new(ErrorKind::Denied, problem, remedy));
         }
-        Ok(Reader { caller, rules, _slot: slot })
+        Ok(Reader { caller, rules, _slot: slot, answering: Some(answering) })
+    }
+
+    /// Counts a call, as long as there may be another.
+    fn begin(&self) -> Result<OwnedSemaphorePermit> {
+        let begun = Arc::clone(&self.answering).try_acquire_owned();
+        if self.is_closing.load(Ordering::Relaxed) {
+            let (problem, remedy) = ("the service ends", "call again once it is back");
+            return Err(BusError::new(ErrorKind::Unavailable, problem, remedy));
+        }
+        begun.map_err(|_| {
+            let problem = format!("over {CALLS_AT_ONCE_COUNT_MAX} calls of all at once");
+            BusError::limits_exceeded(problem, "wait a moment, and call again")
+        })
     }
 
     fn take_slot(
@@ -320,7 +368,7 @@ impl Gate {
         // Whoever goes while this is written leaves an intent, and the permit an outcome.
         let writing = tokio::task::spawn_blocking(move || {
             let intent = store.append_journal(&[note])?;
-            Ok(Permit { store, actor, what, intent, _reader: reader, is_finished: false })
+            Ok(Permit { store, actor, what, intent, reader, is_finished: false })
         });
         writing.await.map_err(panicked)?.map_err(|error: op_dbus_engine::Error| error.into())
     }

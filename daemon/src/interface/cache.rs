@@ -41,7 +41,7 @@ impl Cache {
         }
         let store = Arc::clone(&self.0.service.store);
         let embedded = blocking(move || {
-            let dimensions = store.embedder()?.dimensions()?;
+            let dimensions = Door::model(&store)?.dimensions()?;
             let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
             let embedded = store.embed_all(&texts)?;
             let vectors: Vec<f32> =
@@ -62,7 +62,9 @@ impl Cache {
     ) -> Result<OwnedVariant> {
         let _reader = self.0.admit(header, connection).await?;
         // Not on a thread of its own: most are in memory, and the rest is one short read.
-        match self.0.service.store.embedding(&text)? {
+        let store = &self.0.service.store;
+        Door::model(store)?;
+        match store.embedding(&text)? {
             Some(vector) => vector::to_variant(&vector),
             None => {
                 let problem = "the cache has no embedding of this text";
@@ -84,11 +86,10 @@ impl Cache {
         let details = json!({ "text_bytes": text.len() });
         let request = Request { action: Action::Cache, what: "put an embedding".into(), details };
         let call = self.0.call(header, connection);
-        let put = self
-            .0
-            .service
-            .gate
-            .perform(&call, request, move |store| store.put_embedding(&text, &vector));
+        let put = self.0.service.gate.perform(&call, request, move |store| {
+            Door::model(store)?;
+            store.put_embedding(&text, &vector)
+        });
         put.await
     }
 

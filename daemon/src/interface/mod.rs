@@ -11,6 +11,7 @@ mod state;
 
 use std::sync::Arc;
 
+use op_dbus_engine::{Embedder, Error, ErrorKind, Store};
 use zbus::Connection;
 use zbus::message::Header;
 
@@ -47,6 +48,19 @@ impl Door {
 
     async fn admit(&self, header: Header<'_>, connection: &Connection) -> Result<Reader> {
         self.service.gate.admit(&self.call(header, connection)).await
+    }
+
+    /// The model, for what texts are needed for.
+    ///
+    /// On the bus nobody has asked for the directory that it is not in: it has to be installed.
+    fn model(store: &Store) -> op_dbus_engine::Result<Arc<Embedder>> {
+        store.embedder().map_err(|error| match error.kind() {
+            ErrorKind::NotFound => {
+                let missing = Error::new(ErrorKind::Unavailable, error.to_string());
+                missing.with_remedy(error.remedy().unwrap_or("install a model").to_owned())
+            }
+            _ => error,
+        })
     }
 
     /// Admits whoever reads a property; nobody reads it where there is no header.

@@ -40,7 +40,7 @@ impl Query {
     ) -> Result<Vec<Hit>> {
         let reader = self.0.admit(header, connection).await?;
         let query = self.query(EngineQuery::text(text), &options, &reader)?;
-        Ok(hits(self.run(query).await?))
+        Ok(hits(self.run(query, true).await?))
     }
 
     /// Finds the records nearest to a record, given as (ss) collection and key, or to a vector,
@@ -67,7 +67,7 @@ impl Query {
             vector => EngineQuery::vector(vector::from_variant(vector)?),
         };
         let query = self.query(query, &options, &reader)?;
-        Ok(hits(self.run(query).await?))
+        Ok(hits(self.run(query, false).await?))
     }
 
     /// Reads a record: its text (s), payload (s, JSON, or ay), vector (ay or h) and when it expires
@@ -103,7 +103,7 @@ impl Query {
     ) -> Result<(Vec<Hit>, String)> {
         let reader = self.0.admit(header, connection).await?;
         let query = self.query(EngineQuery::text(text), &options, &reader)?;
-        let answer = self.run(query).await?;
+        let answer = self.run(query, true).await?;
         let explain = explained(&answer);
         Ok((hits(answer), explain))
     }
@@ -125,9 +125,15 @@ impl Query {
         options::search(query, options, reader, || self.0.service.collection_names())
     }
 
-    async fn run(&self, query: EngineQuery) -> Result<Answer> {
+    async fn run(&self, query: EngineQuery, needs_model: bool) -> Result<Answer> {
         let store = Arc::clone(&self.0.service.store);
-        blocking(move || find(&store, &query)).await
+        let search = move || {
+            if needs_model {
+                Door::model(&store)?;
+            }
+            find(&store, &query)
+        };
+        blocking(search).await
     }
 }
 
