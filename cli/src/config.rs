@@ -136,15 +136,22 @@ impl Config {
             return Ok(Source::Service(Client::connect(bus)?));
         }
         match self.open_at(at) {
-            Err(Error::Engine(error)) if error.kind() == ErrorKind::Busy => {
-                let bus = store_address(&self.store).and_then(|address| address.parse().ok());
-                match bus {
-                    Some(bus) => Ok(Source::Service(Client::connect(&bus)?)),
-                    None => Err(error.into()),
-                }
-            }
+            Err(Error::Engine(error)) if error.kind() == ErrorKind::Busy => match self.holder() {
+                Some(bus) => Ok(Source::Service(Client::connect(&bus)?)),
+                None => Err(error.into()),
+            },
             opened => Ok(Source::Store(Box::new(opened?))),
         }
+    }
+
+    /// The service, if one was named or has the store open.
+    pub(crate) fn service(&self) -> Result<Option<Client>> {
+        self.bus.clone().or_else(|| self.holder()).map(|bus| Client::connect(&bus)).transpose()
+    }
+
+    /// Where to ask whoever has the store open.
+    fn holder(&self) -> Option<Bus> {
+        store_address(&self.store)?.parse().ok()
     }
 
     /// Opens the store, which must exist: asking must not create.
