@@ -9,10 +9,15 @@ use op_dbus_engine::{
     EmbedderConfig, ErrorKind, NumaConfig, NumaPolicy, PolicyKind, Snapshots, Store, StoreConfig,
     StorePart, store_address,
 };
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::args::{Arguments, At, Btrfs, Global, LogLevel, Moment, Numa};
 use crate::client::Client;
 use crate::error::{Error, Result};
+use crate::journal::Journal;
 
 const PREFIX: &str = "OPDBUS_";
 const MODELS: &str = "models";
@@ -73,8 +78,14 @@ impl Config {
         })
     }
 
-    /// Sends the log to standard error. A second call changes nothing.
-    pub(crate) fn start_log(&self) {
+    /// Sends the log to standard error, or a service's to the journal if standard error goes there.
+    /// Returns whether it goes to the journal. A second call changes nothing.
+    pub(crate) fn start_log(&self, is_service: bool) -> bool {
+        if let Some(journal) = is_service.then(Journal::of_stderr).flatten() {
+            let level = LevelFilter::from_level(self.log_level);
+            let _ = tracing_subscriber::registry().with(journal.with_filter(level)).try_init();
+            return true;
+        }
         let _ = tracing_subscriber::fmt()
             .with_max_level(self.log_level)
             .with_writer(std::io::stderr)
@@ -82,6 +93,7 @@ impl Config {
             .with_target(false)
             .without_time()
             .try_init();
+        false
     }
 
     /// Lets threads of this process run where they should. It has nothing else to do than what its

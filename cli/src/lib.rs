@@ -11,6 +11,7 @@ mod error;
 pub mod exit;
 mod input;
 mod interrupt;
+mod journal;
 mod output;
 mod progress;
 mod sample;
@@ -40,7 +41,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Ok(config) => config,
         Err(error) => return output.error(&error),
     };
-    config.start_log();
+    let is_service = matches!(arguments.command, Command::Daemon(_));
+    let is_journaled = config.start_log(is_service);
     interrupt::survive_file_size_limit();
     // The doctor says what is wrong with it, among other things.
     let is_doctor = matches!(arguments.command, Command::Doctor(_));
@@ -50,6 +52,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     let finished = command::run(&config, &output, arguments.command);
     match finished {
         Ok(exit) => exit,
+        Err(error) if is_journaled => {
+            let remedy = error.remedy().unwrap_or_default();
+            tracing::error!(remedy, "{}", error.message());
+            error.exit()
+        }
         Err(error) => output.error(&error),
     }
 }
