@@ -115,10 +115,6 @@ pub fn run(
     let head = store.verify_journal()?;
     tracing::info!(JOURNAL_ENTRIES = head.entries, JOURNAL_HEAD = %head.hash, "the journal is whole");
     make_collections(&store)?;
-    // A first query does not wait for the model; without one all else works.
-    if let Err(error) = store.embedder() {
-        tracing::warn!(%error, "texts cannot be searched for");
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("bus")
@@ -201,6 +197,7 @@ async fn serve(
     store.note_address(&config.bus.to_string());
     notify(&[NotifyState::Ready, NotifyState::Status("answering")]);
     tracing::info!(BUS = %config.bus, "answering");
+    tokio::task::spawn_blocking(move || load_model(&store));
     let ended = until_stopped(&mut signals, &listening, &service, &config.bus, reload).await;
     notify(&[NotifyState::Stopping]);
     stop.store(true, Ordering::Relaxed);
@@ -210,6 +207,14 @@ async fn serve(
     // It looks every so often.
     let _ = tokio::task::spawn_blocking(move || watching.join()).await;
     ended
+}
+
+/// Loads the model, so that hardly a query waits for it; without one all else works.
+fn load_model(store: &Store) {
+    if let Err(error) = store.embedder().and_then(|embedder| embedder.load()) {
+        let remedy = error.remedy().unwrap_or_default();
+        tracing::warn!(%error, remedy, "texts cannot be searched for");
+    }
 }
 
 /// What clients come by.

@@ -70,10 +70,9 @@ fn verify(source: &Source, output: &Output) -> Result<Exit> {
             let head = store.verify_journal()?;
             (head.entries, head.hash)
         }
-        Source::Service(client) => client.run(async |connection| {
-            let journal = JournalProxy::new(connection).await.map_err(BusError::from)?;
-            Ok(journal.verify().await?)
-        })?,
+        Source::Service(client) => {
+            client.ask(JournalProxy::new, async |journal| journal.verify().await)?
+        }
     };
     output.answer(&json!({ "entries": entries, "hash": hash }), |out| {
         writeln!(out, "{entries} entries, whole; the last has the hash\n{hash}")
@@ -111,20 +110,16 @@ fn found_in(store: &Store, arguments: &JournalSearch) -> Result<Vec<(f64, String
 
 fn found_by(client: &Client, arguments: &JournalSearch) -> Result<Vec<(f64, String)>> {
     let options = super::query::options(arguments.limit, &[COLLECTION.to_owned()]);
-    client.run(async |connection| {
-        let query = QueryProxy::new(connection).await.map_err(BusError::from)?;
-        let hits = query.search(arguments.text.clone(), options).await?;
-        Ok(hits.into_iter().map(|(_, _, score, _, payload)| (score, payload)).collect())
-    })
+    let text = arguments.text.clone();
+    let hits = client.ask(QueryProxy::new, async |query| query.search(text, options).await)?;
+    Ok(hits.into_iter().map(|(_, _, score, _, payload)| (score, payload)).collect())
 }
 
 fn length(source: &Source) -> Result<u64> {
     match source {
         Source::Store(store) => Ok(store.journal_len()),
-        Source::Service(client) => client.run(async |connection| {
-            let journal = JournalProxy::new(connection).await.map_err(BusError::from)?;
-            Ok(journal.length().await.map_err(BusError::from)?)
-        }),
+        Source::Service(client) => client
+            .ask(JournalProxy::new, async |journal| journal.length().await.map_err(BusError::from)),
     }
 }
 
@@ -141,10 +136,8 @@ fn entries(source: &Source, from: u64, count: u32) -> Result<Vec<Value>> {
             Ok(entries)
         }
         Source::Service(client) => {
-            let lines = client.run(async |connection| {
-                let journal = JournalProxy::new(connection).await.map_err(BusError::from)?;
-                Ok(journal.read(from, count).await?)
-            })?;
+            let lines =
+                client.ask(JournalProxy::new, async |journal| journal.read(from, count).await)?;
             Ok(lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect())
         }
     }

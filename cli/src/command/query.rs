@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use op_dbus_daemon::{BusError, QueryProxy, find};
+use op_dbus_daemon::{QueryProxy, find};
 use op_dbus_engine::{
     Answer, CollectionExplain, Error as EngineError, ErrorKind, Explain, Hit, Payload, Plan, Query,
 };
@@ -105,14 +105,13 @@ fn ask(client: &Client, arguments: &args::Query) -> Result<(Answer, Duration)> {
     if let Some(score) = arguments.min_score {
         add(&mut options, "min-score", f64::from(score).into());
     }
-    client.run(async |connection| {
-        let service = QueryProxy::new(connection).await.map_err(BusError::from)?;
-        let started = Instant::now();
-        let (hits, explain) = service.explain(arguments.text.clone(), options).await?;
-        let took = started.elapsed();
-        let hits = hits.into_iter().map(hit).collect();
-        Ok((Answer { hits, explain: parse_explain(&explain)? }, took))
-    })
+    let text = arguments.text.clone();
+    let started = Instant::now();
+    let (hits, explain) =
+        client.ask(QueryProxy::new, async |service| service.explain(text, options).await)?;
+    let took = started.elapsed();
+    let hits = hits.into_iter().map(hit).collect();
+    Ok((Answer { hits, explain: parse_explain(&explain)? }, took))
 }
 
 /// The options that every search has.

@@ -20,21 +20,22 @@ pub(super) fn run(config: &Config, output: &Output, command: State) -> Result<Ex
         State::Query { plugin } => query(config, output, plugin),
         State::Diff(arguments) => {
             let state = read(&arguments.file)?;
-            let report = ask(&config.service()?, async |state1| state1.diff(state.clone()).await)?;
+            let report =
+                ask(&config.any_service()?, async |state1| state1.diff(state.clone()).await)?;
             show(output, &report)?;
             Ok(Exit::Success)
         }
         State::Apply(arguments) => apply(config, output, &arguments),
         State::Verify { file } => {
             let state = file.as_deref().map(read).transpose()?.unwrap_or_default();
-            let client = config.service()?;
+            let client = config.any_service()?;
             let report = ask(&client, async |state1| state1.verify(state.clone()).await)?;
             show(output, &report)?;
             Ok(exit(&report))
         }
         State::History => history(config, output),
         State::Rollback { number } => {
-            let report = ask(&config.service()?, async |state1| state1.rollback(number).await)?;
+            let report = ask(&config.any_service()?, async |state1| state1.rollback(number).await)?;
             show(output, &report)?;
             Ok(exit(&report))
         }
@@ -42,11 +43,8 @@ pub(super) fn run(config: &Config, output: &Output, command: State) -> Result<Ex
 }
 
 fn query(config: &Config, output: &Output, plugin: String) -> Result<Exit> {
-    let client = config.service()?;
-    let state = client.run(async |connection| {
-        let state1 = StateProxy::new(connection).await.map_err(BusError::from)?;
-        Ok(state1.query(plugin).await?)
-    })?;
+    let client = config.any_service()?;
+    let state = client.ask(StateProxy::new, async |state1| state1.query(plugin).await)?;
     let state: Value = serde_json::from_str(&state).map_err(|error| unknown(&error))?;
     output.answer(&state, |out| writeln!(out, "{state:#}"))?;
     Ok(Exit::Success)
@@ -54,7 +52,7 @@ fn query(config: &Config, output: &Output, plugin: String) -> Result<Exit> {
 
 fn apply(config: &Config, output: &Output, arguments: &StateApply) -> Result<Exit> {
     let state = read(&arguments.file.file)?;
-    let client = config.service()?;
+    let client = config.any_service()?;
     if arguments.dry_run {
         let report = ask(&client, async |state1| state1.diff(state.clone()).await)?;
         show(output, &report)?;
@@ -66,11 +64,8 @@ fn apply(config: &Config, output: &Output, arguments: &StateApply) -> Result<Exi
 }
 
 fn history(config: &Config, output: &Output) -> Result<Exit> {
-    let client = config.service()?;
-    let applied = client.run(async |connection| {
-        let state1 = StateProxy::new(connection).await.map_err(BusError::from)?;
-        Ok(state1.history().await?)
-    })?;
+    let client = config.any_service()?;
+    let applied = client.ask(StateProxy::new, async |state1| state1.history().await)?;
     let rows: Vec<Value> = applied
         .iter()
         .map(|(number, unix_ms)| json!({ "number": number, "applied_at_unix_ms": unix_ms }))
@@ -109,10 +104,7 @@ fn ask(
     client: &Client,
     ask: impl AsyncFnOnce(StateProxy<'_>) -> Result<String, BusError>,
 ) -> Result<StateReport> {
-    let report = client.run(async |connection| {
-        let state1 = StateProxy::new(connection).await.map_err(BusError::from)?;
-        Ok(ask(state1).await?)
-    })?;
+    let report = client.ask(StateProxy::new, ask)?;
     Ok(serde_json::from_str(&report).map_err(|error| unknown(&error))?)
 }
 
