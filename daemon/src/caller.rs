@@ -3,7 +3,7 @@
 //! A unique name is never given twice, so what was learnt about one stays true. Names of people who
 //! left are forgotten when the bus says so.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,8 @@ pub(crate) struct Caller {
     pub(crate) changes: Bucket,
     /// Whether it may read, once that was decided.
     pub(crate) may_read: OnceLock<bool>,
+    /// Collections that it was refused.
+    refused: Mutex<BTreeSet<String>>,
 }
 
 /// What a caller may begin now: more of it comes with time.
@@ -110,7 +112,14 @@ impl Caller {
             calls: Bucket::full(limits.calls_burst_count),
             changes: Bucket::full(limits.changes_burst_count),
             may_read: OnceLock::new(),
+            refused: Mutex::default(),
         }
+    }
+
+    /// Whether it is refused this collection for the first time.
+    pub(crate) fn is_first_refused(&self, collection: &str) -> bool {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.insert(collection.to_owned())
     }
 
     /// Whether the kernel counts it to this group.

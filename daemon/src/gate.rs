@@ -134,15 +134,6 @@ impl Reader {
         self.rules.may_read_collection(&self.caller, collection)
     }
 
-    /// Refuses unless this collection may be read.
-    pub(crate) fn require(&self, collection: &str) -> Result<()> {
-        if self.may_read(collection) {
-            return Ok(());
-        }
-        let problem = format!("you may not read the collection {collection}");
-        Err(BusError::new(ErrorKind::Denied, problem, "ask the administrator for access.readers"))
-    }
-
     pub(crate) fn caller(&self) -> &Arc<Caller> {
         &self.caller
     }
@@ -282,6 +273,21 @@ impl Gate {
             let problem = format!("over {CALLS_AT_ONCE_COUNT_MAX} calls of all at once");
             BusError::limits_exceeded(problem, "wait a moment, and call again")
         })
+    }
+
+    /// Refuses unless this collection may be read, too. Only those are refused that have readers of
+    /// their own, so that what is remembered is bounded.
+    pub(crate) async fn require(&self, reader: &Reader, collection: &str) -> Result<()> {
+        if reader.may_read(collection) {
+            return Ok(());
+        }
+        let caller = reader.caller();
+        if caller.is_first_refused(collection) {
+            let details = json!({ "allowed": false });
+            self.deny(caller, &format!("read {collection}"), &details).await?;
+        }
+        let problem = format!("you may not read the collection {collection}");
+        Err(BusError::new(ErrorKind::Denied, problem, "ask the administrator for access.readers"))
     }
 
     fn take_slot(

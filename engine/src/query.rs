@@ -19,6 +19,7 @@ pub const LIMIT_MAX: usize = 10_000;
 pub struct Query {
     pub(crate) target: Target,
     pub(crate) collections: Vec<String>,
+    pub(crate) excluded: Vec<String>,
     pub(crate) limit: usize,
     pub(crate) min_score: Option<f32>,
     pub(crate) exact: bool,
@@ -54,6 +55,7 @@ impl Query {
         Self {
             target,
             collections: Vec::new(),
+            excluded: Vec::new(),
             limit: Self::LIMIT_DEFAULT,
             min_score: None,
             exact: false,
@@ -65,6 +67,13 @@ impl Query {
     #[must_use]
     pub fn collection(mut self, name: impl Into<String>) -> Self {
         self.collections.push(name.into());
+        self
+    }
+
+    /// Leaves a collection out where none is named to be searched.
+    #[must_use]
+    pub fn except(mut self, name: impl Into<String>) -> Self {
+        self.excluded.push(name.into());
         self
     }
 

@@ -1,11 +1,14 @@
 //! A bus of one's own, and the service on it: nothing here touches the system's bus or the user's.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::io::Errno;
+use rustix::process::{Gid, Signal, Uid};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use tempfile::TempDir;
 use zbus::Connection;
 use zbus::connection::Builder;
@@ -70,10 +73,19 @@ impl PrivateBus {
     }
 
     /// Starts one with these rules for everybody.
-    ///
+    pub fn with_policy(limits: BusLimits, rules: &str) -> Self {
+        Self::with_elements(limits, rules, "")
+    }
+
+    /// Starts one on which everybody may do everything that these policies do not deny, written as in
+    /// the configuration of a bus.
+    pub fn with_policies(limits: BusLimits, policies: &str) -> Self {
+        Self::with_elements(limits, PERMISSIVE, policies)
+    }
+
     /// # Panics
     /// Where there is no dbus-daemon.
-    pub fn with_policy(limits: BusLimits, rules: &str) -> Self {
+    fn with_elements(limits: BusLimits, rules: &str, policies: &str) -> Self {
         let directory = scratch::on_disk();
         let config = directory.path().join("bus.conf");
         // Others than its owner may connect, for tests of who may do what.
@@ -82,7 +94,7 @@ impl PrivateBus {
             "<!DOCTYPE busconfig PUBLIC \"-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN\"\n \
              \"http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd\">\n<busconfig>\n  \
              <listen>unix:path={}</listen>\n  <auth>EXTERNAL</auth>\n  \
-             <policy context=\"default\">{rules}\n  </policy>{}\n</busconfig>\n",
+             <policy context=\"default\">{rules}\n  </policy>{policies}{}\n</busconfig>\n",
             directory.path().join("bus").display(),
             limits.elements(),
         );
@@ -115,6 +127,29 @@ impl PrivateBus {
     pub async fn connect(&self) -> Connection {
         let builder = Builder::address(self.address().as_str());
         builder.method_timeout(START_TIME_MAX).build().await.expect("the bus can be reached")
+    }
+
+    /// A client of it that is another user, in these groups, of which the first is its own. Only root
+    /// can be one.
+    ///
+    /// # Panics
+    /// If it cannot be one, or the bus cannot be reached.
+    pub async fn connect_as(&self, uid: u32, gids: &[u32]) -> Connection {
+        let path = self.directory.path().join("bus");
+        let (uid_to_be, gids) = (Uid::from_raw(uid), gids.iter().copied().map(Gid::from_raw));
+        let gids: Vec<Gid> = gids.collect();
+        // The kernel asks who a thread is, so that all others stay who they are.
+        let connecting = std::thread::spawn(move || {
+            let own = gids.first().copied().ok_or(Errno::INVAL)?;
+            set_thread_groups(&gids)?;
+            set_thread_res_gid(own, own, own)?;
+            set_thread_res_uid(uid_to_be, uid_to_be, uid_to_be)?;
+            UnixStream::connect(path)
+        });
+        let stream =
+            connecting.join().expect("it does not panic").expect("only root can be others");
+        let builder = Builder::unix_stream(stream).user_id(uid).method_timeout(START_TIME_MAX);
+        builder.build().await.expect("the bus lets everybody in")
     }
 
     /// Whether somebody has the service's name.
@@ -150,13 +185,22 @@ impl Served {
         Self::when(daemon, || bus.has_service())
     }
 
+    /// The same, with the bus as that of the system.
+    ///
+    /// # Panics
+    /// If it ends instead.
+    pub fn on_system_bus(daemon: Invocation, bus: &PrivateBus) -> Self {
+        let daemon = daemon.variable("DBUS_SYSTEM_BUS_ADDRESS", bus.address());
+        Self::when(daemon.arguments(["--bus", "system"]), || bus.has_service())
+    }
+
     /// Runs `op-dbus daemon` for a socket without a bus, and waits until it listens.
     ///
     /// # Panics
     /// If it ends instead.
     pub fn at_socket(daemon: Invocation, path: &Path) -> Self {
         let daemon = daemon.arguments([format!("--bus=socket:{}", path.display())]);
-        Self::when(daemon, || std::os::unix::net::UnixStream::connect(path).is_ok())
+        Self::when(daemon, || UnixStream::connect(path).is_ok())
     }
 
     fn when(daemon: Invocation, is_there: impl Fn() -> bool) -> Self {
@@ -204,7 +248,7 @@ impl Served {
 /// # Panics
 /// If nobody listens there.
 pub async fn connect_to_socket(path: &Path) -> zbus::Result<Connection> {
-    let stream = std::os::unix::net::UnixStream::connect(path).expect("somebody listens");
+    let stream = UnixStream::connect(path).expect("somebody listens");
     Builder::unix_stream(stream).p2p().method_timeout(START_TIME_MAX).build().await
 }
 

@@ -19,3 +19,5 @@ pub mod program;
 pub mod random;
 pub mod reference;
 pub mod scratch;
+#[cfg(feature = "engine")]
+pub mod thing;

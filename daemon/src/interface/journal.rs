@@ -34,7 +34,7 @@ impl Journal {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Vec<String>> {
         let reader = self.0.admit(header, connection).await?;
-        reader.require(COLLECTION)?;
+        self.0.service.gate.require(&reader, COLLECTION).await?;
         let store = Arc::clone(&self.0.service.store);
         let count = count.min(ENTRIES_COUNT_MAX) as usize;
         let entries = blocking(move || {
@@ -59,7 +59,7 @@ impl Journal {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(u64, String)> {
         let reader = self.0.admit(header, connection).await?;
-        reader.require(COLLECTION)?;
+        self.0.service.gate.require(&reader, COLLECTION).await?;
         let store = Arc::clone(&self.0.service.store);
         let head = blocking(move || store.verify_journal()).await?;
         Ok((head.entries, head.hash))

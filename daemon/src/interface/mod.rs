@@ -12,8 +12,10 @@ mod state;
 use std::sync::Arc;
 
 use op_dbus_engine::{Embedder, Error, ErrorKind, Store};
-use zbus::Connection;
 use zbus::message::Header;
+use zbus::names::InterfaceName;
+use zbus::object_server::SignalEmitter;
+use zbus::{Connection, Variant, fdo};
 
 pub use cache::CacheProxy;
 pub use journal::JournalProxy;
@@ -30,7 +32,7 @@ pub(crate) use snapshot::Snapshot;
 pub(crate) use state::State;
 
 use crate::caller::Caller;
-use crate::error::Result;
+use crate::error::{BusError, Result};
 use crate::gate::{Call, Reader};
 use crate::service::Service;
 
@@ -63,15 +65,30 @@ impl Door {
         })
     }
 
-    /// Admits whoever reads a property; nobody reads it where there is no header.
+    /// Admits whoever reads a property. Where there is no header nobody knows who reads it: such are
+    /// GetManagedObjects, which everybody may call, and signals, which everybody hears.
     async fn admit_to_property(
         &self,
         header: Option<Header<'_>>,
         connection: &Connection,
     ) -> Result<()> {
-        if let Some(header) = header {
-            self.admit(header, connection).await?;
-        }
+        let Some(header) = header else {
+            let problem = "properties are told those alone who ask for them";
+            return Err(BusError::new(ErrorKind::Denied, problem, "use Properties.Get or GetAll"));
+        };
+        self.admit(header, connection).await?;
         Ok(())
+    }
+
+    /// Tells others that names are others now.
+    async fn tell_names(emitter: &SignalEmitter<'_>, interface: &str, names: Vec<String>) {
+        let told = async {
+            let changed = [("Names", Variant::from(names))].into();
+            let interface = InterfaceName::try_from(interface)?;
+            fdo::Properties::properties_changed(emitter, interface, changed, (&[]).into()).await
+        };
+        if let Err(error) = told.await {
+            tracing::warn!(%error, interface, "nobody was told of names");
+        }
     }
 }

@@ -71,9 +71,8 @@ impl Plugins {
         self.0.service.reload_plugins(connection, &self.0).await?;
         let count = self.0.service.plugins().0.len();
         permit.finish(json!({ "succeeded": true, "count": count })).await?;
-        if let Err(error) = self.names_changed(&emitter).await {
-            tracing::warn!(%error, "nobody was told of plugins");
-        }
+        let names = self.0.service.plugins().0.keys().cloned().collect();
+        Door::tell_names(&emitter, "org.opdbus.Plugins1", names).await;
         Ok(count as u32)
     }
 
@@ -162,7 +161,6 @@ impl Plugin {
             let error = BusError::confirmation_required(problem, "confirm it by ConfirmCall");
             return Err(self.denied(&reader, &checked, error).await);
         }
-        service.calls.count(&self.name, &checked)?;
         // The permit has a reader of its own.
         drop(reader);
         let request = Request {
@@ -171,6 +169,11 @@ impl Plugin {
             details: checked.details(&self.name),
         };
         let permit = service.gate.permit(&self.door.call(header, connection), request).await?;
+        // Not before: whoever may not call must not use up what others may.
+        if let Err(error) = service.calls.count(&self.name, &checked) {
+            permit.finish(json!({ "succeeded": false, "problem": error.problem() })).await?;
+            return Err(error);
+        }
         let number = service.calls.begin(permit, &checked, &identity)?;
         let object = OwnedObjectPath::try_from(checked.path).map_err(|error| {
             BusError::new(ErrorKind::Invalid, error.to_string(), "name another object")

@@ -39,7 +39,7 @@ impl Query {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Vec<Hit>> {
         let reader = self.0.admit(header, connection).await?;
-        let query = self.query(EngineQuery::text(text), &options, &reader)?;
+        let query = self.query(EngineQuery::text(text), &options, &reader).await?;
         Ok(hits(self.run(query, true).await?))
     }
 
@@ -59,14 +59,14 @@ impl Query {
         let query = match &*target {
             Variant::Structure(names) => {
                 let (collection, key) = collection_and_key(names.fields())?;
-                reader.require(&collection)?;
+                self.0.service.gate.require(&reader, &collection).await?;
                 let store = Arc::clone(&self.0.service.store);
                 let vector = blocking(move || vector_of(&store, &collection, &key)).await?;
                 EngineQuery::vector(vector)
             }
             vector => EngineQuery::vector(vector::from_variant(vector)?),
         };
-        let query = self.query(query, &options, &reader)?;
+        let query = self.query(query, &options, &reader).await?;
         Ok(hits(self.run(query, false).await?))
     }
 
@@ -81,7 +81,7 @@ impl Query {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<HashMap<String, OwnedVariant>> {
         let reader = self.0.admit(header, connection).await?;
-        reader.require(&collection)?;
+        self.0.service.gate.require(&reader, &collection).await?;
         let store = Arc::clone(&self.0.service.store);
         let shown = format!("collection {collection} has no record {key}");
         let record = blocking(move || store.get(&collection, key.as_bytes())).await?;
@@ -102,7 +102,7 @@ impl Query {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(Vec<Hit>, String)> {
         let reader = self.0.admit(header, connection).await?;
-        let query = self.query(EngineQuery::text(text), &options, &reader)?;
+        let query = self.query(EngineQuery::text(text), &options, &reader).await?;
         let answer = self.run(query, true).await?;
         let explain = explained(&answer);
         Ok((hits(answer), explain))
@@ -121,7 +121,15 @@ impl Query {
 }
 
 impl Query {
-    fn query(&self, query: EngineQuery, options: &Options, reader: &Reader) -> Result<EngineQuery> {
+    async fn query(
+        &self,
+        query: EngineQuery,
+        options: &Options,
+        reader: &Reader,
+    ) -> Result<EngineQuery> {
+        for name in options::collections(options)? {
+            self.0.service.gate.require(reader, name).await?;
+        }
         options::search(query, options, reader, || self.0.service.collection_names())
     }
 

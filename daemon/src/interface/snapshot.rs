@@ -134,8 +134,14 @@ impl Snapshot {
 
     /// Tells others; what they are not told they can ask.
     async fn changed(&self, emitter: &SignalEmitter<'_>) {
-        if let Err(error) = self.names_changed(emitter).await {
-            tracing::warn!(%error, "nobody was told of a snapshot");
+        match self.snapshots().await {
+            Ok(listed) => {
+                let names = listed.into_iter().map(|info| info.name).collect();
+                Door::tell_names(emitter, "org.opdbus.Snapshot1", names).await;
+            }
+            Err(error) => {
+                tracing::warn!(problem = error.problem(), "nobody was told of a snapshot")
+            }
         }
     }
 }

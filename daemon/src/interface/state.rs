@@ -33,7 +33,7 @@ impl State {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<String> {
         let reader = self.0.admit(header, connection).await?;
-        reader.require(STATE_COLLECTION)?;
+        self.0.service.gate.require(&reader, STATE_COLLECTION).await?;
         let store = Arc::clone(&self.0.service.store);
         let shown = format!("there is no document {key}");
         let record = blocking(move || store.get(STATE_COLLECTION, key.as_bytes())).await;
@@ -119,10 +119,14 @@ impl State {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<String> {
-        let _reader = self.0.admit(header, connection).await?;
+        let reader = self.0.admit(header, connection).await?;
         let (service, plugins) = (&self.0.service, self.0.service.plugins());
         let file = match state.as_str() {
-            "" => self.applied(None).await?,
+            // The report has values of the file.
+            "" => {
+                service.gate.require(&reader, DECLARED_COLLECTION).await?;
+                self.applied(None).await?
+            }
             state => parsed(state)?,
         };
         let report = service.states.verify(&self.context(&plugins, connection), &file).await?;

@@ -45,6 +45,7 @@ pub(crate) struct Checked {
     calls_per_minute_max: u32,
     /// The arguments as the journal has them.
     redacted: Value,
+    has_secret_args: bool,
     returns_secret: bool,
 }
 
@@ -145,6 +146,7 @@ pub(crate) fn check(
         is_safe: mapped.safe,
         requires_confirmation: mapped.requires_confirmation,
         calls_per_minute_max: mapping.safety.calls_per_minute_max,
+        has_secret_args: !mapped.secret_args.is_empty(),
         returns_secret: mapped.returns_secret,
     })
 }
@@ -229,6 +231,7 @@ struct Token {
 struct Pending {
     permit: Permit,
     identity: String,
+    has_secret_args: bool,
     returns_secret: bool,
     expires: Instant,
 }
@@ -244,6 +247,16 @@ pub(crate) struct Calls {
 impl Calls {
     /// Makes a confirmation of this very call by this caller, to be used once and soon.
     pub(crate) fn confirm(&self, plugin: &str, call: &Checked, identity: &str) -> Result<String> {
+        self.confirm_at(Instant::now(), plugin, call, identity)
+    }
+
+    fn confirm_at(
+        &self,
+        now: Instant,
+        plugin: &str,
+        call: &Checked,
+        identity: &str,
+    ) -> Result<String> {
         let mut bytes = [0_u8; 32];
         // The kernel's generator, once it is ready, fills 32 bytes at once.
         let filled = getrandom(&mut bytes, GetRandomFlags::empty());
@@ -253,7 +266,6 @@ impl Calls {
         }
         let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let mut tokens = lock(&self.tokens);
-        let now = Instant::now();
         tokens.retain(|_, token| token.expires > now);
         if tokens.len() >= TOKENS_COUNT_MAX {
             let problem = "too many confirmations wait to be used";
@@ -276,11 +288,22 @@ impl Calls {
         call: &Checked,
         identity: &str,
     ) -> Result<()> {
+        self.use_token_at(Instant::now(), token, plugin, call, identity)
+    }
+
+    fn use_token_at(
+        &self,
+        now: Instant,
+        token: &str,
+        plugin: &str,
+        call: &Checked,
+        identity: &str,
+    ) -> Result<()> {
         let known = lock(&self.tokens).remove(token);
         let denied = |problem| Err(BusError::new(ErrorKind::Denied, problem, "confirm it anew"));
         match known {
             None => denied("there is no such confirmation, or it was used"),
-            Some(known) if known.expires <= Instant::now() => denied("the confirmation is too old"),
+            Some(known) if known.expires <= now => denied("the confirmation is too old"),
             Some(known) if known.identity != identity => {
                 denied("the confirmation was given to somebody else")
             }
@@ -318,9 +341,10 @@ impl Calls {
         let number = permit.intent();
         let expires = Instant::now() + Duration::from_millis(call.timeout_ms.into()) + GRACE;
         let identity = identity.to_owned();
-        let returns_secret = call.returns_secret;
+        let Checked { has_secret_args, returns_secret, .. } = *call;
         let permit = permit.left_open();
-        pending.insert(number, Pending { permit, identity, returns_secret, expires });
+        let call = Pending { permit, identity, has_secret_args, returns_secret, expires };
+        pending.insert(number, call);
         Ok(number)
     }
 
@@ -339,7 +363,9 @@ impl Calls {
             let problem = format!("you have begun no call {number}, or it has ended");
             return Err(BusError::new(ErrorKind::NotFound, problem, "begin one by PrepareCall"));
         };
-        let answer = if call.returns_secret && succeeded { REDACTED } else { beginning(answer) };
+        // An error may quote what was given.
+        let is_secret = if succeeded { call.returns_secret } else { call.has_secret_args };
+        let answer = if is_secret { REDACTED } else { beginning(answer) };
         Ok((call.permit, json!({ "succeeded": succeeded, "answer": answer })))
     }
 
@@ -367,4 +393,72 @@ fn beginning(answer: &str) -> &str {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(arguments: Value) -> Checked {
+        Checked {
+            service: "org.example.Thing".to_owned(),
+            path: "/org/example/Thing".to_owned(),
+            interface: "org.example.Thing1".to_owned(),
+            member: "Break".to_owned(),
+            signature: "s".to_owned(),
+            arguments: vec![arguments],
+            timeout_ms: 1000,
+            is_safe: false,
+            requires_confirmation: true,
+            calls_per_minute_max: 2,
+            redacted: json!({}),
+            has_secret_args: false,
+            returns_secret: false,
+        }
+    }
+
+    #[test]
+    fn a_confirmation_counts_for_a_minute() {
+        let (calls, now) = (Calls::default(), Instant::now());
+        let call = call(json!("a"));
+        let token = || calls.confirm_at(now, "thing", &call, ":1.1").unwrap();
+        let used = |token: &str, later: Duration| {
+            let used = calls.use_token_at(now + later, token, "thing", &call, ":1.1");
+            used.map_err(|error| error.problem().to_owned())
+        };
+        assert_eq!(used(&token(), CONFIRMATION_TIME - Duration::from_millis(1)), Ok(()));
+        let old = token();
+        assert_eq!(used(&old, CONFIRMATION_TIME), Err("the confirmation is too old".to_owned()));
+        // Shown too late, it is spent.
+        assert!(used(&old, Duration::ZERO).unwrap_err().contains("no such confirmation"));
+    }
+
+    #[test]
+    fn a_confirmation_is_bound_to_plugin_caller_and_call() {
+        let calls = Calls::default();
+        let one = call(json!("a"));
+        let token = || calls.confirm("thing", &one, ":1.1").unwrap();
+        assert!(calls.use_token(&token(), "other", &one, ":1.1").is_err());
+        assert!(calls.use_token(&token(), "thing", &one, ":1.2").is_err());
+        assert!(calls.use_token(&token(), "thing", &call(json!("b")), ":1.1").is_err());
+        let elsewhere = Checked { path: "/org/example/Other".to_owned(), ..one.clone() };
+        assert!(calls.use_token(&token(), "thing", &elsewhere, ":1.1").is_err());
+        let other = Checked { member: "Mend".to_owned(), ..one.clone() };
+        assert!(calls.use_token(&token(), "thing", &other, ":1.1").is_err());
+        let used = token();
+        assert!(calls.use_token(&used, "thing", &one, ":1.1").is_ok());
+        assert!(calls.use_token(&used, "thing", &one, ":1.1").is_err());
+        // Whoever goes takes theirs along.
+        let left = token();
+        assert!(calls.give_up(Some(":1.1")).is_empty());
+        assert!(calls.use_token(&left, "thing", &one, ":1.1").is_err());
+    }
+
+    #[test]
+    fn calls_in_a_minute_are_counted() {
+        let (calls, call) = (Calls::default(), call(json!("a")));
+        assert!(calls.count("thing", &call).is_ok() && calls.count("thing", &call).is_ok());
+        assert!(calls.count("thing", &call).is_err());
+        assert!(calls.count("other", &call).is_ok());
+    }
 }

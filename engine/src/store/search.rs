@@ -152,7 +152,9 @@ impl Store {
             let names: BTreeSet<_> = query.collections.iter().collect();
             names.into_iter().map(|name| self.collection(name)).collect::<Result<_>>()?
         } else {
-            self.all_collections()
+            let mut all = self.all_collections();
+            all.retain(|known| query.excluded.iter().all(|name| *name != known.name.to_string()));
+            all
         };
         let known_count = collections.len();
         match &query.target {
