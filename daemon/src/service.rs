@@ -1,5 +1,6 @@
 //! The service: on the bus while it runs, and off it with nothing lost.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use op_dbus_engine::{
-    CollectionOptions, Error, ErrorKind, JournalKind, JournalNote, STATE_COLLECTION,
+    CollectionOptions, Error, ErrorKind, JournalActor, JournalKind, JournalNote, STATE_COLLECTION,
     STATE_VERSIONS_KEPT, Store,
 };
 use sd_notify::NotifyState;
@@ -114,6 +115,7 @@ pub fn run(
 ) -> Result<()> {
     let head = store.verify_journal()?;
     tracing::info!(JOURNAL_ENTRIES = head.entries, JOURNAL_HEAD = %head.hash, "the journal is whole");
+    end_broken_off(&store)?;
     make_collections(&store)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -130,6 +132,31 @@ pub fn run(
         Err(_) => tracing::warn!("a call is still at work: warmth and counters are not saved"),
     }
     served
+}
+
+/// Journals of everything that was begun, and of which nobody knows how it ended, that it was broken
+/// off: the service was killed, or the machine lost its power.
+fn end_broken_off(store: &Store) -> Result<()> {
+    let mut open = BTreeMap::new();
+    store.journal(1, |record| {
+        match (record.kind, record.intent) {
+            ("intent", _) => drop(open.insert(record.number, (record.actor, record.action))),
+            (_, Some(intent)) => drop(open.remove(&intent)),
+            _ => {}
+        }
+        true
+    })?;
+    let problem = "broken off by the end of the service";
+    let outcome = |(intent, (actor, action)): (u64, (Option<JournalActor>, String))| {
+        tracing::warn!(intent, action, "{problem}; see op-dbus journal show --from {intent}");
+        let details = json!({ "succeeded": null, "problem": problem }).to_string();
+        JournalNote { kind: JournalKind::Outcome, intent: Some(intent), actor, action, details }
+    };
+    let outcomes: Vec<JournalNote> = open.into_iter().map(outcome).collect();
+    if !outcomes.is_empty() {
+        store.append_journal(&outcomes)?;
+    }
+    Ok(())
 }
 
 fn note(store: &Store, action: &str, is_well: bool) -> Result<()> {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use op_dbus_engine::{ErrorKind, JournalKind, JournalNote, Payload, Record, Store};
-use op_dbus_formats::plugin::SecretPath;
 use op_dbus_formats::state_file::{self, StateFile};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard};
@@ -70,7 +69,7 @@ impl States {
         let loaded = loaded(context, plugin)?;
         let mut provider = Provider::open(context, loaded).await?;
         let state = provider.query(None).await?;
-        Ok(without_secrets(state, &loaded.plugin.secret))
+        Ok(without_secrets(state, loaded))
     }
 
     /// Says what would be done to make a file true.
@@ -81,7 +80,8 @@ impl States {
     ) -> Result<StateReport> {
         let mut steps = steps(context, file).await?;
         for step in &mut steps {
-            step.report.changes = step.provider.diff(&step.desired).await?;
+            let changes = step.provider.diff(&step.desired).await?;
+            step.report.changes = step.shown(changes);
             step.report.outcome = match step.report.changes.is_empty() {
                 true => PluginOutcome::Unchanged,
                 false => PluginOutcome::Planned,
@@ -98,7 +98,8 @@ impl States {
     ) -> Result<StateReport> {
         let mut steps = steps(context, file).await?;
         for step in &mut steps {
-            step.report.changes = step.provider.verify(&step.desired).await?;
+            let changes = step.provider.verify(&step.desired).await?;
+            step.report.changes = step.shown(changes);
             if step.report.changes.is_empty() {
                 step.report.outcome = PluginOutcome::Unchanged;
             } else {
@@ -119,7 +120,8 @@ impl States {
         let mut steps = steps(context, file).await?;
         // Everything is looked at before anything is touched: most mistakes show here.
         for step in &mut steps {
-            step.report.changes = step.provider.diff(&step.desired).await?;
+            let changes = step.provider.diff(&step.desired).await?;
+            step.report.changes = step.shown(changes);
             step.before = step.provider.query(Some(&step.desired)).await?;
         }
         checkpoint(context, &steps, intent).await?;
@@ -143,6 +145,19 @@ impl States {
 }
 
 impl Step<'_> {
+    /// Changes in which what the plugin calls secret cannot be read.
+    fn shown(&self, changes: Vec<Change>) -> Vec<Change> {
+        let shown = |change: Change| {
+            let mut path: Vec<String> = change.path.split('.').map(str::to_owned).collect();
+            let [from, to] = [change.from, change.to].map(|mut value| {
+                hide(&mut value, &mut path, self.loaded);
+                value
+            });
+            Change { from, to, ..change }
+        };
+        changes.into_iter().map(shown).collect()
+    }
+
     /// Applies it and verifies that it is so; says whether that went well.
     async fn apply(&mut self, context: &Context<'_>, intent: u64) -> Result<bool> {
         if self.report.changes.is_empty() {
@@ -156,7 +171,7 @@ impl Step<'_> {
             changes: Vec::new(),
             problem: Some(error.problem().to_owned()),
         });
-        self.report.changes = applied.changes;
+        self.report.changes = self.shown(applied.changes);
         self.report.problem = match applied.problem {
             Some(problem) => Some(problem),
             None => self.left().await,
@@ -318,7 +333,7 @@ fn report(steps: Vec<Step<'_>>, is_plan: bool) -> StateReport {
 /// Keeps what was before, without what is secret, where it can be looked at.
 async fn checkpoint(context: &Context<'_>, steps: &[Step<'_>], intent: u64) -> Result<()> {
     let before = steps.iter().map(|step| {
-        let state = without_secrets(step.before.clone(), &step.loaded.plugin.secret);
+        let state = without_secrets(step.before.clone(), step.loaded);
         (step.report.plugin.clone(), state)
     });
     let document = json!({ "intent": intent, "plugins": Value::Object(before.collect()) });
@@ -373,25 +388,33 @@ async fn note(
 }
 
 /// A state in which what a plugin calls secret cannot be read.
-fn without_secrets(state: Value, secrets: &[SecretPath]) -> Value {
-    fn hide(value: &mut Value, path: &mut Vec<String>, secrets: &[SecretPath]) {
-        let Value::Object(entries) = value else { return };
-        for (name, entry) in entries {
-            path.push(name.clone());
-            let names: Vec<&str> = path.iter().map(String::as_str).collect();
-            if secrets.iter().any(|secret| secret.covers(&names)) {
-                *entry = SECRET.into();
-            } else {
-                hide(entry, path, secrets);
-            }
-            path.pop();
-        }
-    }
-    let mut state = state;
-    if !secrets.is_empty() {
-        hide(&mut state, &mut Vec::new(), secrets);
-    }
+fn without_secrets(mut state: Value, loaded: &LoadedPlugin) -> Value {
+    hide(&mut state, &mut Vec::new(), loaded);
     state
+}
+
+/// Hides what is secret of the value at this path: all of it, or parts.
+fn hide(value: &mut Value, path: &mut Vec<String>, loaded: &LoadedPlugin) {
+    let names: Vec<&str> = path.iter().map(String::as_str).collect();
+    if is_secret(&names, loaded) {
+        *value = SECRET.into();
+        return;
+    }
+    let Value::Object(entries) = value else { return };
+    for (name, entry) in entries {
+        path.push(name.clone());
+        hide(entry, path, loaded);
+        path.pop();
+    }
+}
+
+/// By `plugin.toml`, or as a whole key by the mapping.
+fn is_secret(names: &[&str], loaded: &LoadedPlugin) -> bool {
+    let mapped = || {
+        let mapped = loaded.service.as_ref()?.mapping.state.get(*names.first()?)?;
+        Some(mapped.secret)
+    };
+    loaded.plugin.secret.iter().any(|secret| secret.covers(names)) || mapped().unwrap_or(false)
 }
 
 #[cfg(test)]
@@ -400,10 +423,25 @@ mod tests {
 
     #[test]
     fn what_is_secret_cannot_be_read() {
-        let secrets = ["networks.*.token".parse().unwrap()];
+        let text = "[plugin]\nname = \"a\"\nversion = \"1\"\nsource = \"hand-written\"\n\
+             [state]\nsecret = [\"networks.*.token\"]\n";
+        let plugin = op_dbus_formats::plugin::parse(text.as_bytes()).unwrap();
+        let loaded = LoadedPlugin { plugin, directory: None, service: None };
         let state = json!({ "networks": { "a": { "token": "x", "up": true } }, "token": 1 });
-        let hidden = without_secrets(state, &secrets);
+        let hidden = without_secrets(state, &loaded);
         let expected = json!({ "networks": { "a": { "token": SECRET, "up": true } }, "token": 1 });
         assert_eq!(hidden, expected);
+        // Of a change the path leads into the state, as deep as the plugin likes.
+        for (path, value, expected) in [
+            ("networks.a.token", json!("x"), json!(SECRET)),
+            ("networks.a", json!({ "token": "x" }), json!({ "token": SECRET })),
+            ("networks.a.token.part", json!(1), json!(SECRET)),
+            ("networks.a.up", json!(true), json!(true)),
+        ] {
+            let mut names = path.split('.').map(str::to_owned).collect();
+            let mut hidden = value;
+            hide(&mut hidden, &mut names, &loaded);
+            assert_eq!(hidden, expected, "{path}");
+        }
     }
 }

@@ -37,7 +37,7 @@ impl Mapped<'_> {
             let value = match about {
                 Some(about) if about.get(key).is_none() => continue,
                 Some(_) => self.read(mapped).await?,
-                None if mapped.secret => SECRET.into(),
+                None if self.is_secret(mapped, key) => SECRET.into(),
                 None => self.read(mapped).await?,
             };
             state.insert(key.clone(), value);
@@ -59,7 +59,8 @@ impl Mapped<'_> {
                 Some(setter) => format!("call {}", setter.method),
                 None => format!("set the property {}", mapped.property),
             };
-            let shown = |value: Value| if mapped.secret { SECRET.into() } else { value };
+            let is_secret = self.is_secret(mapped, key);
+            let shown = |value: Value| if is_secret { SECRET.into() } else { value };
             changes.push(Change { path: key.clone(), from: shown(is), to: shown(wanted), what });
         }
         Ok(changes)
@@ -69,16 +70,27 @@ impl Mapped<'_> {
     pub(super) async fn apply(&self, desired: &Value) -> Result<Applied> {
         let mut applied = Applied::default();
         for change in self.diff(desired).await? {
-            let wanted = &desired[change.path.as_str()];
-            match self.set(self.mapped(&change.path)?, &change.path, wanted).await {
+            let (key, wanted) = (change.path.as_str(), &desired[change.path.as_str()]);
+            let mapped = self.mapped(key)?;
+            match self.set(mapped, key, wanted).await {
                 Ok(()) => applied.changes.push(change),
                 Err(error) => {
-                    applied.problem = Some(format!("{}: {}", change.path, error.problem()));
+                    // Whoever refuses a value may quote it.
+                    let problem = match self.is_secret(mapped, key) {
+                        true => error.name(),
+                        false => error.problem(),
+                    };
+                    applied.problem = Some(format!("{key}: {problem}"));
                     break;
                 }
             }
         }
         Ok(applied)
+    }
+
+    /// Whether nobody may read it, by the mapping or by `plugin.toml`.
+    fn is_secret(&self, mapped: &MappedState, key: &str) -> bool {
+        mapped.secret || self.plugin.plugin.secret.iter().any(|secret| secret.covers(&[key]))
     }
 
     fn mapped(&self, key: &str) -> Result<&MappedState> {
@@ -116,7 +128,10 @@ impl Mapped<'_> {
     fn as_property(&self, mapped: &MappedState, key: &str, wanted: &Value) -> Result<Value> {
         let (_, _, signature) = self.property(mapped)?;
         let body = values::body(std::slice::from_ref(wanted), &[signature]).map_err(|problem| {
-            let problem = if mapped.secret { "the value does not fit".to_owned() } else { problem };
+            let problem = match self.is_secret(mapped, key) {
+                true => "the value does not fit".to_owned(),
+                false => problem,
+            };
             let remedy = format!("declare a value of the type {signature}");
             BusError::new(ErrorKind::Invalid, format!("{key}: {problem}"), &remedy)
         })?;
@@ -138,7 +153,7 @@ impl Mapped<'_> {
 
     async fn read(&self, mapped: &MappedState) -> Result<Value> {
         let (interface, name, _) = self.property(mapped)?;
-        let interface = InterfaceName::try_from(interface).map_err(zbus::Error::from)?;
+        let interface = InterfaceName::try_from(interface)?;
         let proxy = self.properties().await?;
         let value =
             self.patient(async { proxy.get(interface, name).await.map_err(zbus::Error::from) });
@@ -149,7 +164,7 @@ impl Mapped<'_> {
     async fn set(&self, mapped: &MappedState, key: &str, wanted: &Value) -> Result<()> {
         let Some(setter) = &mapped.setter else {
             let (interface, name, signature) = self.property(mapped)?;
-            let interface = InterfaceName::try_from(interface).map_err(zbus::Error::from)?;
+            let interface = InterfaceName::try_from(interface)?;
             let body = values::body(std::slice::from_ref(wanted), &[signature])
                 .map_err(|problem| BusError::new(ErrorKind::Invalid, problem, key))?;
             let value = body.into_iter().next().unwrap_or(Variant::Bool(false));
