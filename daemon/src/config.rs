@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use op_dbus_engine::{Error, ErrorKind};
 
+use crate::indexer;
+
 /// Which bus the service is on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Bus {
@@ -123,17 +125,20 @@ impl DaemonConfig {
     pub const GROUP: &'static str = "op-dbus";
     /// Where plugins are, unless told otherwise.
     pub const PLUGINS: &'static str = "/etc/operation-dbus/plugins";
+    /// Where services describe their interfaces, unless told otherwise.
+    pub const INTERFACES: &'static str = "/usr/share/dbus-1/interfaces";
 
-    /// On this bus, as the system's packages expect it.
+    /// On this bus, as the system's packages expect it. Only root and the service's own user read who
+    /// did what.
     #[must_use]
     pub fn new(bus: Bus) -> Self {
         Self {
             bus,
             group: Self::GROUP.to_owned(),
             limits: Limits::default(),
-            readers: BTreeMap::new(),
+            readers: BTreeMap::from([(indexer::JOURNAL_COLLECTION.to_owned(), Readers::default())]),
             plugins: Self::PLUGINS.into(),
-            interfaces: vec!["/usr/share/dbus-1/interfaces".into()],
+            interfaces: vec![Self::INTERFACES.into()],
             is_indexing_live: true,
             index_delay: Duration::from_millis(500),
         }
