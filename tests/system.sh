@@ -163,6 +163,7 @@ test_start() {
     holds 'it is active' is_running
     holds 'it is of the type notify' has Type notify
     holds 'it says what it does' has StatusText answering
+    holds 'it has a watchdog' has WatchdogUSec 30s
     holds 'it runs as op-dbus' says op-dbus ps -o user= -p "$(property MainPID)"
     holds 'it has no capability' says 0000000000000000 \
         grep CapBnd "/proc/$(property MainPID)/status"
@@ -335,6 +336,17 @@ test_journal() {
         journalctl _COMM=op-dbus --priority=warning
 }
 
+# Last, as it leaves errors in the journal.
+test_errors() {
+    holds 'without a bus it does not start' refused_with failed \
+        configure Environment=OPDBUS_BUS=unix:path=/nowhere
+    journalctl --sync
+    holds 'the journal has it as an error, and what to do' says 'REMEDY=start the bus' \
+        journalctl _COMM=op-dbus --priority=err --output=export
+    holds 'as one that may pass it is tried again' soon 5 has NRestarts 2
+    systemctl stop "$unit"
+}
+
 test_all() {
     install_files
     test_users
@@ -351,6 +363,7 @@ test_all() {
     test_watchdog
     test_settings
     test_journal
+    test_errors
 }
 
 test_all
