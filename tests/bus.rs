@@ -189,7 +189,7 @@ fn busctl_sees_it_calls_it_and_hears_it() {
         assert!(shown.lines().any(|line| line.starts_with(&format!("{member} "))), "{shown}");
     }
     let call = ["call", NAME, PATH, "org.opdbus.State1"];
-    busctl(&[&call[..], &["Put", "ss", "hosts/web1", "[1]"]].concat()).run().succeeded();
+    let _ = busctl(&[&call[..], &["Put", "ss", "hosts/web1", "[1]"]].concat()).run().succeeded();
     let got = busctl(&[&call[..], &["Get", "s", "hosts/web1"]].concat()).run().succeeded();
     assert_eq!(got.text(), "s \"[1]\"\n");
     let names = ["get-property", NAME, PATH, "org.opdbus.Query1", "Collections"];
