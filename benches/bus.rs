@@ -27,7 +27,7 @@ const SIMILAR_COUNT: u32 = 20;
 const ECHO_NAME: &str = "org.opdbus.bench.Echo";
 const ECHO_PATH: &str = "/echo";
 /// How often the service and the empty one take turns.
-const TURNS_COUNT: u32 = 10;
+const TURNS_COUNT: u32 = 50;
 /// Clients beside one that floods, and what each asks for in a second.
 const MODEST_CLIENTS_COUNT: usize = 20;
 const MODEST_RATE_HZ: u32 = 20;
