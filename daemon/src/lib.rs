@@ -26,8 +26,8 @@ pub mod vector;
 pub use config::{Bus, DaemonConfig, Limits, Readers};
 pub use error::{BusError, CONFIRMATION_REQUIRED, LIMITS_EXCEEDED};
 pub use interface::{
-    CacheProxy, Hit, PluginProxy, PluginRow, PluginsProxy, PreparedCall, QueryProxy, SnapshotProxy,
-    StateProxy, object_path,
+    CacheProxy, Hit, OptionValue, PluginProxy, PluginRow, PluginsProxy, PreparedCall, QueryProxy,
+    SnapshotProxy, StateProxy, object_path,
 };
 pub use names::{NAME, PATH, PLUGINS_PATH};
 pub use service::run;

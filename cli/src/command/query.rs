@@ -4,13 +4,12 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use op_dbus_daemon::{BusError, QueryProxy};
+use op_dbus_daemon::{BusError, OptionValue, QueryProxy};
 use op_dbus_engine::{
     Answer, CollectionExplain, Error as EngineError, ErrorKind, Explain, Hit, Payload, Plan, Query,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use zbus::{OwnedVariant, Variant};
 
 use crate::args;
 use crate::client::Client;
@@ -99,12 +98,9 @@ fn engine_query(arguments: &args::Query) -> Query {
 
 /// Asks the service, whose answer is the same.
 fn ask(client: &Client, arguments: &args::Query) -> Result<(Answer, Duration)> {
-    let mut options: HashMap<String, OwnedVariant> = HashMap::new();
-    let mut add = |name: &str, value: Variant<'static>| {
-        // No files are among them, which alone cannot be owned.
-        if let Ok(value) = value.try_into_owned() {
-            options.insert(name.to_owned(), value);
-        }
+    let mut options: HashMap<String, OptionValue> = HashMap::new();
+    let mut add = |name: &str, value| {
+        options.insert(name.to_owned(), value);
     };
     add("limit", (arguments.limit as u32).into());
     add("recall", arguments.recall.into());

@@ -15,6 +15,7 @@ use zbus::Connection;
 use zbus::message::Header;
 
 pub use cache::CacheProxy;
+pub use options::OptionValue;
 pub use plugins::{PluginProxy, PluginRow, PluginsProxy, PreparedCall, object_path};
 pub use query::{Hit, QueryProxy};
 pub use snapshot::SnapshotProxy;
