@@ -7,15 +7,16 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use op_dbus_engine::{ErrorKind, JournalActor, JournalKind, JournalNote, STATE_COLLECTION, Store};
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use zbus::Connection;
-use zbus::message::Header;
+use zbus::message::{Flags, Header};
 
 use crate::authority::{Action, Authority, Decision};
-use crate::caller::{Caller, Callers};
+use crate::caller::{Caller, Callers, processors_count};
 use crate::config::{DaemonConfig, Limits, Readers};
 use crate::error::{BusError, Result};
 
@@ -23,6 +24,9 @@ use crate::error::{BusError, Result};
 const NOTED_COUNT_MAX: usize = 10_000;
 /// Calls of all senders that are answered at the same time.
 const CALLS_AT_ONCE_COUNT_MAX: u32 = 1 << 16;
+
+/// How long a refusal takes of one who asks for too much.
+const REFUSAL_DELAY: Duration = Duration::from_millis(100);
 
 /// A call, and the connection it came by.
 pub(crate) struct Call<'c> {
@@ -49,6 +53,8 @@ pub(crate) struct Gate {
     rules: RwLock<Arc<Rules>>,
     /// Users and programs whose reading has been journaled.
     noted: Mutex<HashSet<(u32, String)>>,
+    /// What searches hold that are being computed.
+    computing: Arc<Semaphore>,
     /// What calls hold that are being answered.
     answering: Arc<Semaphore>,
     /// Whether no more calls are let in.
@@ -209,8 +215,9 @@ impl Gate {
         let rules = RwLock::new(Arc::new(Rules::new(config)));
         let (callers, noted) = (Callers::default(), Mutex::default());
         let answering = Arc::new(Semaphore::new(CALLS_AT_ONCE_COUNT_MAX as usize));
+        let computing = Arc::new(Semaphore::new(processors_count()));
         let is_closing = AtomicBool::new(false);
-        Self { store, callers, authority, rules, noted, answering, is_closing }
+        Self { store, callers, authority, rules, noted, computing, answering, is_closing }
     }
 
     /// Lets nobody in any more, and waits until all are out.
@@ -258,7 +265,10 @@ impl Gate {
             Some(peer) => Arc::clone(peer),
             None => self.callers.of(&call.header, call.connection, rules.limits).await?,
         };
-        let slot = self.take_slot(&caller, call, rules.limits)?;
+        let slot = match self.take_slot(&caller, call, rules.limits) {
+            Ok(slot) => slot,
+            Err(refusal) => return Err(slowly(refusal, &caller, call).await),
+        };
         let may_read = match caller.may_read.get() {
             Some(may_read) => *may_read,
             None => self.decide_reading(&caller, &rules).await?,
@@ -282,6 +292,23 @@ impl Gate {
             let problem = format!("over {CALLS_AT_ONCE_COUNT_MAX} calls of all at once");
             BusError::limits_exceeded(problem, "wait a moment, and call again")
         })
+    }
+
+    /// Runs what keeps a processor busy. As many run as there are processors, and of one caller half
+    /// as many: whoever asks for much waits for themselves, and leaves others some.
+    pub(crate) async fn compute<T: Send + 'static>(
+        &self,
+        reader: &Reader,
+        work: impl FnOnce() -> op_dbus_engine::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        // They are never closed, so these cannot fail.
+        let own = Arc::clone(&reader.caller.computing).acquire_owned().await;
+        let of_all = Arc::clone(&self.computing).acquire_owned().await;
+        blocking(move || {
+            let _turn = (own, of_all);
+            work()
+        })
+        .await
     }
 
     fn take_slot(
@@ -343,7 +370,8 @@ impl Gate {
         let caller = Arc::clone(&reader.caller);
         if !caller.changes.take(limits.changes_per_second_count, limits.changes_burst_count) {
             let problem = format!("over {} changes in a second", limits.changes_per_second_count);
-            return Err(BusError::limits_exceeded(problem, "wait a moment, and ask less often"));
+            let refusal = BusError::limits_exceeded(problem, "wait a moment, and ask less often");
+            return Err(slowly(refusal, &caller, call).await);
         }
         let decision =
             self.authority.decide(&caller, request.action, &call.header, call.connection).await;
@@ -404,6 +432,18 @@ impl Gate {
         permit.finish(outcome).await?;
         done
     }
+}
+
+/// Lets whoever asks for too much wait for the refusal.
+///
+/// A bus lets a member wait for few answers at the same time, and refuses the next call itself: so
+/// most of a flood never comes here, where the calls of all others would wait behind it.
+async fn slowly(refusal: BusError, caller: &Caller, call: &Call<'_>) -> BusError {
+    let awaits_answer = !call.header.primary().flags().contains(Flags::NO_REPLY_EXPECTED);
+    if awaits_answer && let Ok(_waiting) = caller.refusals.try_acquire() {
+        tokio::time::sleep(REFUSAL_DELAY).await;
+    }
+    refusal
 }
 
 /// Runs what waits for the disk or computes where nobody else waits for it.

@@ -31,7 +31,8 @@ pub use descriptions::{Descriptions, Risk};
 pub use error::{BusError, CONFIRMATION_REQUIRED, LIMITS_EXCEEDED};
 pub use find::find;
 pub use interface::{
-    CacheProxy, Hit, JournalProxy, PluginProxy, PluginRow, PluginsProxy, PreparedCall, QueryProxy,
+    CacheProxy, Hit, JournalProxy, OptionValue, PluginProxy, PluginRow, PluginsProxy, PreparedCall,
+    QueryProxy,
     SnapshotProxy, StateProxy, object_path,
 };
 pub use names::{NAME, PATH, PLUGINS_PATH};

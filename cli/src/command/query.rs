@@ -4,13 +4,12 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use op_dbus_daemon::{QueryProxy, find};
+use op_dbus_daemon::{OptionValue, QueryProxy, find};
 use op_dbus_engine::{
     Answer, CollectionExplain, Error as EngineError, ErrorKind, Explain, Hit, Payload, Plan, Query,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use zbus::{OwnedVariant, Variant};
 
 use crate::args;
 use crate::client::Client;
@@ -115,7 +114,7 @@ fn ask(client: &Client, arguments: &args::Query) -> Result<(Answer, Duration)> {
 }
 
 /// The options that every search has.
-pub(super) fn options(limit: usize, collections: &[String]) -> HashMap<String, OwnedVariant> {
+pub(super) fn options(limit: usize, collections: &[String]) -> HashMap<String, OptionValue> {
     let mut options = HashMap::new();
     add(&mut options, "limit", (limit as u32).into());
     if !collections.is_empty() {
@@ -124,11 +123,8 @@ pub(super) fn options(limit: usize, collections: &[String]) -> HashMap<String, O
     options
 }
 
-fn add(options: &mut HashMap<String, OwnedVariant>, name: &str, value: Variant<'static>) {
-    // No files are among them, which alone cannot be owned.
-    if let Ok(value) = value.try_into_owned() {
-        options.insert(name.to_owned(), value);
-    }
+fn add(options: &mut HashMap<String, OptionValue>, name: &str, value: OptionValue) {
+    options.insert(name.to_owned(), value);
 }
 
 fn hit((collection, key, score, text, payload): op_dbus_daemon::Hit) -> Hit {

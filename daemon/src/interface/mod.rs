@@ -17,6 +17,7 @@ use zbus::message::Header;
 
 pub use cache::CacheProxy;
 pub use journal::JournalProxy;
+pub use options::OptionValue;
 pub use plugins::{PluginProxy, PluginRow, PluginsProxy, PreparedCall, object_path};
 pub use query::{Hit, QueryProxy};
 pub use snapshot::SnapshotProxy;
