@@ -101,7 +101,7 @@ impl Caller {
         Self::new(None, credentials.uid(), vec![credentials.gid()], executable, limits)
     }
 
-    fn new(
+    pub(crate) fn new(
         name: Option<OwnedUniqueName>,
         uid: u32,
         gids: Vec<u32>,

@@ -19,6 +19,7 @@ use crate::authority::{Action, Authority, Decision};
 use crate::caller::{Caller, Callers, processors_count};
 use crate::config::{DaemonConfig, Limits, Readers};
 use crate::error::{BusError, Result};
+use crate::indexer::STATE_INDEX_COLLECTION;
 
 /// Grants of reading that are remembered, so that they are journaled once.
 const NOTED_COUNT_MAX: usize = 10_000;
@@ -71,7 +72,7 @@ struct Rules {
 }
 
 /// Who may read a collection, by number.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct ReaderIds {
     uids: Vec<u32>,
     gids: Vec<u32>,
@@ -84,11 +85,18 @@ impl Rules {
             let gids = readers.groups.iter().filter_map(|group| gid_of(group)).collect();
             (name.clone(), ReaderIds { uids, gids })
         };
+        let mut readers: BTreeMap<String, ReaderIds> = config.readers.iter().map(ids).collect();
+        // What was made from the documents is for those who may read them.
+        if !readers.contains_key(STATE_INDEX_COLLECTION)
+            && let Some(own) = readers.get(STATE_COLLECTION).cloned()
+        {
+            readers.insert(STATE_INDEX_COLLECTION.to_owned(), own);
+        }
         Self {
             limits: config.limits,
             own_uid: rustix::process::geteuid().as_raw(),
             gid: gid_of(&config.group),
-            readers: config.readers.iter().map(ids).collect(),
+            readers,
         }
     }
 
@@ -456,4 +464,44 @@ pub(crate) async fn blocking<T: Send + 'static>(
 fn panicked(error: tokio::task::JoinError) -> BusError {
     let problem = format!("the service failed: {error}");
     BusError::new(ErrorKind::Io, problem, "see its log, and report it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Bus;
+    use crate::indexer::JOURNAL_COLLECTION;
+
+    fn member(gid: u32) -> Caller {
+        Caller::new(None, u32::MAX - 1, vec![gid], String::new(), Limits::default())
+    }
+
+    fn rules(readers: &[(&str, &str)]) -> Rules {
+        let mut config =
+            DaemonConfig { group: "root".to_owned(), ..DaemonConfig::new(Bus::System) };
+        for (collection, group) in readers {
+            let readers = Readers { groups: vec![(*group).to_owned()], ..Readers::default() };
+            config.readers.insert((*collection).to_owned(), readers);
+        }
+        Rules::new(&config)
+    }
+
+    #[test]
+    fn a_member_of_the_group_may_read_but_not_the_journal() {
+        let rules = rules(&[]);
+        let (member, stranger) = (member(0), member(4_000_000));
+        assert!(rules.may_read(&member) && !rules.may_read(&stranger));
+        assert!(rules.may_read_collection(&member, STATE_INDEX_COLLECTION));
+        assert!(!rules.may_read_collection(&member, JOURNAL_COLLECTION));
+        let own = Caller::new(None, rules.own_uid, vec![], String::new(), Limits::default());
+        assert!(rules.may_read_collection(&own, JOURNAL_COLLECTION));
+    }
+
+    #[test]
+    fn whoever_may_not_read_documents_may_not_read_what_was_made_from_them() {
+        let rules = rules(&[(STATE_COLLECTION, "daemon")]);
+        assert!(!rules.may_read_collection(&member(0), STATE_INDEX_COLLECTION));
+        let gid = gid_of("daemon").expect("every system has it");
+        assert!(rules.may_read_collection(&member(gid), STATE_INDEX_COLLECTION));
+    }
 }

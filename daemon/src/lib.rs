@@ -16,6 +16,7 @@ mod descriptions;
 mod error;
 mod find;
 mod gate;
+mod indexer;
 mod interface;
 pub mod interfaces;
 pub mod json;
