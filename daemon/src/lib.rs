@@ -33,8 +33,7 @@ pub use error::{BusError, CONFIRMATION_REQUIRED, LIMITS_EXCEEDED};
 pub use find::find;
 pub use interface::{
     CacheProxy, Hit, JournalProxy, OptionValue, PluginProxy, PluginRow, PluginsProxy, PreparedCall,
-    QueryProxy,
-    SnapshotProxy, StateProxy, object_path,
+    QueryProxy, SnapshotProxy, StateProxy, object_path,
 };
 pub use names::{NAME, PATH, PLUGINS_PATH};
 pub use service::run;
