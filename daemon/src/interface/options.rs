@@ -12,7 +12,7 @@ use crate::error::{BusError, Result};
 use crate::gate::Reader;
 
 /// Options as they come.
-pub type Options = HashMap<String, OptionValue>;
+pub(crate) type Options = HashMap<String, OptionValue>;
 
 /// The value of an option. What no option has is read over: it takes no room, however long it is.
 #[derive(Clone, Debug, PartialEq)]
