@@ -175,7 +175,7 @@ fn plugins_documents_and_the_journal_have_their_records() {
     block_on(async {
         let state = StateProxy::new(&client).await.unwrap();
         let document = json!({ "hostname": "printer", "paper": "empty", "pass-phrase": "SECRET5" });
-        state.put("hosts/printer", &document.to_string()).await.unwrap();
+        state.put("hosts/printer".to_owned(), document.to_string()).await.unwrap();
     });
     world.wait_in("state-index", "no paper left", "hosts/printer");
     let hit =

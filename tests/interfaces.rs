@@ -79,7 +79,7 @@ fn questions_find_the_members_that_people_mean() {
             .arguments(arguments)
     };
     for directory in directories {
-        op_dbus(&["index", directory.to_str().unwrap()]).run().succeeded();
+        let _ = op_dbus(&["index", directory.to_str().unwrap()]).run().succeeded();
     }
     let (mut first, mut first_five, mut asked) = (0, 0, 0);
     for Question { question, members, service } in questions() {

@@ -138,7 +138,7 @@ impl Mapped<'_> {
 
     async fn read(&self, mapped: &MappedState) -> Result<Value> {
         let (interface, name, _) = self.property(mapped)?;
-        let interface = InterfaceName::try_from(interface).map_err(zbus::Error::from)?;
+        let interface = InterfaceName::try_from(interface)?;
         let proxy = self.properties().await?;
         let value =
             self.patient(async { proxy.get(interface, name).await.map_err(zbus::Error::from) });
@@ -149,7 +149,7 @@ impl Mapped<'_> {
     async fn set(&self, mapped: &MappedState, key: &str, wanted: &Value) -> Result<()> {
         let Some(setter) = &mapped.setter else {
             let (interface, name, signature) = self.property(mapped)?;
-            let interface = InterfaceName::try_from(interface).map_err(zbus::Error::from)?;
+            let interface = InterfaceName::try_from(interface)?;
             let body = values::body(std::slice::from_ref(wanted), &[signature])
                 .map_err(|problem| BusError::new(ErrorKind::Invalid, problem, key))?;
             let value = body.into_iter().next().unwrap_or(Variant::Bool(false));
