@@ -72,7 +72,7 @@ impl Lxc {
         }
         fs::create_dir(programs.state().join("lxc")).unwrap();
         let config = json!({"path": programs.bin(), "lxcpath": programs.state().join("lxc"),
-            "timeout_s": 2, "create_timeout_s": 2, "stop_wait_s": 3});
+            "timeout_s": 4, "create_timeout_s": 4, "stop_wait_s": 3});
         let plugin = Running::start(PLUGIN, "lxc", &config);
         Self { programs, plugin }
     }
@@ -285,7 +285,7 @@ fn programs_that_hang_or_flood_or_are_not_there_are_errors() {
     let answer = lxc.plugin.apply(&desired);
     assert_eq!(
         error(&answer),
-        ("unavailable", "lxc-create: it took longer than 2 s and was ended")
+        ("unavailable", "lxc-create: it took longer than 4 s and was ended")
     );
     fs::remove_file(&file).unwrap();
     lxc.programs.failing("ls-all", "lxc-ls: Permission denied");

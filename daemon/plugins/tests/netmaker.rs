@@ -52,7 +52,7 @@ struct Netmaker {
 impl Netmaker {
     fn new() -> Self {
         let programs = Programs::new(&[("netclient", NETCLIENT)]);
-        let config = json!({"path": programs.bin(), "timeout_s": 2, "wait_s": 3});
+        let config = json!({"path": programs.bin(), "timeout_s": 4, "wait_s": 3});
         let plugin = Running::start(PLUGIN, "netmaker", &config);
         Self { programs, plugin }
     }
