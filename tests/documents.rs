@@ -2,7 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use support::model;
@@ -12,6 +13,7 @@ const NOT_FOUND: i32 = 1;
 const USAGE: i32 = 2;
 const NO_SUCH_THING: i32 = 3;
 const INVALID: i32 = 4;
+const SERVICE_START_MAX: Duration = Duration::from_secs(60);
 
 fn workplace() -> Workplace {
     Workplace::new(env!("CARGO_BIN_EXE_op-dbus"))
@@ -304,4 +306,46 @@ fn what_changed_between_two_moments_is_shown() {
     let _ = place.op(thrice).run().exited(USAGE);
     let unknown = place.op(["diff", "--at", &first, "-c", "none", "--json"]).run();
     let _ = unknown.refused(NO_SUCH_THING, &["none"]);
+}
+
+#[test]
+fn the_service_takes_and_deletes_snapshots_for_others() {
+    let place = workplace();
+    let _ = place.done(["put", "host", "--payload", "{}"]);
+    let socket = place.path().join("socket");
+    let bus = format!("socket:{}", socket.display());
+    let service = place.op(["daemon", "--bus", &bus]).start();
+    let started = Instant::now();
+    while UnixStream::connect(&socket).is_err() {
+        assert!(started.elapsed() < SERVICE_START_MAX, "the service does not start");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // Whether it is named or only found to have the store open.
+    let asked = ["snapshot", "create", "--reason", "asked", "--keep", "--bus", &bus, "--json"];
+    let asked = place.done(asked).json()["snapshot"].clone();
+    assert_eq!((&asked["reason"], &asked["is_kept"]), (&json!("asked"), &json!(true)));
+    let found = place.done(["snapshot", "create", "--reason", "found", "--json"]).json();
+    assert_eq!(found["snapshot"]["reason"], "found");
+    let last = ["snapshot", "create", "--retention", "1", "--schedule", "1h", "--json"];
+    let last = place.done(last).json();
+    assert_eq!(last["deleted"], json!([found["snapshot"]["name"]]));
+    // The service does not tell what a snapshot takes; who may read its directory sees it.
+    let told = place.done(["snapshot", "list", "--bus", &bus, "--json"]).json();
+    let seen = place.done(["snapshot", "list", "--json"]).json();
+    assert!(told["snapshots"][0]["total_bytes"].is_null(), "{told}");
+    assert!(seen["snapshots"][0]["total_bytes"].is_u64(), "{seen}");
+    for (number, name) in [(0, &asked["name"]), (1, &last["snapshot"]["name"])] {
+        assert_eq!(
+            (&told["snapshots"][number]["name"], &seen["snapshots"][number]["name"]),
+            (name, name)
+        );
+        let _ = place.done(["snapshot", "delete", name.as_str().unwrap()]);
+    }
+    let _ = place.op(["snapshot", "list", "--bus", &bus]).run().exited(NOT_FOUND);
+    let gone = place.op(["snapshot", "delete", last["snapshot"]["name"].as_str().unwrap()]).run();
+    let _ = gone.exited(NO_SUCH_THING);
+    service.interrupt();
+    let _ = service.finish().exited(0);
+    // What it has noted of itself means nothing any more.
+    let _ = place.done(["snapshot", "create"]);
 }

@@ -8,33 +8,13 @@
 #   OUT_DIR must not exist; it appears when it is complete:
 #     OUT_DIR/SERVICE/OBJECT.xml   such as systemd1/timer.xml
 #   ROOTFS is a root file system with systemd, dbus and libpam-systemd, and stays as it is. Without
-#   it one is made by debootstrap (280 MB, a few minutes) in $XDG_CACHE_HOME/op-dbus/test/rootfs and
-#   used again the next time.
-# Runs as root, because containers and debootstrap need it. The container has no network; only
-# debootstrap reaches out, to Debian's mirror. After a failure nothing is left but a complete
-# ROOTFS, if it came that far, or debootstrap's log.
+#   it container.sh, which boots it, makes one and keeps it.
+# Runs as root, because containers need it. After a failure nothing is left but what container.sh keeps.
 set -euo pipefail
-
-debootstrap_seconds_max=1200
-container_seconds_max=120
-guest_directory=/op-dbus-interfaces
 
 fail() {
     echo "live_interfaces.sh: $*" >&2
     exit 1
-}
-
-# Runs a command for so many seconds at most, in the background: only so is a signal to this script
-# heeded before the command ends.
-bounded() {
-    local seconds=$1
-    shift
-    timeout --kill-after=15 "$seconds" "$@" </dev/null &
-    child=$!
-    local status=0
-    wait "$child" || status=$?
-    child=
-    return "$status"
 }
 
 clean_up() {
@@ -42,71 +22,13 @@ clean_up() {
         kill "$child" 2>/dev/null || true
         wait "$child" || true
     fi
-    for directory in "$work" "$partial_rootfs"; do
-        if [[ -n $directory ]]; then rm -rf --one-file-system "$directory"; fi
-    done
-}
-
-cache_directory() {
-    if [[ ${XDG_CACHE_HOME:-} == /* ]]; then
-        echo "$XDG_CACHE_HOME/op-dbus/test"
-    else
-        echo "$HOME/.cache/op-dbus/test"
-    fi
-}
-
-# Debian 12 with what the interfaces come from. Whoever comes second waits for the first.
-make_rootfs() {
-    local target=$1 lock
-    [[ -n $(type -P debootstrap) ]] || fail 'no debootstrap: apt-get install debootstrap'
-    mkdir -p "${target%/*}"
-    exec {lock}>"$target.lock"
-    bounded "$debootstrap_seconds_max" flock "$lock" || fail "$target.lock is held by another run"
-    if [[ ! -d $target ]]; then
-        partial_rootfs=$target.partial
-        rm -rf --one-file-system "$partial_rootfs"
-        mkdir "$partial_rootfs"
-        echo "making $target (once)"
-        # Its mounts are its own, so that none is left behind.
-        bounded "$debootstrap_seconds_max" unshare --mount debootstrap --variant=minbase \
-            --force-check-gpg --include=systemd,systemd-sysv,dbus,libpam-systemd \
-            bookworm "$partial_rootfs" >"$target.log" 2>&1 ||
-            fail "debootstrap failed: $(tail -n 3 "$target.log")"
-        rm -rf "$partial_rootfs"/var/cache/apt/archives/*.deb "$partial_rootfs"/var/lib/apt/lists/*
-        mv -T "$partial_rootfs" "$target"
-        partial_rootfs=
-        rm -f "$target.log"
-    fi
-    exec {lock}>&-
-}
-
-# What the container boots into: a service that ends the container, and hands on whether it failed.
-write_unit() {
-    cat <<EOF
-[Unit]
-Description=Writes the introspection of what is on the bus
-# Without logind a login is no session.
-Requires=dbus.socket systemd-logind.service
-After=dbus.socket systemd-logind.service
-SuccessAction=exit-force
-SuccessActionExitStatus=0
-FailureAction=exit-force
-FailureActionExitStatus=1
-
-[Service]
-Type=oneshot
-ExecStart=/bin/bash $guest_directory/collect.sh
-TimeoutStartSec=$container_seconds_max
-StandardOutput=append:$guest_directory/log
-StandardError=append:$guest_directory/log
-EOF
+    if [[ -n $work ]]; then rm -rf --one-file-system "$work"; fi
 }
 
 # What runs in there.
 write_guest_script() {
     cat <<'EOF'
 set -euo pipefail
-cd "${0%/*}"
 
 # Writes one object's interfaces; the one that it is asked for must be among them.
 collect() {
@@ -155,7 +77,7 @@ unit scope init_2escope
 collect systemd1/manager org.freedesktop.systemd1 /org/freedesktop/systemd1 \
     org.freedesktop.systemd1.Manager
 # The start of this script is a job.
-job=$(first_word systemctl list-jobs --no-legend --plain op-dbus-collect.service)
+job=$(first_word systemctl list-jobs --no-legend --plain op-dbus-test.service)
 collect systemd1/job org.freedesktop.systemd1 "/org/freedesktop/systemd1/job/$job" \
     org.freedesktop.systemd1.Job
 
@@ -177,48 +99,29 @@ collect DBus/bus org.freedesktop.DBus /org/freedesktop/DBus org.freedesktop.DBus
 EOF
 }
 
-# Boots the root file system below a layer that is thrown away. `$work` is what it shares with here.
-boot() {
-    local rootfs=$1 scope=()
-    # Without a systemd on this machine there is nobody to ask for a scope.
-    if [[ ! -d /run/systemd/system ]]; then scope=(--keep-unit); fi
-    # A colon in a path would end it.
-    bounded "$container_seconds_max" systemd-nspawn --quiet --directory="$rootfs" \
-        --volatile=overlay --machine="op-dbus-$$" --register=no "${scope[@]}" --private-network \
-        --link-journal=no --settings=no --bind="${work//:/\\:}:$guest_directory" \
-        --bind-ro="${work//:/\\:}/unit:/etc/systemd/system/op-dbus-collect.service" \
-        --boot systemd.unit=op-dbus-collect.service systemd.show_status=no >"$work/console" 2>&1
-}
-
 if [[ $# -lt 1 || $# -gt 2 || $1 == -* ]]; then
     sed -n '/^# Usage/,/^# Runs/ { /^# Runs/d; s/^# \{0,1\}//; p }' "$0" >&2
     exit 2
 fi
-[[ $EUID -eq 0 ]] || fail 'only root can boot a container: run this as root'
-[[ -n $(type -P systemd-nspawn) ]] || fail 'no systemd-nspawn: apt-get install systemd-container'
 out=$1
 [[ ! -e $out && ! -L $out ]] || fail "$out exists"
 
-child='' work='' partial_rootfs=''
+child='' work=''
 trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-if [[ $# -eq 2 ]]; then
-    rootfs=$2
-else
-    rootfs=$(cache_directory)/rootfs
-    if [[ ! -d $rootfs ]]; then make_rootfs "$rootfs"; fi
-fi
-[[ -x $rootfs/usr/lib/systemd/systemd-hostnamed ]] || fail "$rootfs is no system with systemd"
-
 mkdir -p "$(dirname "$out")"
 work=$(mktemp -d -p "$(realpath "$(dirname "$out")")")
-write_unit >"$work/unit"
-write_guest_script >"$work/collect.sh"
-if ! boot "$rootfs"; then
-    tail -n 20 "$work/console" "$work/log" >&2 || true
-    fail "the container failed, or took more than $container_seconds_max s"
+write_guest_script >"$work/run.sh"
+# In the background: only so is a signal to this script heeded before it ends.
+"${0%/*}/container.sh" ${2:+--rootfs "$2"} "$work" &
+child=$!
+if ! wait "$child"; then
+    child=
+    tail -n 20 "$work/log" >&2 || true
+    fail 'the container failed'
 fi
+child=
 mv -T "$work/interfaces" "$out"
 echo "$(find "$out" -name '*.xml' | wc -l) objects: $out"

@@ -9,6 +9,7 @@ mod models;
 mod numa;
 mod plugins;
 mod snapshots;
+mod state;
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
@@ -32,6 +33,7 @@ pub(crate) use snapshots::{
     At, Diff, Moment, Snapshot, SnapshotCreate, SnapshotDelete, SnapshotReceive, SnapshotRestore,
     SnapshotSend,
 };
+pub(crate) use state::{Journal, JournalSearch, JournalShow, State, StateApply};
 
 /// Find D-Bus methods, packages and your own records by what they mean.
 #[derive(Debug, Parser)]
@@ -138,6 +140,16 @@ pub(crate) enum Command {
     },
     Daemon(Daemon),
     Diff(Diff),
+    /// Who did what: every decision, every change, and how it ended
+    Journal {
+        #[command(subcommand)]
+        command: Journal,
+    },
+    /// Declared state: compared with what is, applied, verified, taken back
+    State {
+        #[command(subcommand)]
+        command: State,
+    },
     /// Plugins: what may be asked of other services
     Plugin {
         #[command(subcommand)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use op_dbus_daemon::Bus;
+use op_dbus_daemon::{Bus, BusError};
 use op_dbus_engine::{Error as EngineError, ErrorKind};
 use tokio::runtime::Runtime;
 use zbus::Connection;
@@ -32,6 +32,19 @@ impl Client {
                 .with_remedy("start op-dbus daemon there, or leave out --bus to open the store")
         })?;
         Ok(Self { runtime, connection })
+    }
+
+    /// Asks something of an object, by its proxy.
+    pub(crate) fn ask<'c, P, T>(
+        &'c self,
+        proxy: impl AsyncFnOnce(&'c Connection) -> zbus::Result<P>,
+        ask: impl AsyncFnOnce(P) -> Result<T, BusError>,
+    ) -> Result<T> {
+        let asked = self.runtime.block_on(async {
+            let proxy = proxy(&self.connection).await.map_err(BusError::from)?;
+            ask(proxy).await
+        });
+        Ok(asked.map_err(EngineError::from)?)
     }
 
     /// Asks something over the connection.

@@ -9,10 +9,15 @@ use op_dbus_engine::{
     EmbedderConfig, ErrorKind, NumaConfig, NumaPolicy, PolicyKind, Snapshots, Store, StoreConfig,
     StorePart, store_address,
 };
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::args::{Arguments, At, Btrfs, Global, LogLevel, Moment, Numa};
 use crate::client::Client;
 use crate::error::{Error, Result};
+use crate::journal::Journal;
 
 const PREFIX: &str = "OPDBUS_";
 const MODELS: &str = "models";
@@ -73,8 +78,14 @@ impl Config {
         })
     }
 
-    /// Sends the log to standard error. A second call changes nothing.
-    pub(crate) fn start_log(&self) {
+    /// Sends the log to standard error, or a service's to the journal if standard error goes there.
+    /// Returns whether it goes to the journal. A second call changes nothing.
+    pub(crate) fn start_log(&self, is_service: bool) -> bool {
+        if let Some(journal) = is_service.then(Journal::of_stderr).flatten() {
+            let level = LevelFilter::from_level(self.log_level);
+            let _ = tracing_subscriber::registry().with(journal.with_filter(level)).try_init();
+            return true;
+        }
         let _ = tracing_subscriber::fmt()
             .with_max_level(self.log_level)
             .with_writer(std::io::stderr)
@@ -82,6 +93,7 @@ impl Config {
             .with_target(false)
             .without_time()
             .try_init();
+        false
     }
 
     /// Lets threads of this process run where they should. It has nothing else to do than what its
@@ -131,10 +143,8 @@ impl Config {
     }
 
     /// Connects to the service: the one that was named, that has the store open, or the system's.
-    pub(crate) fn service(&self) -> Result<Client> {
-        let noted = || store_address(&self.store).and_then(|address| address.parse().ok());
-        let bus = self.bus.clone().or_else(noted).unwrap_or(Bus::System);
-        Client::connect(&bus)
+    pub(crate) fn any_service(&self) -> Result<Client> {
+        Client::connect(&self.bus.clone().or_else(|| self.holder()).unwrap_or(Bus::System))
     }
 
     /// Opens the store, or finds who has it open and can be asked.
@@ -149,15 +159,22 @@ impl Config {
             return Ok(Source::Service(Client::connect(bus)?));
         }
         match self.open_at(at) {
-            Err(Error::Engine(error)) if error.kind() == ErrorKind::Busy => {
-                let bus = store_address(&self.store).and_then(|address| address.parse().ok());
-                match bus {
-                    Some(bus) => Ok(Source::Service(Client::connect(&bus)?)),
-                    None => Err(error.into()),
-                }
-            }
+            Err(Error::Engine(error)) if error.kind() == ErrorKind::Busy => match self.holder() {
+                Some(bus) => Ok(Source::Service(Client::connect(&bus)?)),
+                None => Err(error.into()),
+            },
             opened => Ok(Source::Store(Box::new(opened?))),
         }
+    }
+
+    /// The service, if one was named or has the store open.
+    pub(crate) fn service(&self) -> Result<Option<Client>> {
+        self.bus.clone().or_else(|| self.holder()).map(|bus| Client::connect(&bus)).transpose()
+    }
+
+    /// Where to ask whoever has the store open.
+    fn holder(&self) -> Option<Bus> {
+        store_address(&self.store)?.parse().ok()
     }
 
     /// Opens the store, which must exist: asking must not create.

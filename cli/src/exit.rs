@@ -15,6 +15,8 @@ pub enum Exit {
     Usage,
     /// The command failed.
     Failed(ErrorKind),
+    /// The state is not as it is declared.
+    NotAsDeclared,
     /// Stopped by Ctrl-C; what was acknowledged is stored.
     Interrupted,
 }
@@ -28,7 +30,8 @@ Exit codes:
     3  something does not exist  10  something must be installed or started
     4  the input is wrong        11  this version cannot do it
     5  the store is in use       12  the operating system refused
-    6  no room on the disk      130  stopped by Ctrl-C";
+    6  no room on the disk       13  the state is not as declared
+                                130  stopped by Ctrl-C";
 
 impl Exit {
     /// The number the shell sees.
@@ -50,6 +53,7 @@ impl Exit {
                 ErrorKind::Unsupported => 11,
                 ErrorKind::Io => 12,
             },
+            Self::NotAsDeclared => 13,
             Self::Interrupted => 130,
         }
     }

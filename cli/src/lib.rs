@@ -11,6 +11,7 @@ mod error;
 pub mod exit;
 mod input;
 mod interrupt;
+mod journal;
 mod output;
 mod progress;
 mod sample;
@@ -26,6 +27,8 @@ use output::Output;
 
 /// Runs the program with these arguments, the first of which is its name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    // Before there is a second thread.
+    op_dbus_engine::forbid_telemetry();
     let given: Vec<OsString> = arguments.into_iter().collect();
     let arguments = match Arguments::try_parse_from(&given) {
         Ok(arguments) => arguments,
@@ -38,7 +41,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Ok(config) => config,
         Err(error) => return output.error(&error),
     };
-    config.start_log();
+    let is_service = matches!(arguments.command, Command::Daemon(_));
+    let is_journaled = config.start_log(is_service);
     interrupt::survive_file_size_limit();
     // The doctor says what is wrong with it, among other things.
     let is_doctor = matches!(arguments.command, Command::Doctor(_));
@@ -48,6 +52,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     let finished = command::run(&config, &output, arguments.command);
     match finished {
         Ok(exit) => exit,
+        Err(error) if is_journaled => {
+            let remedy = error.remedy().unwrap_or_default();
+            tracing::error!(remedy, "{}", error.message());
+            error.exit()
+        }
         Err(error) => output.error(&error),
     }
 }

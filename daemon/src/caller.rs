@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use op_dbus_engine::{ErrorKind, JournalActor};
 use tokio::net::unix::UCred;
@@ -21,6 +21,12 @@ use crate::error::{BusError, Result};
 /// More connections than a bus has: what is kept beyond is kept by mistake.
 const KNOWN_COUNT_MAX: usize = 20_000;
 
+/// How long the bus may take to say who somebody is.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Refusals that are held back from one caller; more than a system's bus lets it wait for.
+const REFUSALS_COUNT_MAX: usize = 256;
+
 /// A connection that calls.
 #[derive(Debug)]
 pub(crate) struct Caller {
@@ -31,6 +37,10 @@ pub(crate) struct Caller {
     executable: String,
     /// Calls that it may have at once.
     pub(crate) slots: Arc<Semaphore>,
+    /// Refusals that it waits for.
+    pub(crate) refusals: Semaphore,
+    /// Searches of it that are computed at once.
+    pub(crate) computing: Arc<Semaphore>,
     pub(crate) calls: Bucket,
     pub(crate) changes: Bucket,
     /// Whether it may read, once that was decided.
@@ -104,6 +114,8 @@ impl Caller {
             gids,
             executable,
             slots: Arc::new(Semaphore::new(limits.calls_at_once_count as usize)),
+            refusals: Semaphore::new(REFUSALS_COUNT_MAX),
+            computing: Arc::new(Semaphore::new(processors_count().div_ceil(2))),
             calls: Bucket::full(limits.calls_burst_count),
             changes: Bucket::full(limits.changes_burst_count),
             may_read: OnceLock::new(),
@@ -131,6 +143,11 @@ impl Caller {
             None => format!("uid:{}", self.uid),
         }
     }
+}
+
+/// Processors that this process may use.
+pub(crate) fn processors_count() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// The path of a process's program, or its name if that is all that may be known. It is for people
@@ -169,10 +186,14 @@ impl Callers {
         let asked = async {
             DBusProxy::new(connection).await?.get_connection_credentials(name.clone().into()).await
         };
-        let credentials = asked.await.map_err(|error| {
+        let unknown = |error: &dyn std::fmt::Display| {
             let problem = format!("the bus does not know who {name} is: {error}");
             BusError::new(ErrorKind::Denied, problem, "stay connected until the answer comes")
-        })?;
+        };
+        let credentials = match tokio::time::timeout(PATIENCE, asked).await {
+            Ok(asked) => asked.map_err(|error| unknown(&error))?,
+            Err(late) => return Err(unknown(&late)),
+        };
         let caller = Arc::new(Caller::of_member(name.clone(), &credentials, limits)?);
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= KNOWN_COUNT_MAX {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use op_dbus_engine::{Error, ErrorKind};
 
 use crate::indexer;
+use crate::state::DECLARED_COLLECTION;
 
 /// Which bus the service is on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,7 +137,10 @@ impl DaemonConfig {
             bus,
             group: Self::GROUP.to_owned(),
             limits: Limits::default(),
-            readers: BTreeMap::from([(indexer::JOURNAL_COLLECTION.to_owned(), Readers::default())]),
+            // Neither is for everybody who may search.
+            readers: [DECLARED_COLLECTION, indexer::JOURNAL_COLLECTION]
+                .map(|name| (name.to_owned(), Readers::default()))
+                .into(),
             plugins: Self::PLUGINS.into(),
             interfaces: vec![Self::INTERFACES.into()],
             is_indexing_live: true,

@@ -9,22 +9,38 @@ use op_dbus_formats::semantic_mapping;
 
 /// The mappings that come with the program; a test compares them with the directory.
 const SHIPPED: &[&str] = &[
+    include_str!("../descriptions/net.reactivated.Fprint.toml"),
     include_str!("../descriptions/org.bluez.toml"),
+    include_str!("../descriptions/org.freedesktop.Accounts.toml"),
     include_str!("../descriptions/org.freedesktop.Avahi.toml"),
+    include_str!("../descriptions/org.freedesktop.ColorHelper.toml"),
+    include_str!("../descriptions/org.freedesktop.ColorManager.toml"),
     include_str!("../descriptions/org.freedesktop.DBus.toml"),
     include_str!("../descriptions/org.freedesktop.Flatpak.SystemHelper.toml"),
+    include_str!("../descriptions/org.freedesktop.Flatpak.toml"),
+    include_str!("../descriptions/org.freedesktop.GeoClue2.toml"),
+    include_str!("../descriptions/org.freedesktop.ModemManager1.toml"),
+    include_str!("../descriptions/org.freedesktop.NetworkManager.toml"),
+    include_str!("../descriptions/org.freedesktop.PackageKit.toml"),
     include_str!("../descriptions/org.freedesktop.PolicyKit1.toml"),
     include_str!("../descriptions/org.freedesktop.RealtimeKit1.toml"),
     include_str!("../descriptions/org.freedesktop.UDisks2.toml"),
+    include_str!("../descriptions/org.freedesktop.UPower.toml"),
+    include_str!("../descriptions/org.freedesktop.bolt.toml"),
     include_str!("../descriptions/org.freedesktop.fwupd.toml"),
     include_str!("../descriptions/org.freedesktop.hostname1.toml"),
     include_str!("../descriptions/org.freedesktop.locale1.toml"),
     include_str!("../descriptions/org.freedesktop.login1.toml"),
     include_str!("../descriptions/org.freedesktop.machine1.toml"),
     include_str!("../descriptions/org.freedesktop.network1.toml"),
+    include_str!("../descriptions/org.freedesktop.portal.Desktop.toml"),
+    include_str!("../descriptions/org.freedesktop.portal.Documents.toml"),
+    include_str!("../descriptions/org.freedesktop.portal.Flatpak.toml"),
     include_str!("../descriptions/org.freedesktop.resolve1.toml"),
     include_str!("../descriptions/org.freedesktop.systemd1.toml"),
     include_str!("../descriptions/org.freedesktop.timedate1.toml"),
+    include_str!("../descriptions/org.gnome.Shell.toml"),
+    include_str!("../descriptions/org.libvirt.toml"),
 ];
 
 /// How risky it is to call a method.
@@ -168,11 +184,15 @@ fn of_mapping<'a>(
                 said.description = method.description.as_deref();
                 said.phrases = &method.phrases;
                 said.side_effects = &method.side_effects;
-                said.risk = Some(match (method.safe, method.requires_confirmation) {
-                    (true, false) => Risk::Safe,
-                    (false, false) => Risk::Changes,
-                    (_, true) => Risk::Confirm,
-                });
+                // Phrases alone say nothing about what it does.
+                let has_phrases_alone =
+                    method.description.is_none() && method.args.is_none() && !method.safe;
+                said.risk = match (method.safe, method.requires_confirmation) {
+                    (true, false) => Some(Risk::Safe),
+                    (false, false) => Some(Risk::Changes),
+                    (_, true) if has_phrases_alone && !method.phrases.is_empty() => None,
+                    (_, true) => Some(Risk::Confirm),
+                };
             }
             if mapping.denies(interface, member) {
                 said.risk = Some(Risk::Denied);

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use op_dbus_engine::{Error, ErrorKind};
+use zbus::DBusError;
 use zbus::message::{Header, Message};
 use zbus::names::ErrorName;
 
@@ -97,7 +98,7 @@ impl From<Error> for BusError {
     }
 }
 
-impl zbus::DBusError for BusError {
+impl DBusError for BusError {
     fn create_reply(&self, call: &Header<'_>) -> zbus::Result<Message> {
         Message::error(call, &*self.name).build(&self.text)
     }
@@ -119,6 +120,12 @@ impl From<zbus::Error> for BusError {
             zbus::Error::MethodError(name, text, _) => {
                 let text = text.filter(|text| !text.is_empty()).unwrap_or_else(|| name.to_string());
                 Self { name: name.to_string().into(), text }
+            }
+            // Those that D-Bus has names for, of the service or of the bus itself.
+            zbus::Error::FDO(error) => {
+                let name = error.name().to_string();
+                let text = error.description().filter(|text| !text.is_empty()).unwrap_or(&name);
+                Self { text: text.to_owned(), name: name.into() }
             }
             other => {
                 let problem = format!("the bus does not answer: {other}");
@@ -165,6 +172,8 @@ fn kind_of(name: &str) -> ErrorKind {
 
 #[cfg(test)]
 mod tests {
+    use zbus::fdo;
+
     use super::*;
 
     #[test]
@@ -176,6 +185,13 @@ mod tests {
         }
         assert_eq!(kind_of(LIMITS_EXCEEDED), ErrorKind::Busy);
         assert_eq!(kind_of("com.example.Other"), ErrorKind::Io);
+    }
+
+    #[test]
+    fn names_that_are_not_ours_stay() {
+        let error = BusError::from(zbus::Error::from(fdo::Error::AccessDenied("no".to_owned())));
+        assert_eq!(error.name(), "org.freedesktop.DBus.Error.AccessDenied");
+        assert_eq!((error.problem(), error.kind()), ("no", ErrorKind::Denied));
     }
 
     #[test]

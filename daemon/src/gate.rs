@@ -5,22 +5,29 @@
 //! was made, and its end is journaled too, whatever becomes of it.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use op_dbus_engine::{ErrorKind, JournalActor, JournalKind, JournalNote, STATE_COLLECTION, Store};
 use serde_json::{Value, json};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use zbus::Connection;
-use zbus::message::Header;
+use zbus::message::{Flags, Header};
 
 use crate::authority::{Action, Authority, Decision};
-use crate::caller::{Caller, Callers};
+use crate::caller::{Caller, Callers, processors_count};
 use crate::config::{DaemonConfig, Limits, Readers};
 use crate::error::{BusError, Result};
 use crate::indexer::STATE_INDEX_COLLECTION;
 
 /// Grants of reading that are remembered, so that they are journaled once.
 const NOTED_COUNT_MAX: usize = 10_000;
+/// Calls of all senders that are answered at the same time.
+const CALLS_AT_ONCE_COUNT_MAX: u32 = 1 << 16;
+
+/// How long a refusal takes of one who asks for too much.
+const REFUSAL_DELAY: Duration = Duration::from_millis(100);
 
 /// A call, and the connection it came by.
 pub(crate) struct Call<'c> {
@@ -47,6 +54,12 @@ pub(crate) struct Gate {
     rules: RwLock<Arc<Rules>>,
     /// Users and programs whose reading has been journaled.
     noted: Mutex<HashSet<(u32, String)>>,
+    /// What searches hold that are being computed.
+    computing: Arc<Semaphore>,
+    /// What calls hold that are being answered.
+    answering: Arc<Semaphore>,
+    /// Whether no more calls are let in.
+    is_closing: AtomicBool,
 }
 
 /// The part of the configuration that can be read anew.
@@ -126,6 +139,7 @@ pub(crate) struct Reader {
     caller: Arc<Caller>,
     rules: Arc<Rules>,
     _slot: OwnedSemaphorePermit,
+    answering: Option<OwnedSemaphorePermit>,
 }
 
 impl Reader {
@@ -156,7 +170,7 @@ pub(crate) struct Permit {
     /// The number of the intent in the journal.
     intent: u64,
     /// One call of its caller's, until it has ended.
-    _reader: Reader,
+    reader: Reader,
     is_finished: bool,
 }
 
@@ -164,6 +178,12 @@ impl Permit {
     /// The number of the intent in the journal.
     pub(crate) fn intent(&self) -> u64 {
         self.intent
+    }
+
+    /// Is kept beyond the answer, until another call ends it: the service's end does not wait for it.
+    pub(crate) fn left_open(mut self) -> Self {
+        self.reader.answering = None;
+        self
     }
 
     /// Journals how it ended.
@@ -202,7 +222,17 @@ impl Gate {
     pub(crate) fn new(store: Arc<Store>, authority: Authority, config: &DaemonConfig) -> Self {
         let rules = RwLock::new(Arc::new(Rules::new(config)));
         let (callers, noted) = (Callers::default(), Mutex::default());
-        Self { store, callers, authority, rules, noted }
+        let answering = Arc::new(Semaphore::new(CALLS_AT_ONCE_COUNT_MAX as usize));
+        let computing = Arc::new(Semaphore::new(processors_count()));
+        let is_closing = AtomicBool::new(false);
+        Self { store, callers, authority, rules, noted, computing, answering, is_closing }
+    }
+
+    /// Lets nobody in any more, and waits until all are out.
+    pub(crate) async fn close(&self) {
+        self.is_closing.store(true, Ordering::Relaxed);
+        // It is never closed, so this cannot fail.
+        let _ = self.answering.acquire_many(CALLS_AT_ONCE_COUNT_MAX).await;
     }
 
     /// Lets what is in the configuration now be the rules.
@@ -229,14 +259,24 @@ impl Gate {
         self.callers.forget(name);
     }
 
+    /// Whether somebody may be told of changes of the state without having asked.
+    pub(crate) fn may_be_told(&self, caller: &Caller) -> bool {
+        let rules = self.rules();
+        rules.may_read(caller) && rules.may_read_collection(caller, STATE_COLLECTION)
+    }
+
     /// Lets somebody in who may read.
     pub(crate) async fn admit(&self, call: &Call<'_>) -> Result<Reader> {
         let rules = self.rules();
+        let answering = self.begin()?;
         let caller = match &call.peer {
             Some(peer) => Arc::clone(peer),
             None => self.callers.of(&call.header, call.connection, rules.limits).await?,
         };
-        let slot = self.take_slot(&caller, call, rules.limits)?;
+        let slot = match self.take_slot(&caller, call, rules.limits) {
+            Ok(slot) => slot,
+            Err(refusal) => return Err(slowly(refusal, &caller, call).await),
+        };
         let may_read = match caller.may_read.get() {
             Some(may_read) => *may_read,
             None => self.decide_reading(&caller, &rules).await?,
@@ -246,7 +286,37 @@ impl Gate {
             let remedy = "ask the administrator to add you to the group op-dbus";
             return Err(BusError::new(ErrorKind::Denied, problem, remedy));
         }
-        Ok(Reader { caller, rules, _slot: slot })
+        Ok(Reader { caller, rules, _slot: slot, answering: Some(answering) })
+    }
+
+    /// Counts a call, as long as there may be another.
+    fn begin(&self) -> Result<OwnedSemaphorePermit> {
+        let begun = Arc::clone(&self.answering).try_acquire_owned();
+        if self.is_closing.load(Ordering::Relaxed) {
+            let (problem, remedy) = ("the service ends", "call again once it is back");
+            return Err(BusError::new(ErrorKind::Unavailable, problem, remedy));
+        }
+        begun.map_err(|_| {
+            let problem = format!("over {CALLS_AT_ONCE_COUNT_MAX} calls of all at once");
+            BusError::limits_exceeded(problem, "wait a moment, and call again")
+        })
+    }
+
+    /// Runs what keeps a processor busy. As many run as there are processors, and of one caller half
+    /// as many: whoever asks for much waits for themselves, and leaves others some.
+    pub(crate) async fn compute<T: Send + 'static>(
+        &self,
+        reader: &Reader,
+        work: impl FnOnce() -> op_dbus_engine::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        // They are never closed, so these cannot fail.
+        let own = Arc::clone(&reader.caller.computing).acquire_owned().await;
+        let of_all = Arc::clone(&self.computing).acquire_owned().await;
+        blocking(move || {
+            let _turn = (own, of_all);
+            work()
+        })
+        .await
     }
 
     fn take_slot(
@@ -308,7 +378,8 @@ impl Gate {
         let caller = Arc::clone(&reader.caller);
         if !caller.changes.take(limits.changes_per_second_count, limits.changes_burst_count) {
             let problem = format!("over {} changes in a second", limits.changes_per_second_count);
-            return Err(BusError::limits_exceeded(problem, "wait a moment, and ask less often"));
+            let refusal = BusError::limits_exceeded(problem, "wait a moment, and ask less often");
+            return Err(slowly(refusal, &caller, call).await);
         }
         let decision =
             self.authority.decide(&caller, request.action, &call.header, call.connection).await;
@@ -333,7 +404,7 @@ impl Gate {
         // Whoever goes while this is written leaves an intent, and the permit an outcome.
         let writing = tokio::task::spawn_blocking(move || {
             let intent = store.append_journal(&[note])?;
-            Ok(Permit { store, actor, what, intent, _reader: reader, is_finished: false })
+            Ok(Permit { store, actor, what, intent, reader, is_finished: false })
         });
         writing.await.map_err(panicked)?.map_err(|error: op_dbus_engine::Error| error.into())
     }
@@ -369,6 +440,18 @@ impl Gate {
         permit.finish(outcome).await?;
         done
     }
+}
+
+/// Lets whoever asks for too much wait for the refusal.
+///
+/// A bus lets a member wait for few answers at the same time, and refuses the next call itself: so
+/// most of a flood never comes here, where the calls of all others would wait behind it.
+async fn slowly(refusal: BusError, caller: &Caller, call: &Call<'_>) -> BusError {
+    let awaits_answer = !call.header.primary().flags().contains(Flags::NO_REPLY_EXPECTED);
+    if awaits_answer && let Ok(_waiting) = caller.refusals.try_acquire() {
+        tokio::time::sleep(REFUSAL_DELAY).await;
+    }
+    refusal
 }
 
 /// Runs what waits for the disk or computes where nobody else waits for it.

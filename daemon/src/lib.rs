@@ -24,6 +24,7 @@ mod names;
 pub mod plugin;
 mod service;
 mod socket;
+mod state;
 pub mod vector;
 
 pub use config::{Bus, DaemonConfig, Limits, Readers};
@@ -31,8 +32,9 @@ pub use descriptions::{Descriptions, Risk};
 pub use error::{BusError, CONFIRMATION_REQUIRED, LIMITS_EXCEEDED};
 pub use find::find;
 pub use interface::{
-    CacheProxy, Hit, PluginProxy, PluginRow, PluginsProxy, PreparedCall, QueryProxy, SnapshotProxy,
-    StateProxy, object_path,
+    CacheProxy, Hit, JournalProxy, OptionValue, PluginProxy, PluginRow, PluginsProxy, PreparedCall,
+    QueryProxy, SnapshotProxy, StateProxy, object_path,
 };
 pub use names::{NAME, PATH, PLUGINS_PATH};
 pub use service::run;
+pub use state::{Change, PluginOutcome, PluginReport, StateReport};

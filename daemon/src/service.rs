@@ -6,12 +6,15 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use op_dbus_engine::{Error, ErrorKind, JournalKind, JournalNote, STATE_COLLECTION, Store};
+use op_dbus_engine::{
+    CollectionOptions, Error, ErrorKind, JournalKind, JournalNote, STATE_COLLECTION,
+    STATE_VERSIONS_KEPT, Store,
+};
 use sd_notify::NotifyState;
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::JoinSet;
 use zbus::connection::Builder;
 use zbus::object_server::SignalEmitter;
@@ -27,9 +30,14 @@ use crate::names::{NAME, PATH};
 use crate::plugin::Plugins;
 use crate::plugin::call::Calls;
 use crate::socket::Socket;
+use crate::state::{DECLARED_COLLECTION, States};
 
 /// How long calls that are being answered may take when the service ends.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a bus may take to answer when the service begins.
+const START_PATIENCE: Duration = Duration::from_secs(10);
+/// How long answers may take to be written that are there when the service ends.
+pub(crate) const WRITE_PATIENCE: Duration = Duration::from_secs(1);
 /// How long the thread that follows changes sleeps at most.
 const WATCH_WAIT: Duration = Duration::from_millis(200);
 /// How often calls are looked after that were allowed and have not ended.
@@ -44,6 +52,7 @@ pub(crate) struct Service {
     pub(crate) store: Arc<Store>,
     pub(crate) gate: Gate,
     pub(crate) calls: Calls,
+    pub(crate) states: States,
     /// Is told when the plugins were read anew.
     pub(crate) plugins_changed: Notify,
     plugins_directory: PathBuf,
@@ -109,10 +118,7 @@ pub fn run(
 ) -> Result<()> {
     let head = store.verify_journal()?;
     tracing::info!(JOURNAL_ENTRIES = head.entries, JOURNAL_HEAD = %head.hash, "the journal is whole");
-    // A first query does not wait for the model; without one all else works.
-    if let Err(error) = store.embedder() {
-        tracing::warn!(%error, "texts cannot be searched for");
-    }
+    make_collections(&store)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("bus")
@@ -141,6 +147,15 @@ fn note(store: &Store, action: &str, is_well: bool) -> Result<()> {
     Ok(())
 }
 
+/// Makes the collection of declared state, which keeps versions and no embeddings.
+fn make_collections(store: &Store) -> Result<()> {
+    if store.collections().iter().any(|known| known.name == DECLARED_COLLECTION) {
+        return Ok(());
+    }
+    let options = CollectionOptions::Documents;
+    store.create_collection_with_versions(DECLARED_COLLECTION, options, STATE_VERSIONS_KEPT)
+}
+
 async fn serve(
     store: Arc<Store>,
     config: DaemonConfig,
@@ -156,6 +171,7 @@ async fn serve(
         store: Arc::clone(&store),
         gate,
         calls: Calls::default(),
+        states: States::default(),
         plugins_changed: Notify::new(),
         plugins: RwLock::new(Arc::new(Plugins::load(&config.plugins))),
         plugins_directory: config.plugins.clone(),
@@ -165,12 +181,14 @@ async fn serve(
     let stop = Arc::new(AtomicBool::new(false));
     let watching = {
         let (store, stop) = (Arc::clone(&store), Arc::clone(&stop));
-        std::thread::spawn(move || watch(&store, &stop, &sender))
+        std::thread::spawn(move || follow(&store, &stop, &sender))
     };
     let listening = match &config.bus {
         Bus::Socket(path) => {
             let socket = Socket::bind(path)?;
-            Listening::Socket(tokio::spawn(socket.accept(Arc::clone(&service), changes)))
+            let (stop, stopped) = watch::channel(false);
+            let accepting = tokio::spawn(socket.accept(Arc::clone(&service), changes, stopped));
+            Listening::Socket(accepting, stop)
         }
         bus => {
             let connection = connect(bus, &service).await?;
@@ -185,21 +203,31 @@ async fn serve(
     store.note_address(&config.bus.to_string());
     notify(&[NotifyState::Ready, NotifyState::Status("answering")]);
     tracing::info!(BUS = %config.bus, "answering");
-    let ended = until_stopped(&mut signals, &listening, &service, reload).await;
+    tokio::task::spawn_blocking(move || load_model(&store));
+    let ended = until_stopped(&mut signals, &listening, &service, &config.bus, reload).await;
     notify(&[NotifyState::Stopping]);
     stop.store(true, Ordering::Relaxed);
     tasks.shutdown().await;
-    listening.end().await;
+    listening.end(&service).await;
     drop(service);
     // It looks every so often.
     let _ = tokio::task::spawn_blocking(move || watching.join()).await;
     ended
 }
 
+/// Loads the model, so that hardly a query waits for it; without one all else works.
+fn load_model(store: &Store) {
+    if let Err(error) = store.embedder().and_then(|embedder| embedder.load()) {
+        let remedy = error.remedy().unwrap_or_default();
+        tracing::warn!(%error, remedy, "texts cannot be searched for");
+    }
+}
+
 /// What clients come by.
 enum Listening {
     Bus(Connection),
-    Socket(tokio::task::JoinHandle<()>),
+    /// The task that accepts them, and what tells it to end.
+    Socket(tokio::task::JoinHandle<()>, watch::Sender<bool>),
 }
 
 impl Listening {
@@ -207,7 +235,7 @@ impl Listening {
     async fn closed(&self) {
         match self {
             Self::Bus(connection) => connection.closed().await,
-            Self::Socket(_) => std::future::pending().await,
+            Self::Socket(..) => std::future::pending().await,
         }
     }
 
@@ -221,17 +249,21 @@ impl Listening {
     }
 
     /// Takes no more calls, and lets those end that are being answered.
-    async fn end(self) {
+    async fn end(self, service: &Service) {
+        if let Self::Bus(connection) = &self {
+            // Without a bus there is no name to give back.
+            let _ = tokio::time::timeout(START_PATIENCE, connection.release_name(NAME)).await;
+        }
+        if tokio::time::timeout(PATIENCE, service.gate.close()).await.is_err() {
+            tracing::warn!("some calls got no answer");
+        }
         match self {
+            // Whoever goes on calling would keep it open for ever.
             Self::Bus(connection) => {
-                // Without a bus there is no name to give back.
-                let _ = connection.release_name(NAME).await;
-                if tokio::time::timeout(PATIENCE, connection.graceful_shutdown()).await.is_err() {
-                    tracing::warn!("some calls got no answer");
-                }
+                let _ = tokio::time::timeout(WRITE_PATIENCE, connection.graceful_shutdown()).await;
             }
-            Self::Socket(accepting) => {
-                accepting.abort();
+            Self::Socket(accepting, stop) => {
+                let _ = stop.send(true);
                 let _ = accepting.await;
             }
         }
@@ -264,6 +296,7 @@ async fn until_stopped(
     signals: &mut Signals,
     listening: &Listening,
     service: &Arc<Service>,
+    bus: &Bus,
     reload: impl Fn() -> Result<DaemonConfig>,
 ) -> Result<()> {
     let mut watchdog =
@@ -295,7 +328,8 @@ async fn until_stopped(
             }
             () = listening.closed() => {
                 let remedy = "start the bus, then this service";
-                return Err(Error::new(ErrorKind::Unavailable, "the bus has gone").with_remedy(remedy));
+                let problem = format!("the bus {bus} has gone");
+                return Err(Error::new(ErrorKind::Unavailable, problem).with_remedy(remedy));
             }
             () = tick => {
                 // A store that cannot be asked is one that a restart may help.
@@ -332,9 +366,16 @@ async fn connect(bus: &Bus, service: &Arc<Service>) -> Result<Connection> {
             .with_source(error)
             .with_remedy("start the bus, or name another by --bus")
     };
-    let connection = serve_at(builder, door).build().await.map_err(unreachable)?;
+    let silent = |_| {
+        let seconds = START_PATIENCE.as_secs();
+        let problem = format!("the bus {bus} did not answer in {seconds} s");
+        Error::new(ErrorKind::Unavailable, problem).with_remedy("see whether it works")
+    };
+    let building = tokio::time::timeout(START_PATIENCE, serve_at(builder, door).build());
+    let connection = building.await.map_err(silent)?.map_err(unreachable)?;
     let flags = fdo::RequestNameFlags::DO_NOT_QUEUE;
-    match connection.request_name_with_flags(NAME, flags).await {
+    let requesting = connection.request_name_with_flags(NAME, flags);
+    match tokio::time::timeout(START_PATIENCE, requesting).await.map_err(silent)? {
         Ok(_) => Ok(connection),
         Err(zbus::Error::NameTaken) => Err(Error::new(
             ErrorKind::Busy,
@@ -357,6 +398,7 @@ pub(crate) fn serve_at<'b>(builder: Builder<'b>, door: Door) -> Builder<'b> {
         .serve_at(PATH, fdo::ObjectManager)
         .serve_at(PATH, Query(door.clone()))
         .serve_at(PATH, Cache(door.clone()))
+        .serve_at(PATH, interface::Journal(door.clone()))
         .serve_at(PATH, State(door.clone()))
         .serve_at(PATH, Snapshot(door.clone()))
         .serve_at(PATH, interface::Plugins(door.clone()));
@@ -367,7 +409,7 @@ pub(crate) fn serve_at<'b>(builder: Builder<'b>, door: Door) -> Builder<'b> {
 }
 
 /// Follows the changes of the state, and passes them on.
-fn watch(store: &Store, stop: &AtomicBool, sender: &broadcast::Sender<StateChange>) {
+fn follow(store: &Store, stop: &AtomicBool, sender: &broadcast::Sender<StateChange>) {
     let mut from = store.last_sequence();
     while !stop.load(Ordering::Relaxed) {
         let followed = store.watch(None, b"", from).and_then(|mut changes| {

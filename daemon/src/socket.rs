@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use op_dbus_engine::{Error, ErrorKind};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use zbus::connection::Builder;
 use zbus::{Connection, Guid, OwnedGuid};
 
 use crate::caller::Caller;
 use crate::interface::Door;
-use crate::service::{Changes, Service, serve_at, tell};
+use crate::service::{Changes, Service, WRITE_PATIENCE, serve_at, tell};
 
 /// Clients at the same time.
 const CLIENTS_COUNT_MAX: usize = 1000;
@@ -35,11 +36,18 @@ impl Socket {
         Ok(Self { listener, path: path.to_owned(), guid: Guid::generate().into() })
     }
 
-    /// Serves whoever connects, until it is dropped.
-    pub(crate) async fn accept(self, service: Arc<Service>, changes: Changes) {
+    /// Serves whoever connects until it is told to stop, and lets answers be written that are there.
+    pub(crate) async fn accept(
+        self,
+        service: Arc<Service>,
+        changes: Changes,
+        stopped: watch::Receiver<bool>,
+    ) {
         let mut clients = JoinSet::new();
+        let mut stop = stopped.clone();
         loop {
             tokio::select! {
+                () = told_to(&mut stop) => break,
                 Some(_) = clients.join_next() => {}
                 accepted = self.listener.accept() => match accepted {
                     Ok(_) if clients.len() >= CLIENTS_COUNT_MAX => {
@@ -47,7 +55,8 @@ impl Socket {
                     }
                     Ok((stream, _)) => {
                         let (service, guid) = (Arc::clone(&service), self.guid.clone());
-                        clients.spawn(attend(stream, guid, service, changes.resubscribe()));
+                        let (changes, stopped) = (changes.resubscribe(), stopped.clone());
+                        clients.spawn(attend(stream, guid, service, changes, stopped));
                     }
                     Err(error) => {
                         tracing::warn!(%error, "a client could not connect");
@@ -57,6 +66,7 @@ impl Socket {
                 }
             }
         }
+        while clients.join_next().await.is_some() {}
     }
 }
 
@@ -82,26 +92,45 @@ fn remove_abandoned(path: &Path) -> Result<(), Error> {
     Err(Error::new(kind, format!("{problem} {}", path.display())).with_remedy("name another path"))
 }
 
-async fn attend(stream: UnixStream, guid: OwnedGuid, service: Arc<Service>, changes: Changes) {
-    match connect(stream, guid, service).await {
-        Ok(connection) => {
-            let telling = tokio::spawn(tell(connection.clone(), changes));
-            connection.closed().await;
-            telling.abort();
-        }
-        Err(error) => tracing::debug!(%error, "a client did not stay"),
+async fn attend(
+    stream: UnixStream,
+    guid: OwnedGuid,
+    service: Arc<Service>,
+    changes: Changes,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let (connection, peer) = match connect(stream, guid, &service).await {
+        Ok(connected) => connected,
+        Err(error) => return tracing::debug!(%error, "a client did not stay"),
+    };
+    let mut telling = JoinSet::new();
+    // Who may not read is not told, either.
+    if service.gate.may_be_told(&peer) {
+        telling.spawn(tell(connection.clone(), changes));
     }
+    tokio::select! {
+        () = connection.closed() => {}
+        () = told_to(&mut stopped) => {
+            telling.shutdown().await;
+            let _ = tokio::time::timeout(WRITE_PATIENCE, connection.graceful_shutdown()).await;
+        }
+    }
+}
+
+/// Returns when whoever has the other end says stop, or is no longer there.
+async fn told_to(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|is_stopped| *is_stopped).await;
 }
 
 async fn connect(
     stream: UnixStream,
     guid: OwnedGuid,
-    service: Arc<Service>,
-) -> Result<Connection, Box<dyn std::error::Error + Send + Sync>> {
+    service: &Arc<Service>,
+) -> Result<(Connection, Arc<Caller>), Box<dyn std::error::Error + Send + Sync>> {
     // The caller has to be known before its first call is taken.
     let credentials = stream.peer_cred()?;
     let peer = Arc::new(Caller::of_peer(&credentials, service.gate.limits()));
-    let door = Door { service, peer: Some(peer) };
+    let door = Door { service: Arc::clone(service), peer: Some(Arc::clone(&peer)) };
     let builder = Builder::unix_stream(stream.into_std()?).server(guid).p2p();
-    Ok(serve_at(builder, door).build().await?)
+    Ok((serve_at(builder, door).build().await?, peer))
 }

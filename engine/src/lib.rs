@@ -55,7 +55,7 @@ pub use arena::{NumaConfig, NumaPolicy};
 pub use cache::{CacheStats, CachedEmbedding, Removed};
 pub use embed::{
     Embedder, EmbedderConfig, Embedding, KnownModel, ModelFile, ModelOutline, Provider,
-    QuantizedModel,
+    QuantizedModel, forbid_telemetry,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use index::{

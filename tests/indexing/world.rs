@@ -23,13 +23,13 @@ const LOG: &str = "service.log";
 static RUNTIME: LazyLock<Runtime> =
     LazyLock::new(|| tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap());
 
-pub fn block_on<T>(work: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
     RUNTIME.block_on(work)
 }
 
 /// A bus, and a directory with a store.
-pub struct World {
-    pub place: Workplace,
+pub(crate) struct World {
+    pub(crate) place: Workplace,
     bus: Child,
     address: String,
     has_model: bool,
@@ -37,13 +37,13 @@ pub struct World {
 
 impl World {
     /// Starts a bus, on which a service with this name could be started, if one is named.
-    pub fn new(activatable: &str) -> Self {
+    pub(crate) fn new(activatable: &str) -> Self {
         model::installed();
         Self::start(activatable, true)
     }
 
     /// The same for a service without a model.
-    pub fn without_model() -> Self {
+    pub(crate) fn without_model() -> Self {
         Self::start("", false)
     }
 
@@ -83,12 +83,12 @@ impl World {
     }
 
     /// A connection, whose object server is there for the objects of a service.
-    pub fn connect(&self) -> Connection {
+    pub(crate) fn connect(&self) -> Connection {
         block_on(Builder::address(self.address.as_str()).build()).unwrap()
     }
 
     /// Starts the service, which writes its log into a file.
-    pub fn serve(&self, arguments: &[&str]) -> Running {
+    pub(crate) fn serve(&self, arguments: &[&str]) -> Running {
         let _ = fs::remove_file(self.place.path().join(LOG));
         let own =
             ["daemon", "--bus", &self.address, "--interfaces", "interfaces", "--log-level", "info"];
@@ -109,7 +109,7 @@ impl World {
     }
 
     /// Ends the service, and returns its log.
-    pub fn end(&self, served: Running) -> String {
+    pub(crate) fn end(&self, served: Running) -> String {
         served.interrupt();
         let ended = served.finish();
         let log = self.log();
@@ -118,11 +118,11 @@ impl World {
     }
 
     /// Waits until all services that were there at the start were asked.
-    pub fn wait_for_pass(&self) {
+    pub(crate) fn wait_for_pass(&self) {
         self.wait_until(PATIENCE, || self.log().contains("indexed SERVICES=").then_some(()));
     }
 
-    pub fn wait_until<T>(&self, patience: Duration, answer: impl Fn() -> Option<T>) -> T {
+    pub(crate) fn wait_until<T>(&self, patience: Duration, answer: impl Fn() -> Option<T>) -> T {
         let deadline = Instant::now() + patience;
         loop {
             if let Some(answer) = answer() {
@@ -134,7 +134,7 @@ impl World {
     }
 
     /// What is found; nothing as long as the collection is not there.
-    pub fn query(&self, collection: &str, text: &str) -> Vec<Value> {
+    pub(crate) fn query(&self, collection: &str, text: &str) -> Vec<Value> {
         let arguments =
             ["query", text, "-k", "5", "-c", collection, "--json", "--bus", &self.address];
         let ended = self.place.op(arguments).run();
@@ -146,21 +146,21 @@ impl World {
     }
 
     /// Waits until a question about interfaces is answered by the record with this key.
-    pub fn wait_for(&self, text: &str, key: &str) -> Value {
+    pub(crate) fn wait_for(&self, text: &str, key: &str) -> Value {
         self.wait_so_long(text, key, PATIENCE)
     }
 
-    pub fn wait_so_long(&self, text: &str, key: &str, patience: Duration) -> Value {
+    pub(crate) fn wait_so_long(&self, text: &str, key: &str, patience: Duration) -> Value {
         self.wait_until(patience, || find(self.query("dbus", text), key))
     }
 
     /// The same in another collection, by the key or by a part of the text.
-    pub fn wait_in(&self, collection: &str, text: &str, key: &str) -> Value {
+    pub(crate) fn wait_in(&self, collection: &str, text: &str, key: &str) -> Value {
         self.wait_until(PATIENCE, || find(self.query(collection, text), key))
     }
 
     /// A collection as JSON lines; nothing runs meanwhile.
-    pub fn export(&self, collection: &str) -> String {
+    pub(crate) fn export(&self, collection: &str) -> String {
         self.place.done(["cache", "export", "--collection", collection]).text()
     }
 }
@@ -173,7 +173,7 @@ fn find(hits: Vec<Value>, key: &str) -> Option<Value> {
 }
 
 /// The payloads of exported records by their keys, without those of phrases.
-pub fn payloads(exported: &str) -> BTreeMap<String, Value> {
+pub(crate) fn payloads(exported: &str) -> BTreeMap<String, Value> {
     let records = exported.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let pairs = records
         .map(|record| (record["key"].as_str().unwrap().to_owned(), record["payload"].clone()));

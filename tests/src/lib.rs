@@ -4,6 +4,8 @@
 //! fails, and says what to do about it.
 
 #[cfg(feature = "engine")]
+pub mod bus;
+#[cfg(feature = "engine")]
 pub mod corruption;
 #[cfg(feature = "engine")]
 pub mod crash;

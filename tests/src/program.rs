@@ -212,7 +212,12 @@ impl Running {
 
     /// Presses Ctrl-C for this process alone.
     pub fn interrupt(&self) {
-        kill_process(Pid::from_child(&self.child), Signal::INT).expect("the process is there");
+        self.signal(Signal::INT);
+    }
+
+    /// Sends a signal to this process alone.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("the process is there");
     }
 
     /// Says whether the program has not ended yet.

@@ -26,6 +26,25 @@ Examples:
     Validate(PluginValidate),
     Call(PluginCall),
     Create(PluginCreate),
+    /// Become the executable of a plugin, confined by Landlock
+    #[command(hide = true, after_help = "Example:\n  op-dbus plugin confine ./lxc")]
+    Confine {
+        /// Directory of the plugin
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
+    /// Run a plugin for whoever connects to the socket that is standard input
+    #[command(hide = true, after_help = "Example:\n  op-dbus plugin serve lxc")]
+    Serve(PluginNamed),
+    /// Write what systemd is to know of hand-written plugins into a directory of units
+    #[command(hide = true, after_help = "Example:\n  op-dbus plugin units /run/systemd/generator")]
+    Units {
+        /// Directory of units
+        #[arg(value_name = "DIR")]
+        units: PathBuf,
+        #[command(flatten)]
+        directory: PluginDirectory,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -10,7 +10,7 @@ use op_dbus_formats::calendar::Utc;
 use super::documents::time;
 
 /// Which moment is asked about.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct At {
     /// Ask a snapshot instead of the store: by its name, or the last one before a time such as
     /// 2026-11-26, 2026-11-26T12:30 (both UTC) or 2h ago, written 2h

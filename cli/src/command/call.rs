@@ -16,7 +16,7 @@ use crate::exit::Exit;
 use crate::output::Output;
 
 pub(super) fn run(config: &Config, output: &Output, arguments: &PluginCall) -> Result<Exit> {
-    let client = config.service()?;
+    let client = config.any_service()?;
     let given = given(arguments)?;
     let bus = config.bus().filter(|bus| !matches!(bus, Bus::Socket(_))).unwrap_or(&Bus::System);
     let answer = client.run(async |connection| {

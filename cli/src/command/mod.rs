@@ -10,6 +10,7 @@ mod doctor;
 mod documents;
 mod index;
 mod ingest;
+mod journal;
 mod layout;
 mod link;
 mod model;
@@ -19,6 +20,7 @@ mod query;
 mod scrub;
 mod simulate;
 mod snapshot;
+mod state;
 mod stats;
 mod trace;
 mod transfer;
@@ -38,6 +40,8 @@ pub(crate) fn run(config: &Config, output: &Output, command: Command) -> Result<
         Command::Remove(arguments) => documents::remove(config, output, &arguments),
         Command::Layout { command: LayoutCommand::Migrate } => layout::migrate(config, output),
         Command::Link(arguments) => link::run(config, output, &arguments),
+        Command::Journal { command } => journal::run(config, output, command),
+        Command::State { command } => state::run(config, output, command),
         Command::Plugin { command } => plugin::run(config, output, command),
         Command::Query(arguments) => query::run(config, output, arguments),
         Command::Cache { command } => cache::run(config, output, command),

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use op_dbus_daemon::plugin::{self, Entry, Plugins, create};
+use op_dbus_daemon::plugin::{self, Entry, Plugins, create, run};
 use op_dbus_daemon::{Bus, PluginProxy, object_path};
 use op_dbus_engine::{Error as EngineError, ErrorKind};
 use op_dbus_formats::PluginName;
@@ -24,6 +24,15 @@ pub(super) fn run(config: &Config, output: &Output, command: Plugin) -> Result<E
         Plugin::Validate(arguments) => validate(output, &arguments),
         Plugin::Call(arguments) => call::run(config, output, &arguments),
         Plugin::Create(arguments) => create(config, output, &arguments),
+        Plugin::Confine { directory } => match run::confine(&directory)? {},
+        Plugin::Serve(arguments) => {
+            run::serve(&arguments.directory.plugins, &arguments.name)?;
+            Ok(Exit::Success)
+        }
+        Plugin::Units { units, directory } => {
+            run::units(&directory.plugins, &units)?;
+            Ok(Exit::Success)
+        }
     }
 }
 

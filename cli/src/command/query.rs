@@ -4,13 +4,12 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use op_dbus_daemon::{BusError, QueryProxy, find};
+use op_dbus_daemon::{OptionValue, QueryProxy, find};
 use op_dbus_engine::{
     Answer, CollectionExplain, Error as EngineError, ErrorKind, Explain, Hit, Payload, Plan, Query,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use zbus::{OwnedVariant, Variant};
 
 use crate::args;
 use crate::client::Client;
@@ -99,30 +98,33 @@ fn engine_query(arguments: &args::Query) -> Query {
 
 /// Asks the service, whose answer is the same.
 fn ask(client: &Client, arguments: &args::Query) -> Result<(Answer, Duration)> {
-    let mut options: HashMap<String, OwnedVariant> = HashMap::new();
-    let mut add = |name: &str, value: Variant<'static>| {
-        // No files are among them, which alone cannot be owned.
-        if let Ok(value) = value.try_into_owned() {
-            options.insert(name.to_owned(), value);
-        }
-    };
-    add("limit", (arguments.limit as u32).into());
-    add("recall", arguments.recall.into());
-    add("exact", arguments.exact.into());
+    let mut options = options(arguments.limit, &arguments.collection);
+    add(&mut options, "recall", arguments.recall.into());
+    add(&mut options, "exact", arguments.exact.into());
     if let Some(score) = arguments.min_score {
-        add("min-score", f64::from(score).into());
+        add(&mut options, "min-score", f64::from(score).into());
     }
-    if !arguments.collection.is_empty() {
-        add("collections", arguments.collection.clone().into());
+    let text = arguments.text.clone();
+    let started = Instant::now();
+    let (hits, explain) =
+        client.ask(QueryProxy::new, async |service| service.explain(text, options).await)?;
+    let took = started.elapsed();
+    let hits = hits.into_iter().map(hit).collect();
+    Ok((Answer { hits, explain: parse_explain(&explain)? }, took))
+}
+
+/// The options that every search has.
+pub(super) fn options(limit: usize, collections: &[String]) -> HashMap<String, OptionValue> {
+    let mut options = HashMap::new();
+    add(&mut options, "limit", (limit as u32).into());
+    if !collections.is_empty() {
+        add(&mut options, "collections", collections.to_vec().into());
     }
-    client.run(async |connection| {
-        let service = QueryProxy::new(connection).await.map_err(BusError::from)?;
-        let started = Instant::now();
-        let (hits, explain) = service.explain(arguments.text.clone(), options).await?;
-        let took = started.elapsed();
-        let hits = hits.into_iter().map(hit).collect();
-        Ok((Answer { hits, explain: parse_explain(&explain)? }, took))
-    })
+    options
+}
+
+fn add(options: &mut HashMap<String, OptionValue>, name: &str, value: OptionValue) {
+    options.insert(name.to_owned(), value);
 }
 
 fn hit((collection, key, score, text, payload): op_dbus_daemon::Hit) -> Hit {
@@ -172,6 +174,10 @@ fn render(out: &mut dyn Write, hits: &[Hit]) -> std::io::Result<()> {
     let width = keys.iter().map(|key| console::measure_text_width(key)).max().unwrap_or(0);
     let columns = columns();
     for (hit, key) in hits.iter().zip(keys) {
+        if let Some(member) = Member::of(hit) {
+            member.render(out, hit.score)?;
+            continue;
+        }
         let text = hit.text.as_deref().unwrap_or_default();
         if width > KEY_COLUMNS_MAX && columns != usize::MAX {
             writeln!(out, "{:>6.3}  {}", hit.score, one_line(&key, columns.saturating_sub(8)))?;
@@ -183,6 +189,48 @@ fn render(out: &mut dyn Write, hits: &[Hit]) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// What is shown of a member of a D-Bus interface.
+#[derive(Deserialize)]
+struct Member {
+    kind: String,
+    interface: String,
+    member: String,
+    signature: String,
+    #[serde(default)]
+    returns: String,
+    risk: Option<String>,
+    documentation: Option<String>,
+    example: String,
+}
+
+impl Member {
+    /// `None` of any other record.
+    fn of(hit: &Hit) -> Option<Self> {
+        let Payload::Json(json) = &hit.payload else { return None };
+        serde_json::from_str(json).ok()
+    }
+
+    /// Writes what it is, what it does, and how it is used, each on a line.
+    fn render(&self, out: &mut dyn Write, score: f32) -> std::io::Result<()> {
+        let Self { kind, interface, member, signature, .. } = self;
+        let types = match kind.as_str() {
+            "method" => format!("({signature}) -> ({})", self.returns),
+            "signal" => format!("({signature})"),
+            _ => format!(" {signature}"),
+        };
+        let what = match &self.risk {
+            Some(risk) => format!("{kind}, {risk}"),
+            None => kind.clone(),
+        };
+        let room = columns().saturating_sub(8);
+        let types = types.trim_end_matches(" -> ()");
+        writeln!(out, "{score:>6.3}  {}", one_line(&format!("{interface}.{member}{types}"), room))?;
+        let about = self.documentation.as_deref().unwrap_or_default();
+        writeln!(out, "        {}", one_line(&format!("[{what}] {about}"), room))?;
+        writeln!(out, "        {}", one_line(&self.example, usize::MAX))
+    }
 }
 
 fn summary(explain: &Explain, took: Duration) -> String {

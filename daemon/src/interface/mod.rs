@@ -2,6 +2,7 @@
 //! it wants in the engine's words, and turns the answer into the bus's.
 
 mod cache;
+mod journal;
 mod options;
 mod plugins;
 mod query;
@@ -10,16 +11,20 @@ mod state;
 
 use std::sync::Arc;
 
+use op_dbus_engine::{Embedder, Error, ErrorKind, Store};
 use zbus::Connection;
 use zbus::message::Header;
 
 pub use cache::CacheProxy;
+pub use journal::JournalProxy;
+pub use options::OptionValue;
 pub use plugins::{PluginProxy, PluginRow, PluginsProxy, PreparedCall, object_path};
 pub use query::{Hit, QueryProxy};
 pub use snapshot::SnapshotProxy;
 pub use state::StateProxy;
 
 pub(crate) use cache::Cache;
+pub(crate) use journal::Journal;
 pub(crate) use plugins::{Plugin, Plugins};
 pub(crate) use query::Query;
 pub(crate) use snapshot::Snapshot;
@@ -44,6 +49,19 @@ impl Door {
 
     async fn admit(&self, header: Header<'_>, connection: &Connection) -> Result<Reader> {
         self.service.gate.admit(&self.call(header, connection)).await
+    }
+
+    /// The model, for what texts are needed for.
+    ///
+    /// On the bus nobody has asked for the directory that it is not in: it has to be installed.
+    fn model(store: &Store) -> op_dbus_engine::Result<Arc<Embedder>> {
+        store.embedder().map_err(|error| match error.kind() {
+            ErrorKind::NotFound => {
+                let missing = Error::new(ErrorKind::Unavailable, error.to_string());
+                missing.with_remedy(error.remedy().unwrap_or("install a model").to_owned())
+            }
+            _ => error,
+        })
     }
 
     /// Admits whoever reads a property; nobody reads it where there is no header.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use op_dbus_engine::{SnapshotInfo, Snapshots};
+use op_dbus_engine::{ErrorKind, Period, Retention, SnapshotInfo, Snapshots};
 use serde_json::json;
 use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
@@ -10,8 +10,11 @@ use zbus::{Connection, interface};
 
 use super::Door;
 use crate::authority::Action;
-use crate::error::Result;
+use crate::error::{BusError, Result};
 use crate::gate::{Request, blocking};
+
+/// The most of a file system that may be demanded to be free, in percent.
+const FREE_PERCENT_MIN_MAX: u8 = 90;
 
 /// The interface.
 pub(crate) struct Snapshot(pub(crate) Door);
@@ -80,6 +83,37 @@ impl Snapshot {
         Ok(())
     }
 
+    /// Deletes the snapshots that need not stay, and returns their names. Those stay that are kept, the
+    /// last `count`, and of each period (hour, day or week, so many of them) the last; the earliest of
+    /// them goes all the same where less than so many percent of the file system are free.
+    #[zbus(out_args("deleted"))]
+    async fn prune(
+        &self,
+        count: u32,
+        schedule: Vec<(u32, String)>,
+        free_percent_min: u8,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(signal_emitter)] emitter: SignalEmitter<'_>,
+    ) -> Result<Vec<String>> {
+        let details = json!({
+            "count": count, "schedule": schedule, "free_percent_min": free_percent_min,
+        });
+        let retention = retention(count, &schedule, free_percent_min)?;
+        let what = "delete snapshots that need not stay".into();
+        let request = Request { action: Action::Snapshot, what, details };
+        let call = self.0.call(header, connection);
+        let pruned =
+            self.0.service.gate.perform(&call, request, move |store| {
+                Snapshots::of(store.path()).prune(&retention)
+            });
+        let deleted = pruned.await?;
+        if !deleted.is_empty() {
+            self.changed(&emitter).await;
+        }
+        Ok(deleted)
+    }
+
     /// The names of the snapshots, oldest first.
     #[zbus(property)]
     async fn names(
@@ -104,4 +138,23 @@ impl Snapshot {
             tracing::warn!(%error, "nobody was told of a snapshot");
         }
     }
+}
+
+/// What a caller wants to stay. Nothing at all is a mistake rather than a wish.
+fn retention(count: u32, schedule: &[(u32, String)], free_percent_min: u8) -> Result<Retention> {
+    let invalid = |problem: String, remedy| BusError::new(ErrorKind::Invalid, problem, remedy);
+    if count == 0 {
+        return Err(invalid("no snapshot would stay".to_owned(), "let one stay at least"));
+    }
+    if free_percent_min > FREE_PERCENT_MIN_MAX {
+        let problem = format!("{free_percent_min} percent of a file system are never free");
+        return Err(invalid(problem, "demand 90 at most"));
+    }
+    let part = |(count, name): &(u32, String)| {
+        let period = Period::ALL.into_iter().find(|period| period.name() == name);
+        let unknown = || invalid(format!("\"{name}\" is no period"), "use hour, day or week");
+        Ok((*count as usize, period.ok_or_else(unknown)?))
+    };
+    let schedule = schedule.iter().map(part).collect::<Result<_>>()?;
+    Ok(Retention { count: count as usize, schedule, free_percent_min })
 }

@@ -319,6 +319,7 @@ impl Calls {
         let expires = Instant::now() + Duration::from_millis(call.timeout_ms.into()) + GRACE;
         let identity = identity.to_owned();
         let returns_secret = call.returns_secret;
+        let permit = permit.left_open();
         pending.insert(number, Pending { permit, identity, returns_secret, expires });
         Ok(number)
     }

@@ -5,6 +5,7 @@ pub mod create;
 mod describe;
 mod load;
 mod registry;
+pub mod run;
 
 pub use describe::describe;
 pub use load::{LoadedPlugin, MappedService, check};

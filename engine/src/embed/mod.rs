@@ -52,6 +52,7 @@ pub use self::model::KnownModel;
 pub use self::pinned::ModelFile;
 pub use self::provider::Provider;
 pub use self::quantize::QuantizedModel;
+pub use self::runtime::forbid_telemetry;
 
 /// Which model to use, and on what.
 #[derive(Clone, Debug)]

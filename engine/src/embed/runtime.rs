@@ -18,12 +18,14 @@ use ort::environment::Environment;
 use ort::logging::LogLevel;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::os::environment::set_early;
 
 const LIBRARY_NAME: &str = "libonnxruntime.so";
 /// What the system's loader is asked for: the name that packages install for
 /// programs, then the one for development.
 const LOADER_NAMES: [&str; 2] = ["libonnxruntime.so.1", LIBRARY_NAME];
 const PATH_VARIABLE: &str = "ORT_DYLIB_PATH";
+const NO_TELEMETRY_VARIABLE: &str = "ORT_DISABLE_TELEMETRY";
 
 /// The opened library.
 #[derive(Debug)]
@@ -39,6 +41,16 @@ pub(super) struct Library {
     pub(super) path: PathBuf,
     /// The N of its version 1.N.
     pub(super) minor_version: u32,
+}
+
+/// Forbids ONNX Runtime to tell others of its use.
+///
+/// Since version 1.29 its official builds send Microsoft who they are while the environment is made,
+/// before it can be told not to, and keep a number of this machine in `~/.cache/Microsoft`. Only a
+/// variable forbids both, and only before a process has a second thread may a variable be set: a
+/// program calls this first. Returns whether the variable is set now.
+pub fn forbid_telemetry() -> bool {
+    set_early(NO_TELEMETRY_VARIABLE, "1")
 }
 
 /// Returns the process's runtime, opening it if need be.

@@ -290,9 +290,18 @@ impl Drop for Lock {
 
 /// Where whoever has locked `path` can be asked, if it said so.
 pub(crate) fn lock_address(path: &Path) -> Option<String> {
+    let file = File::open(path).ok()?;
+    // What the last holder noted stays in the file.
+    let Err(Errno::WOULDBLOCK) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared)
+    else {
+        return None;
+    };
     let text = read_bounded(path, HOLDER_LEN_MAX_BYTES).ok()?;
     let text = String::from_utf8(text).ok()?;
-    text.lines().nth(1).filter(|address| !address.is_empty()).map(str::to_owned)
+    let (holder, address) = text.split_once('\n')?;
+    // Whoever was killed has left what it wrote.
+    process_name(holder)?;
+    Some(address.trim()).filter(|address| !address.is_empty()).map(str::to_owned)
 }
 
 fn held(path: &Path, file: &mut File) -> Error {
@@ -332,7 +341,10 @@ mod tests {
         let error = Lock::acquire(&path).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Busy);
         assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
+        first.note("system");
+        assert_eq!(lock_address(&path).as_deref(), Some("system"));
         drop(first);
+        assert_eq!(lock_address(&path), None);
         Lock::acquire(&path).unwrap();
     }
 

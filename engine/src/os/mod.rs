@@ -3,6 +3,7 @@
 pub(crate) mod btrfs;
 pub(crate) mod clock;
 pub(crate) mod cpu;
+pub(crate) mod environment;
 pub(crate) mod extents;
 pub(crate) mod file;
 pub(crate) mod limits;

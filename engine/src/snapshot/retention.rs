@@ -14,8 +14,21 @@ pub enum Period {
 }
 
 impl Period {
+    /// All there are, the shortest first.
+    pub const ALL: [Self; 3] = [Self::Hour, Self::Day, Self::Week];
+
     const HOUR_MS: u64 = 60 * 60 * 1000;
     const DAY_MS: u64 = 24 * Self::HOUR_MS;
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Hour => "hour",
+            Self::Day => "day",
+            Self::Week => "week",
+        }
+    }
 
     /// The number of the period that a moment is in.
     fn of(self, unix_ms: u64) -> u64 {

@@ -105,9 +105,8 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
     })
 }
 
-/// Where whoever has the store at `base` open can be asked instead, if it said so.
-///
-/// Worth asking for when opening it fails as [`ErrorKind::Busy`].
+/// Where whoever has the store at `base` open can be asked instead, if it said so; nobody if it is not
+/// open.
 #[must_use]
 pub fn store_address(base: &Path) -> Option<String> {
     file::lock_address(&Layout::new(base).lock())

@@ -1,0 +1,119 @@
+//! The arguments of the commands about declared state, and about the journal.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum State {
+    /// Show the state of a plugin as it is
+    #[command(after_help = "Example:\n  op-dbus state query hostname")]
+    Query {
+        /// Name of the plugin
+        #[arg(value_name = "PLUGIN")]
+        plugin: String,
+    },
+    /// Show what apply would do
+    #[command(after_help = "\
+Examples:
+  op-dbus state diff
+  op-dbus state diff state.json --json | jq '.plugins[].changes[].path'")]
+    Diff(StateFile),
+    Apply(StateApply),
+    /// Show what is not as declared: in a file, or in what was applied last
+    ///
+    /// The exit code is 13 if something is not.
+    #[command(after_help = "\
+Examples:
+  op-dbus state verify
+  op-dbus state verify state.json")]
+    Verify {
+        /// File of declared state; what was applied last unless given
+        #[arg(value_name = "FILE|-")]
+        file: Option<PathBuf>,
+    },
+    /// List the files that were applied, the last first
+    #[command(after_help = "Example:\n  op-dbus state history")]
+    History,
+    /// Apply a file again that was applied before
+    #[command(after_help = "Example:\n  op-dbus state rollback 17")]
+    Rollback {
+        /// Its number, as history lists it
+        #[arg(value_name = "NUMBER")]
+        number: u64,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StateFile {
+    /// File of declared state, or - for standard input
+    #[arg(
+        value_name = "FILE|-",
+        env = "OPDBUS_STATE_FILE",
+        hide_env_values = true,
+        default_value = "/etc/operation-dbus/state.json"
+    )]
+    pub(crate) file: PathBuf,
+}
+
+/// Make declared state true, or leave everything as it was
+///
+/// Plugins are applied one after the other, those first that others depend on, and verified. If one
+/// fails, all that was changed is taken back. The exit code is 13 if it is not as declared at the end.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  op-dbus state apply
+  op-dbus state apply state.json --dry-run
+  echo '{\"version\":\"1.0\",\"plugins\":{\"hostname\":{\"pretty\":\"web 1\"}}}' | op-dbus state apply -")]
+pub(crate) struct StateApply {
+    #[command(flatten)]
+    pub(crate) file: StateFile,
+    /// Only show what would be done
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Journal {
+    /// Show entries, the last ones unless told otherwise
+    #[command(after_help = "\
+Examples:
+  op-dbus journal show
+  op-dbus journal show --from 100 --count 50 --json")]
+    Show(JournalShow),
+    Search(JournalSearch),
+    /// Compare every entry with its hash and with the one before
+    ///
+    /// Prints how many there are, and the hash of the last: worth noting elsewhere, for what was cut
+    /// off the end shows nowhere else. The exit code is 7 if the journal is broken.
+    #[command(after_help = "Example:\n  op-dbus journal verify --json | jq -r .hash")]
+    Verify,
+    /// Write all entries as JSON lines
+    #[command(after_help = "Example:\n  op-dbus journal export > journal.jsonl")]
+    Export,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JournalShow {
+    /// Number of the first entry
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) from: Option<u64>,
+    /// How many
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 20)]
+    pub(crate) count: u32,
+}
+
+/// Find entries by what they mean
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  op-dbus journal search \"who changed the host name\"")]
+pub(crate) struct JournalSearch {
+    /// What you are looking for, in your own words
+    #[arg(value_name = "TEXT")]
+    pub(crate) text: String,
+    /// How many entries to show at most
+    #[arg(short = 'k', long, value_name = "N", default_value_t = 10, value_parser = super::limit)]
+    pub(crate) limit: usize,
+}

@@ -1,0 +1,64 @@
+//! The service as a system has it: its units, its place on the bus, its rights, its snapshots, in a
+//! Debian that systemd has booted in a container. What is asked there, and what is installed first, is
+//! in `system.sh`.
+//!
+//! Needs root, systemd-nspawn, debootstrap, loop devices and mkfs.btrfs; says so and does nothing
+//! without them. The first run makes a root file system and keeps it; see `container.sh`.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use support::crash::campaign::skip;
+use support::crash::disk::{Disk, FileSystem};
+use support::scratch;
+
+const TEST: &str = "the service in a system";
+const DISK_LEN_BYTES: u64 = 1 << 30;
+/// As a system would mount it: it compresses, and the service's user may delete its snapshots.
+const MOUNT_OPTIONS: &str = "compress=zstd:3,user_subvol_rm_allowed";
+/// How container.sh ends where there can be no container.
+const CANNOT: i32 = 77;
+/// Things that must hold, at least: a script that ends early must not pass.
+const PASSED_COUNT_MIN: usize = 70;
+
+#[test]
+fn the_service_in_a_system() {
+    let data = scratch::data_directory();
+    let disk = match Disk::create_with(FileSystem::Btrfs, DISK_LEN_BYTES, MOUNT_OPTIONS) {
+        Ok(disk) => disk,
+        Err(reason) => return skip(TEST, &reason),
+    };
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let shared = scratch::on_disk();
+    fs::copy(sources.join("tests/system.sh"), shared.path().join("run.sh")).unwrap();
+    let binds: [(&str, PathBuf, &str); 5] = [
+        ("--bind", disk.path().to_owned(), "/var/lib/op-dbus"),
+        ("--bind-ro", data.join("lib"), "/usr/lib/op-dbus"),
+        ("--bind-ro", data.join("models"), "/usr/share/op-dbus/models"),
+        ("--bind-ro", sources.join("daemon/system"), "/op-dbus-test/system"),
+        ("--bind-ro", env!("CARGO_BIN_EXE_op-dbus").into(), "/op-dbus-test/op-dbus"),
+    ];
+    let binds = binds.into_iter().flat_map(|(kind, from, to)| {
+        [OsString::from(kind), from.into_os_string(), OsString::from(to)]
+    });
+    let output = Command::new(sources.join("tests/container.sh"))
+        .args(binds)
+        .arg(shared.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.code() == Some(CANNOT) {
+        return skip(TEST, &said.trim());
+    }
+    let log = fs::read(shared.path().join("log")).unwrap_or_default();
+    let log = String::from_utf8_lossy(&log);
+    println!("{log}");
+    if let Some(reason) = log.lines().find_map(|line| line.strip_prefix("SKIPPED: ")) {
+        return skip(TEST, &reason);
+    }
+    assert!(output.status.success(), "{}: {said}", output.status);
+    let passed_count = log.lines().filter(|line| line.starts_with("ok ")).count();
+    assert!(passed_count >= PASSED_COUNT_MIN, "only {passed_count} things were looked at");
+}
