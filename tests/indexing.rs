@@ -24,7 +24,9 @@ struct Lamp;
 #[interface(name = "com.example.Lamp1")]
 impl Lamp {
     /// Makes the lamp shine brighter or darker.
-    async fn set_brightness(&self, _percent: u32) {}
+    async fn set_brightness(&self, percent: u32) {
+        let _ = percent;
+    }
 
     /// Lets the lamp go on and off a few times.
     async fn blink(&self) {}
@@ -42,7 +44,9 @@ struct LampThatCannotBlink;
 #[interface(name = "com.example.Lamp1")]
 impl LampThatCannotBlink {
     /// Makes the lamp shine brighter or darker.
-    async fn set_brightness(&self, _percent: u32) {}
+    async fn set_brightness(&self, percent: u32) {
+        let _ = percent;
+    }
 }
 
 /// A clock.

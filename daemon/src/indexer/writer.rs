@@ -133,28 +133,31 @@ fn put_batch(
     batch: Vec<Record>,
     is_without_model: &AtomicBool,
 ) -> Result<PutReport> {
-    if is_without_model.load(Ordering::Relaxed) {
-        return put_fitting(store, collection, &without_texts(store, collection, batch)?);
-    }
-    match put_fitting(store, collection, &batch) {
-        Err(error) if error.kind() == ErrorKind::Unavailable => {
-            if !is_without_model.swap(true, Ordering::Relaxed) {
-                tracing::warn!(%error, "what is indexed is not searched for until there is a model");
+    if !is_without_model.load(Ordering::Relaxed) {
+        match store.put_batch(collection, &batch) {
+            Err(error) if lacks_model(store, &error) => {
+                if !is_without_model.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%error, "what is indexed is not found until there is a model");
+                }
             }
-            put_fitting(store, collection, &without_texts(store, collection, batch)?)
+            Err(error) if error.kind() == ErrorKind::Invalid => {
+                return put_each(store, collection, &batch);
+            }
+            done => return done,
         }
-        done => done,
     }
+    put_each(store, collection, &without_texts(store, collection, batch)?)
 }
 
-/// Puts records, and without those that do not fit where there are any.
-fn put_fitting(store: &Store, collection: &str, batch: &[Record]) -> Result<PutReport> {
+/// Whether there is no model, or none that can be used.
+fn lacks_model(store: &Store, error: &Error) -> bool {
+    error.kind() == ErrorKind::Unavailable || store.embedder().is_err()
+}
+
+/// Puts records without those that do not fit.
+fn put_each(store: &Store, collection: &str, batch: &[Record]) -> Result<PutReport> {
     match store.put_batch(collection, batch) {
-        Err(error) if error.kind() == ErrorKind::Invalid && batch.len() > 1 => {}
-        Err(error) if error.kind() == ErrorKind::Invalid => {
-            tracing::warn!(%error, collection, "a record is not indexed");
-            return Ok(PutReport::default());
-        }
+        Err(error) if error.kind() == ErrorKind::Invalid => {}
         done => return done,
     }
     let mut report = PutReport::default();
@@ -237,7 +240,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(StoreConfig::new(directory.path())).unwrap();
         let batch = [Record::new("a"), Record::new(""), Record::new("b")];
-        assert_eq!(put_fitting(&store, "c", &batch).unwrap().records, 2);
+        assert_eq!(put_each(&store, "c", &batch).unwrap().records, 2);
         assert_eq!(keys(&store, "c").unwrap(), [b"a", b"b"]);
         store.close();
     }
