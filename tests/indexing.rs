@@ -57,7 +57,7 @@ impl Clock {
 #[test]
 fn what_is_on_the_bus_is_found_and_followed() {
     let world = World::new("");
-    let lamp = world.service("com.example.Lamp");
+    let lamp = world.connect();
     block_on(lamp.object_server().at("/com/example/lamps/1", Lamp)).unwrap();
     block_on(lamp.request_name("com.example.Lamp")).unwrap();
     let served = world.serve(&[]);
@@ -100,7 +100,7 @@ fn what_is_on_the_bus_is_found_and_followed() {
     // Nothing has changed: nothing is embedded, and what is gone from the bus stays.
     drop(lamp);
     let served = world.serve(&[]);
-    world.wait_for_pass(&served);
+    world.wait_for_pass();
     let log = world.end(served);
     let passes: Vec<&str> = log
         .lines()
@@ -125,7 +125,7 @@ fn a_service_that_does_not_run_is_found_by_its_file_and_not_started() {
     let hit = world.wait_for("go to sleep", "method:com.example.Sleeper.Bed.LieDown");
     assert_eq!(hit["payload"]["service"], "com.example.Sleeper");
     assert_eq!(hit["payload"]["path"], Value::Null);
-    world.wait_for_pass(&served);
+    world.wait_for_pass();
     world.end(served);
     assert!(!world.place.path().join("started").exists(), "it was started by being indexed");
 }
@@ -133,7 +133,7 @@ fn a_service_that_does_not_run_is_found_by_its_file_and_not_started() {
 #[test]
 fn services_are_asked_only_if_they_may_be() {
     let world = World::new("");
-    let lamp = world.service("com.example.Lamp");
+    let lamp = world.connect();
     block_on(lamp.object_server().at("/lamp", Lamp)).unwrap();
     block_on(lamp.request_name("com.example.Lamp")).unwrap();
     let file =
@@ -171,7 +171,7 @@ fn plugins_documents_and_the_journal_have_their_records() {
     let hit = world.wait_in("plugins", "addresses of machines", "hosts");
     assert_eq!(hit["payload"]["version"], "1.0.0");
     // What is put while it runs is indexed, and journaled.
-    let client = world.service("");
+    let client = world.connect();
     block_on(async {
         let state = StateProxy::new(&client).await.unwrap();
         let document = json!({ "hostname": "printer", "paper": "empty", "pass-phrase": "SECRET5" });
@@ -196,10 +196,10 @@ fn plugins_documents_and_the_journal_have_their_records() {
     std::fs::remove_dir_all(world.place.path().join("plugins/hosts")).unwrap();
     let served = world.serve(&["--plugins", "plugins"]);
     world.wait_until(AGAIN, || {
-        let records = world.hits("state-index", "gone", &served);
+        let records = world.query("state-index", "gone");
         (!records.is_empty() && records.iter().all(|hit| hit["key"] != "hosts/gone")).then_some(())
     });
-    world.wait_for_pass(&served);
+    world.wait_for_pass();
     world.end(served);
     let keys: Vec<String> = payloads(&world.export("state-index")).into_keys().collect();
     assert_eq!(keys, ["hosts/printer", "hosts/web1"]);
@@ -209,11 +209,11 @@ fn plugins_documents_and_the_journal_have_their_records() {
 #[test]
 fn without_a_model_records_are_there_all_the_same() {
     let world = World::without_model();
-    let lamp = world.service("com.example.Lamp");
+    let lamp = world.connect();
     block_on(lamp.object_server().at("/lamp", Lamp)).unwrap();
     block_on(lamp.request_name("com.example.Lamp")).unwrap();
     let served = world.serve(&[]);
-    world.wait_for_pass(&served);
+    world.wait_for_pass();
     let log = world.end(served);
     assert_eq!(log.matches("until there is a model").count(), 1, "{log}");
     let members = payloads(&world.export("dbus"));

@@ -48,7 +48,7 @@ fn answering(connection: &Connection, answer: impl Fn(&str) -> Option<String> + 
 fn no_service_holds_up_the_others_or_takes_what_is_anothers() {
     let world = World::new("");
     let serve = |name: &str, answer: fn(&str) -> Option<String>| {
-        let connection = world.service(name);
+        let connection = world.connect();
         answering(&connection, answer);
         block_on(connection.request_name(name.to_owned())).unwrap();
         connection
@@ -69,20 +69,20 @@ fn no_service_holds_up_the_others_or_takes_what_is_anothers() {
         serve("com.example.Wrong", |_| Some("<node><interface name='1'/></node>".to_owned())),
     ];
     let own = |name: &'static str, path: &'static str| {
-        let connection = world.service(name);
+        let connection = world.connect();
         block_on(connection.object_server().at(path, Manager)).unwrap();
         block_on(connection.request_name(name)).unwrap();
         connection
     };
     let _stranger = own("com.example.Stranger", "/stranger");
-    let _real = own("org.freedesktop.login1", "/org/freedesktop/login1");
-    let zebra = world.service("com.example.Zebra");
+    let real = own("org.freedesktop.login1", "/org/freedesktop/login1");
+    let zebra = world.connect();
     block_on(zebra.object_server().at("/zebra", Zebra)).unwrap();
     block_on(zebra.request_name("com.example.Zebra")).unwrap();
 
     let served = world.serve(&[]);
     world.wait_for("run across the grass", "method:com.example.Zebra1.Run");
-    world.wait_for_pass(&served);
+    world.wait_for_pass();
     let log = world.end(served);
     assert!(log.contains("SILENT=1"), "{log}");
     let members = payloads(&world.export("dbus"));
@@ -94,9 +94,9 @@ fn no_service_holds_up_the_others_or_takes_what_is_anothers() {
     assert!((1..=16).contains(&endless_count), "{endless_count}");
 
     // While the real one is away, the stranger gets nothing of it either.
-    block_on(_real.release_name("org.freedesktop.login1")).unwrap();
+    block_on(real.release_name("org.freedesktop.login1")).unwrap();
     let served = world.serve(&[]);
-    world.wait_for_pass(&served);
+    world.wait_for_pass();
     world.end(served);
     assert_eq!(payloads(&world.export("dbus")), members);
 }

@@ -64,7 +64,8 @@ impl World {
              <type>session</type><listen>unix:path={directory}/bus</listen>\n\
              <auth>EXTERNAL</auth><servicedir>{directory}/services</servicedir>\n\
              <policy context=\"default\"><allow user=\"*\"/><allow own=\"*\"/>\n\
-             <allow send_destination=\"*\" eavesdrop=\"true\"/></policy></busconfig>\n"
+             <allow send_destination=\"*\" eavesdrop=\"true\"/>\n\
+             <allow receive_sender=\"*\" eavesdrop=\"true\"/></policy></busconfig>\n"
         );
         let config = place.file("bus.conf", config);
         let mut bus = Command::new("dbus-daemon")
@@ -81,8 +82,8 @@ impl World {
         Self { place, bus, address: format!("unix:path={directory}/bus"), has_model }
     }
 
-    /// A connection, whose object server is there for the objects of a service with this name.
-    pub(crate) fn service(&self, _name: &str) -> Connection {
+    /// A connection, whose object server is there for the objects of a service.
+    pub(crate) fn connect(&self) -> Connection {
         block_on(Builder::address(self.address.as_str()).build()).unwrap()
     }
 
@@ -117,7 +118,7 @@ impl World {
     }
 
     /// Waits until all services that were there at the start were asked.
-    pub(crate) fn wait_for_pass(&self, _served: &Running) {
+    pub(crate) fn wait_for_pass(&self) {
         self.wait_until(PATIENCE, || self.log().contains("indexed SERVICES=").then_some(()));
     }
 
@@ -133,11 +134,7 @@ impl World {
     }
 
     /// What is found; nothing as long as the collection is not there.
-    pub(crate) fn hits(&self, collection: &str, text: &str, _served: &Running) -> Vec<Value> {
-        self.query(collection, text)
-    }
-
-    fn query(&self, collection: &str, text: &str) -> Vec<Value> {
+    pub(crate) fn query(&self, collection: &str, text: &str) -> Vec<Value> {
         let arguments =
             ["query", text, "-k", "5", "-c", collection, "--json", "--bus", &self.address];
         let ended = self.place.op(arguments).run();

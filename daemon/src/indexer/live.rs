@@ -27,7 +27,11 @@ const ARRIVED_COUNT_MAX: usize = 10_000;
 
 /// Connects for indexing alone, so that nobody who answers badly is in the way of clients.
 pub(super) async fn connect(bus: &Bus) -> zbus::Result<Connection> {
-    builder_for(bus).method_timeout(PATIENCE).build().await
+    let connecting = builder_for(bus).method_timeout(PATIENCE).build();
+    match tokio::time::timeout(PATIENCE, connecting).await {
+        Ok(connected) => connected,
+        Err(late) => Err(zbus::Error::Failure(format!("the bus does not answer: {late}"))),
+    }
 }
 
 /// Asks for the names that there are, but for that of this service and those of connections.
