@@ -31,7 +31,8 @@ fn members(node: &Node) -> BTreeMap<String, String> {
     for interface in node.interfaces.iter().filter(|interface| !is_standard(&interface.name)) {
         let name = &interface.name;
         for method in &interface.methods {
-            let types = format!("({}) -> ({})", method.input_signature(), method.output_signature());
+            let types =
+                format!("({}) -> ({})", method.input_signature(), method.output_signature());
             members.insert(format!("the method {name}.{}", method.name), types);
         }
         for property in &interface.properties {
