@@ -27,7 +27,7 @@ use super::registry::Plugins;
 type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Where programs are looked for; nothing of the caller's environment is passed on.
-const PATH: &str =
+pub(crate) const PATH: &str =
     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin";
 /// What any program reads: libraries, the loader's lists, time zones, users' names.
 const READABLE: [&str; 9] = [

@@ -20,7 +20,7 @@ use crate::error::{BusError, Result};
 use crate::plugin::LoadedPlugin;
 
 /// Where systemd listens for plugins.
-const SOCKETS: &str = "/run/op-dbus/plugins";
+const SOCKETS: &str = "/run/op-dbus-plugins";
 /// The version of what is said.
 const PROTOCOL: u64 = 1;
 /// No line is longer.
