@@ -169,7 +169,7 @@ fn plugins_documents_and_the_journal_have_their_records() {
     };
     put("hosts/web1", &document);
     put("hosts/gone", &json!({ "hostname": "gone" }));
-    let served = world.serve(&["--plugins", "plugins"]);
+    let served = world.serve(&[]);
     let hit = world.wait_in("state-index", "the machine with the network name attic", "hosts/web1");
     assert_eq!(hit["payload"], json!({ "collection": "state", "key": "hosts/web1" }));
     let hit = world.wait_in("plugins", "addresses of machines", "hosts");
@@ -198,7 +198,7 @@ fn plugins_documents_and_the_journal_have_their_records() {
     // What is removed while it does not run is not found any more.
     let _ = world.place.done(["remove", "hosts/gone"]);
     std::fs::remove_dir_all(world.place.path().join("plugins/hosts")).unwrap();
-    let served = world.serve(&["--plugins", "plugins"]);
+    let served = world.serve(&[]);
     world.wait_until(AGAIN, || {
         let records = world.query("state-index", "gone");
         (!records.is_empty() && records.iter().all(|hit| hit["key"] != "hosts/gone")).then_some(())

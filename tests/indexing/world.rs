@@ -90,8 +90,8 @@ impl World {
     /// Starts the service, which writes its log into a file.
     pub(crate) fn serve(&self, arguments: &[&str]) -> Running {
         let _ = fs::remove_file(self.place.path().join(LOG));
-        let own =
-            ["daemon", "--bus", &self.address, "--interfaces", "interfaces", "--log-level", "info"];
+        let own = ["daemon", "--bus", &self.address, "--interfaces", "interfaces"];
+        let own = [&own[..], &["--plugins", "plugins", "--log-level", "info"]].concat();
         let model: &[&str] = if self.has_model { &[] } else { &["--model", "none"] };
         let served = self
             .place
