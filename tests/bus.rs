@@ -74,7 +74,10 @@ impl World {
         place.file("fable.txt", FABLE);
         place.done(["index", "fable.txt"]);
         let bus = PrivateBus::start(BusLimits::Raised);
-        let served = Served::start(place.op(["daemon"]).arguments(arguments), &bus);
+        let served = Served::start(
+            place.op(["daemon", "--plugins", "no-plugins"]).arguments(arguments),
+            &bus,
+        );
         Self { served, bus, place }
     }
 
@@ -90,7 +93,7 @@ fn workplace() -> Workplace {
 
 /// The service without a model.
 fn daemon(place: &Workplace) -> Invocation {
-    place.op(["daemon", "--json", "--model", "no-model"])
+    place.op(["daemon", "--json", "--model", "no-model", "--plugins", "no-plugins"])
 }
 
 /// Prepares a tool, with each `@BUS@` of its line replaced by the address of a bus.
@@ -186,11 +189,11 @@ fn busctl_sees_it_calls_it_and_hears_it() {
         assert!(shown.lines().any(|line| line.starts_with(&format!("{member} "))), "{shown}");
     }
     let call = ["call", NAME, PATH, "org.opdbus.State1"];
-    busctl(&[&call[..], &["Put", "ss", "hosts/web1", "[1]"]].concat()).run().succeeded();
+    let _ = busctl(&[&call[..], &["Put", "ss", "hosts/web1", "[1]"]].concat()).run().succeeded();
     let got = busctl(&[&call[..], &["Get", "s", "hosts/web1"]].concat()).run().succeeded();
     assert_eq!(got.text(), "s \"[1]\"\n");
     let names = ["get-property", NAME, PATH, "org.opdbus.Query1", "Collections"];
-    assert_eq!(busctl(&names).run().succeeded().text(), "as 1 \"state\"\n");
+    assert_eq!(busctl(&names).run().succeeded().text(), "as 2 \"declared\" \"state\"\n");
     let missing = failure(busctl(&[&call[..], &["Get", "s", "nothing"]].concat()).run());
     assert!(missing.contains("there is no document nothing"), "{missing}");
 
@@ -307,7 +310,10 @@ async fn a_full_disk_has_its_name_and_can_be_read() {
     let daemon = Invocation::new(Path::new(env!("CARGO_BIN_EXE_op-dbus")));
     let store = disk.path().join("store");
     let daemon = daemon.arguments(["--store".as_ref(), store.as_os_str()]);
-    let served = Served::start(daemon.arguments(["daemon", "--model", "no-model"]), &bus);
+    let served = Served::start(
+        daemon.arguments(["daemon", "--model", "no-model", "--plugins", "no-plugins"]),
+        &bus,
+    );
     let connection = bus.connect().await;
     let state = state(&connection).await;
     put(&connection, "small").await.unwrap();

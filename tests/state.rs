@@ -104,8 +104,9 @@ impl World {
 }
 
 fn daemon(place: &Workplace) -> Invocation {
-    let line = ["--log-level", "debug", "--model", "no-model", "daemon", "--plugins"];
-    place.op(line).arguments([place.path().join("plugins")])
+    let line = ["--log-level", "debug", "--model", "no-model", "daemon", "--index-live=false"];
+    let line = place.op(line).arguments(["--interfaces", "no-interfaces", "--plugins"]);
+    line.arguments([place.path().join("plugins")])
 }
 
 fn lines(ended: &Ended) -> Vec<Value> {

@@ -116,7 +116,8 @@ install_files() {
     install -m 755 op-dbus /usr/bin/op-dbus
     cd system || exit 1
     install -m 644 operation-dbus.service op-dbus-snapshot.service op-dbus-snapshot.timer \
-        /usr/lib/systemd/system/
+        op-dbus-plugin@.service op-dbus-plugin@.socket /usr/lib/systemd/system/
+    install -m 755 -D -t /usr/lib/systemd/system-generators op-dbus-plugin-generator
     install -m 644 -D org.opdbus.conf /usr/share/dbus-1/system.d/org.opdbus.conf
     install -m 644 -D org.opdbus.service /usr/share/dbus-1/system-services/org.opdbus.service
     install -m 644 -D org.opdbus.policy /usr/share/polkit-1/actions/org.opdbus.policy
@@ -163,6 +164,7 @@ test_start() {
     holds 'it is active' is_running
     holds 'it is of the type notify' has Type notify
     holds 'it says what it does' has StatusText answering
+    holds 'it has a watchdog' has WatchdogUSec 30s
     holds 'it runs as op-dbus' says op-dbus ps -o user= -p "$(property MainPID)"
     holds 'it has no capability' says 0000000000000000 \
         grep CapBnd "/proc/$(property MainPID)/status"
@@ -335,6 +337,60 @@ test_journal() {
         journalctl _COMM=op-dbus --priority=warning
 }
 
+# Last, as it leaves errors in the journal.
+test_errors() {
+    holds 'without a bus it does not start' refused_with failed \
+        configure Environment=OPDBUS_BUS=unix:path=/nowhere
+    journalctl --sync
+    holds 'the journal has it as an error, and what to do' says 'REMEDY=start the bus' \
+        journalctl _COMM=op-dbus --priority=err --output=export
+    holds 'as one that may pass it is tried again' soon 5 has NRestarts 2
+    systemctl stop "$unit"
+}
+
+# A hand-written plugin whose state is who runs it, and whether it can write where it should not.
+make_plugin() {
+    local directory=/etc/operation-dbus/plugins/who
+    mkdir -p "$directory"
+    cat >"$directory/plugin.toml" <<'EOF'
+[plugin]
+name = "who"
+version = "1"
+source = "hand-written"
+[sandbox]
+user = "op-dbus-plugin"
+EOF
+    cat >"$directory/plugin" <<'EOF'
+#!/bin/bash
+read -r greeting
+echo '{"protocol":1,"plugin":"who","version":"1"}'
+while read -r request; do
+    id=$(sed 's/.*"id":\([0-9]*\).*/\1/' <<<"$request")
+    if touch /var/lib/op-dbus/stolen 2>/dev/null; then steals=true; else steals=false; fi
+    echo "{\"id\":$id,\"state\":{\"user\":\"$(id -un)\",\"steals\":$steals}}"
+done
+EOF
+    chmod 755 "$directory/plugin"
+}
+
+test_plugins() {
+    make_plugin
+    # The generator runs, and says as whom the plugin does.
+    systemctl daemon-reload
+    holds 'systemd knows as whom a plugin runs' says 'User=op-dbus-plugin' \
+        systemctl show --property=User op-dbus-plugin@who.service
+    systemctl start op-dbus-plugin@who.socket
+    systemctl restart "$unit"
+    holds 'a plugin is asked for its state' says '"user": "op-dbus-plugin"' \
+        op-dbus --bus system state query who
+    holds 'it cannot write where the service does' says '"steals": false' \
+        op-dbus --bus system state query who
+    holds 'nobody else may ask it' says 'op-dbus 600' \
+        stat --format='%U %a' /run/op-dbus-plugins/who.sock
+    holds 'systemd-analyze verify says nothing of plugins' says_only '' \
+        systemd-analyze verify op-dbus-plugin@who.service op-dbus-plugin@who.socket
+}
+
 test_all() {
     install_files
     test_users
@@ -350,7 +406,9 @@ test_all() {
     test_numa
     test_watchdog
     test_settings
+    test_plugins
     test_journal
+    test_errors
 }
 
 test_all

@@ -29,10 +29,11 @@ const UNSAFE_PLACES: [&str; 5] = [
     "benches/src/lmdb.rs",
 ];
 /// Which of our packages each may depend on, tests and benchmarks apart.
-const PACKAGES: [(&str, &[&str]); 6] = [
+const PACKAGES: [(&str, &[&str]); 7] = [
     ("formats", &[]),
     ("engine", &["op-dbus-formats"]),
     ("daemon", &["op-dbus-engine", "op-dbus-formats"]),
+    ("daemon/plugins", &["op-dbus-formats"]),
     ("cli", &["op-dbus-benches", "op-dbus-daemon", "op-dbus-engine", "op-dbus-formats"]),
     ("tests", &["op-dbus-engine", "op-dbus-formats"]),
     ("benches", &["op-dbus-engine", "op-dbus-formats", "op-dbus-tests"]),

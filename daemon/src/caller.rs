@@ -24,6 +24,9 @@ const KNOWN_COUNT_MAX: usize = 20_000;
 /// How long the bus may take to say who somebody is.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Refusals that are held back from one caller; more than a system's bus lets it wait for.
+const REFUSALS_COUNT_MAX: usize = 256;
+
 /// A connection that calls.
 #[derive(Debug)]
 pub(crate) struct Caller {
@@ -34,6 +37,10 @@ pub(crate) struct Caller {
     executable: String,
     /// Calls that it may have at once.
     pub(crate) slots: Arc<Semaphore>,
+    /// Refusals that it waits for.
+    pub(crate) refusals: Semaphore,
+    /// Searches of it that are computed at once.
+    pub(crate) computing: Arc<Semaphore>,
     pub(crate) calls: Bucket,
     pub(crate) changes: Bucket,
     /// Whether it may read, once that was decided.
@@ -96,7 +103,7 @@ impl Caller {
         Self::new(None, credentials.uid(), vec![credentials.gid()], executable, limits)
     }
 
-    fn new(
+    pub(crate) fn new(
         name: Option<OwnedUniqueName>,
         uid: u32,
         gids: Vec<u32>,
@@ -109,6 +116,8 @@ impl Caller {
             gids,
             executable,
             slots: Arc::new(Semaphore::new(limits.calls_at_once_count as usize)),
+            refusals: Semaphore::new(REFUSALS_COUNT_MAX),
+            computing: Arc::new(Semaphore::new(processors_count().div_ceil(2))),
             calls: Bucket::full(limits.calls_burst_count),
             changes: Bucket::full(limits.changes_burst_count),
             may_read: OnceLock::new(),
@@ -143,6 +152,11 @@ impl Caller {
             None => format!("uid:{}", self.uid),
         }
     }
+}
+
+/// Processors that this process may use.
+pub(crate) fn processors_count() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// The path of a process's program, or its name if that is all that may be known. It is for people

@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use op_dbus_engine::{Error, ErrorKind};
 
+use crate::indexer;
+use crate::state::DECLARED_COLLECTION;
+
 /// Which bus the service is on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Bus {
@@ -123,8 +126,11 @@ impl DaemonConfig {
     pub const GROUP: &'static str = "op-dbus";
     /// Where plugins are, unless told otherwise.
     pub const PLUGINS: &'static str = "/etc/operation-dbus/plugins";
+    /// Where services describe their interfaces, unless told otherwise.
+    pub const INTERFACES: &'static str = "/usr/share/dbus-1/interfaces";
 
-    /// On this bus, as the system's packages expect it.
+    /// On this bus, as the system's packages expect it. Only root and the service's own user read who
+    /// did what.
     #[must_use]
     pub fn new(bus: Bus) -> Self {
         Self {
@@ -132,11 +138,11 @@ impl DaemonConfig {
             group: Self::GROUP.to_owned(),
             limits: Limits::default(),
             // Neither is for everybody who may search.
-            readers: ["declared", "journal"]
+            readers: [DECLARED_COLLECTION, indexer::JOURNAL_COLLECTION]
                 .map(|name| (name.to_owned(), Readers::default()))
                 .into(),
             plugins: Self::PLUGINS.into(),
-            interfaces: vec!["/usr/share/dbus-1/interfaces".into()],
+            interfaces: vec![Self::INTERFACES.into()],
             is_indexing_live: true,
             index_delay: Duration::from_millis(500),
         }

@@ -140,6 +140,12 @@ impl Descriptions {
         self.mappings.push(mapping);
     }
 
+    /// The services that are said to have an interface.
+    pub(crate) fn services_of(&self, interface: &str) -> impl Iterator<Item = &str> {
+        let numbers = self.by_interface.get(interface).map(Vec::as_slice).unwrap_or_default();
+        numbers.iter().map(|number| self.mappings[*number].service.name.as_str())
+    }
+
     /// What is said about a member: each part by the first who says anything about it.
     pub(crate) fn of(&self, kind: Kind, interface: &str, member: &str) -> Said<'_> {
         let mut said = Said::default();

@@ -7,22 +7,27 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use op_dbus_engine::{ErrorKind, JournalActor, JournalKind, JournalNote, STATE_COLLECTION, Store};
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use zbus::Connection;
-use zbus::message::Header;
+use zbus::message::{Flags, Header};
 
 use crate::authority::{Action, Authority, Decision};
-use crate::caller::{Caller, Callers};
+use crate::caller::{Caller, Callers, processors_count};
 use crate::config::{DaemonConfig, Limits, Readers};
 use crate::error::{BusError, Result};
+use crate::indexer::STATE_INDEX_COLLECTION;
 
 /// Grants of reading that are remembered, so that they are journaled once.
 const NOTED_COUNT_MAX: usize = 10_000;
 /// Calls of all senders that are answered at the same time.
 const CALLS_AT_ONCE_COUNT_MAX: u32 = 1 << 16;
+
+/// How long a refusal takes of one who asks for too much.
+const REFUSAL_DELAY: Duration = Duration::from_millis(100);
 
 /// A call, and the connection it came by.
 pub(crate) struct Call<'c> {
@@ -49,6 +54,8 @@ pub(crate) struct Gate {
     rules: RwLock<Arc<Rules>>,
     /// Users and programs whose reading has been journaled.
     noted: Mutex<HashSet<(u32, String)>>,
+    /// What searches hold that are being computed.
+    computing: Arc<Semaphore>,
     /// What calls hold that are being answered.
     answering: Arc<Semaphore>,
     /// Whether no more calls are let in.
@@ -65,7 +72,7 @@ struct Rules {
 }
 
 /// Who may read a collection, by number.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct ReaderIds {
     uids: Vec<u32>,
     gids: Vec<u32>,
@@ -78,11 +85,18 @@ impl Rules {
             let gids = readers.groups.iter().filter_map(|group| gid_of(group)).collect();
             (name.clone(), ReaderIds { uids, gids })
         };
+        let mut readers: BTreeMap<String, ReaderIds> = config.readers.iter().map(ids).collect();
+        // What was made from the documents is for those who may read them.
+        if !readers.contains_key(STATE_INDEX_COLLECTION)
+            && let Some(own) = readers.get(STATE_COLLECTION).cloned()
+        {
+            readers.insert(STATE_INDEX_COLLECTION.to_owned(), own);
+        }
         Self {
             limits: config.limits,
             own_uid: rustix::process::geteuid().as_raw(),
             gid: gid_of(&config.group),
-            readers: config.readers.iter().map(ids).collect(),
+            readers,
         }
     }
 
@@ -200,8 +214,9 @@ impl Gate {
         let rules = RwLock::new(Arc::new(Rules::new(config)));
         let (callers, noted) = (Callers::default(), Mutex::default());
         let answering = Arc::new(Semaphore::new(CALLS_AT_ONCE_COUNT_MAX as usize));
+        let computing = Arc::new(Semaphore::new(processors_count()));
         let is_closing = AtomicBool::new(false);
-        Self { store, callers, authority, rules, noted, answering, is_closing }
+        Self { store, callers, authority, rules, noted, computing, answering, is_closing }
     }
 
     /// Lets nobody in any more, and waits until all are out.
@@ -249,7 +264,10 @@ impl Gate {
             Some(peer) => Arc::clone(peer),
             None => self.callers.of(&call.header, call.connection, rules.limits).await?,
         };
-        let slot = self.take_slot(&caller, call, rules.limits)?;
+        let slot = match self.take_slot(&caller, call, rules.limits) {
+            Ok(slot) => slot,
+            Err(refusal) => return Err(slowly(refusal, &caller, call).await),
+        };
         let may_read = match caller.may_read.get() {
             Some(may_read) => *may_read,
             None => self.decide_reading(&caller, &rules).await?,
@@ -288,6 +306,23 @@ impl Gate {
         }
         let problem = format!("you may not read the collection {collection}");
         Err(BusError::new(ErrorKind::Denied, problem, "ask the administrator for access.readers"))
+    }
+
+    /// Runs what keeps a processor busy. As many run as there are processors, and of one caller half
+    /// as many: whoever asks for much waits for themselves, and leaves others some.
+    pub(crate) async fn compute<T: Send + 'static>(
+        &self,
+        reader: &Reader,
+        work: impl FnOnce() -> op_dbus_engine::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        // They are never closed, so these cannot fail.
+        let own = Arc::clone(&reader.caller.computing).acquire_owned().await;
+        let of_all = Arc::clone(&self.computing).acquire_owned().await;
+        blocking(move || {
+            let _turn = (own, of_all);
+            work()
+        })
+        .await
     }
 
     fn take_slot(
@@ -349,7 +384,8 @@ impl Gate {
         let caller = Arc::clone(&reader.caller);
         if !caller.changes.take(limits.changes_per_second_count, limits.changes_burst_count) {
             let problem = format!("over {} changes in a second", limits.changes_per_second_count);
-            return Err(BusError::limits_exceeded(problem, "wait a moment, and ask less often"));
+            let refusal = BusError::limits_exceeded(problem, "wait a moment, and ask less often");
+            return Err(slowly(refusal, &caller, call).await);
         }
         let decision =
             self.authority.decide(&caller, request.action, &call.header, call.connection).await;
@@ -412,6 +448,18 @@ impl Gate {
     }
 }
 
+/// Lets whoever asks for too much wait for the refusal.
+///
+/// A bus lets a member wait for few answers at the same time, and refuses the next call itself: so
+/// most of a flood never comes here, where the calls of all others would wait behind it.
+async fn slowly(refusal: BusError, caller: &Caller, call: &Call<'_>) -> BusError {
+    let awaits_answer = !call.header.primary().flags().contains(Flags::NO_REPLY_EXPECTED);
+    if awaits_answer && let Ok(_waiting) = caller.refusals.try_acquire() {
+        tokio::time::sleep(REFUSAL_DELAY).await;
+    }
+    refusal
+}
+
 /// Runs what waits for the disk or computes where nobody else waits for it.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> op_dbus_engine::Result<T> + Send + 'static,
@@ -422,4 +470,44 @@ pub(crate) async fn blocking<T: Send + 'static>(
 fn panicked(error: tokio::task::JoinError) -> BusError {
     let problem = format!("the service failed: {error}");
     BusError::new(ErrorKind::Io, problem, "see its log, and report it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Bus;
+    use crate::indexer::JOURNAL_COLLECTION;
+
+    fn member(gid: u32) -> Caller {
+        Caller::new(None, u32::MAX - 1, vec![gid], String::new(), Limits::default())
+    }
+
+    fn rules(readers: &[(&str, &str)]) -> Rules {
+        let mut config =
+            DaemonConfig { group: "root".to_owned(), ..DaemonConfig::new(Bus::System) };
+        for (collection, group) in readers {
+            let readers = Readers { groups: vec![(*group).to_owned()], ..Readers::default() };
+            config.readers.insert((*collection).to_owned(), readers);
+        }
+        Rules::new(&config)
+    }
+
+    #[test]
+    fn a_member_of_the_group_may_read_but_not_the_journal() {
+        let rules = rules(&[]);
+        let (member, stranger) = (member(0), member(4_000_000));
+        assert!(rules.may_read(&member) && !rules.may_read(&stranger));
+        assert!(rules.may_read_collection(&member, STATE_INDEX_COLLECTION));
+        assert!(!rules.may_read_collection(&member, JOURNAL_COLLECTION));
+        let own = Caller::new(None, rules.own_uid, vec![], String::new(), Limits::default());
+        assert!(rules.may_read_collection(&own, JOURNAL_COLLECTION));
+    }
+
+    #[test]
+    fn whoever_may_not_read_documents_may_not_read_what_was_made_from_them() {
+        let rules = rules(&[(STATE_COLLECTION, "daemon")]);
+        assert!(!rules.may_read_collection(&member(0), STATE_INDEX_COLLECTION));
+        let gid = gid_of("daemon").expect("every system has it");
+        assert!(rules.may_read_collection(&member(gid), STATE_INDEX_COLLECTION));
+    }
 }

@@ -24,6 +24,8 @@ pub struct Origin<'a> {
     pub service: Option<&'a str>,
     /// An object of the service that has it.
     pub path: Option<&'a str>,
+    /// Whether the service itself said so while it ran.
+    pub is_live: bool,
 }
 
 /// Makes the records of a document, those of inner nodes included: one for each member, and one for
@@ -149,6 +151,9 @@ fn record(
     if let Some(path) = path {
         payload.insert("path".to_owned(), path.into());
     }
+    if origin.is_live {
+        payload.insert("live".to_owned(), true.into());
+    }
     payload.insert("interface".to_owned(), interface.name.clone().into());
     payload.insert("member".to_owned(), member.name.into());
     payload.insert("signature".to_owned(), member.signature.clone().into());
@@ -269,7 +274,7 @@ fn beginning(text: &str) -> &str {
 
 /// The telling part of an interface's name: `NetworkManager Device` of
 /// `org.freedesktop.NetworkManager.Device`.
-fn interface_words(interface: &str) -> String {
+pub(crate) fn interface_words(interface: &str) -> String {
     let parts: Vec<&str> = interface.split('.').collect();
     let skipped = match parts[..] {
         ["org", "freedesktop" | "gnome", _, ..] => 2,

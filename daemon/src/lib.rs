@@ -16,6 +16,7 @@ mod descriptions;
 mod error;
 mod find;
 mod gate;
+mod indexer;
 mod interface;
 pub mod interfaces;
 pub mod json;
@@ -31,8 +32,8 @@ pub use descriptions::{Descriptions, Risk};
 pub use error::{BusError, CONFIRMATION_REQUIRED, LIMITS_EXCEEDED};
 pub use find::find;
 pub use interface::{
-    CacheProxy, Hit, JournalProxy, PluginProxy, PluginRow, PluginsProxy, PreparedCall, QueryProxy,
-    SnapshotProxy, StateProxy, object_path,
+    CacheProxy, Hit, JournalProxy, OptionValue, PluginProxy, PluginRow, PluginsProxy, PreparedCall,
+    QueryProxy, SnapshotProxy, StateProxy, object_path,
 };
 pub use names::{NAME, PATH, PLUGINS_PATH};
 pub use service::run;

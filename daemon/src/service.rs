@@ -15,7 +15,7 @@ use sd_notify::NotifyState;
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::JoinSet;
 use zbus::connection::Builder;
 use zbus::object_server::SignalEmitter;
@@ -25,6 +25,7 @@ use crate::authority::Authority;
 use crate::config::{Bus, DaemonConfig};
 use crate::error::BusError;
 use crate::gate::{Gate, blocking};
+use crate::indexer;
 use crate::interface::{self, Cache, Door, Plugin, Query, Snapshot, State, object_path};
 use crate::names::{NAME, PATH};
 use crate::plugin::Plugins;
@@ -53,6 +54,8 @@ pub(crate) struct Service {
     pub(crate) gate: Gate,
     pub(crate) calls: Calls,
     pub(crate) states: States,
+    /// Is told when the plugins were read anew.
+    pub(crate) plugins_changed: Notify,
     plugins_directory: PathBuf,
     plugins: RwLock<Arc<Plugins>>,
 }
@@ -86,6 +89,7 @@ impl Service {
         for name in plugins.0.keys() {
             server.at(object_path(name), Plugin::new(door.clone(), name)).await?;
         }
+        self.plugins_changed.notify_one();
         Ok(())
     }
 }
@@ -96,7 +100,7 @@ pub(crate) type Changes = broadcast::Receiver<StateChange>;
 /// A document of the state that changed.
 #[derive(Clone, Debug)]
 pub(crate) struct StateChange {
-    key: String,
+    pub(crate) key: Vec<u8>,
     operation: &'static str,
     sequence: u64,
 }
@@ -195,6 +199,7 @@ async fn serve(
         gate,
         calls: Calls::default(),
         states: States::default(),
+        plugins_changed: Notify::new(),
         plugins: RwLock::new(Arc::new(Plugins::load(&config.plugins))),
         plugins_directory: config.plugins.clone(),
     });
@@ -214,6 +219,7 @@ async fn serve(
         }
         bus => {
             let connection = connect(bus, &service).await?;
+            indexer::start(&mut tasks, &service, &config, changes.resubscribe());
             tasks.spawn(tell(connection.clone(), changes));
             tasks.spawn(forget(connection.clone(), Arc::clone(&service)));
             Listening::Bus(connection)
@@ -361,20 +367,26 @@ async fn until_stopped(
     }
 }
 
-fn notify(state: &[NotifyState<'_>]) {
+/// Tells systemd how the service is.
+pub(crate) fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::debug!(%error, "nobody is told how the service is");
     }
 }
 
-/// Puts the interfaces on the bus, and then the name: whoever finds the name finds them.
-async fn connect(bus: &Bus, service: &Arc<Service>) -> Result<Connection> {
-    let builder = match bus {
+/// How to connect to a bus.
+pub(crate) fn builder_for(bus: &Bus) -> Builder<'_> {
+    match bus {
         Bus::System => Builder::system(),
         Bus::Session => Builder::session(),
         Bus::Address(address) => Builder::address(address.as_str()),
         Bus::Socket(_) => unreachable!("a socket is not a bus"),
-    };
+    }
+}
+
+/// Puts the interfaces on the bus, and then the name: whoever finds the name finds them.
+async fn connect(bus: &Bus, service: &Arc<Service>) -> Result<Connection> {
+    let builder = builder_for(bus);
     let door = Door { service: Arc::clone(service), peer: None };
     let unreachable = |error: zbus::Error| {
         Error::new(ErrorKind::Unavailable, format!("cannot be on the bus {bus}"))
@@ -436,9 +448,9 @@ fn follow(store: &Store, stop: &AtomicBool, sender: &broadcast::Sender<StateChan
                         op_dbus_engine::Operation::Put => "put",
                         op_dbus_engine::Operation::Remove => "remove",
                     };
-                    let key = String::from_utf8_lossy(&change.key).into_owned();
+                    let (key, sequence) = (change.key, change.sequence);
                     // Without receivers nobody wants to know.
-                    let _ = sender.send(StateChange { key, operation, sequence: change.sequence });
+                    let _ = sender.send(StateChange { key, operation, sequence });
                 }
             }
             Ok(())
@@ -460,6 +472,7 @@ pub(crate) async fn tell(connection: Connection, mut changes: Changes) {
     loop {
         match changes.recv().await {
             Ok(StateChange { key, operation, sequence }) => {
+                let key = String::from_utf8_lossy(&key);
                 if State::changed(&emitter, &key, operation, sequence).await.is_err() {
                     return;
                 }

@@ -55,6 +55,7 @@ pub(crate) async fn run_in(world: World, decides: Decides, answers: &[Answer]) -
     cases::assert_complete(&first).await;
     let observer = Observer { connection: first.clone() };
     observer.declare("declared-color").await;
+    cases::journal_is_found(&first).await;
     let state = StateProxy::new(&first).await.unwrap();
     state.put("known".to_owned(), "{}".to_owned()).await.unwrap();
     let mut matrix = Matrix {

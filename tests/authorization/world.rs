@@ -114,12 +114,9 @@ impl World {
         let plugins = directory.join("plugins");
         thing::write_plugin(&plugins, "one", thing::Plugin::default());
         let place = Workplace::new(program.to_str().unwrap());
-        for collection in ["open", "journal"] {
-            let text = format!("The hare of {collection} slept under a tree.");
-            let line = serde_json::json!({ "key": "one", "text": text });
-            place.file("text.jsonl", format!("{line}\n"));
-            place.done(["index", "text.jsonl", "--collection", collection]);
-        }
+        let line = serde_json::json!({ "key": "one", "text": "The hare slept under a tree." });
+        place.file("text.jsonl", format!("{line}\n"));
+        place.done(["index", "text.jsonl", "--collection", "open"]);
         let things = bus.connect().await;
         let [thing] = Thing::serve(&things, ["one"]).await;
         let polkit = match decides {
@@ -127,8 +124,9 @@ impl World {
             Decides::Polkit | Decides::Owner => None,
         };
         let daemon = place
-            .op(["daemon", "--json", "--group", GROUP, "--plugins"])
+            .op(["daemon", "--json", "--group", GROUP, "--index-live=false", "--plugins"])
             .arguments([&plugins])
+            .arguments(["--interfaces", "no-interfaces"])
             .variable("XDG_DATA_HOME", data);
         let daemon = match is_root() {
             true => {

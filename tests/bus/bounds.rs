@@ -245,6 +245,22 @@ async fn odd_messages_are_answered_and_change_nothing_for_others() {
     assert!(mebibytes < 1024, "{mebibytes} MiB");
 }
 
+/// A value for each element of an array would take a hundred times its length.
+#[tokio::test]
+async fn long_values_that_nobody_wants_take_no_room() {
+    let World { served, bus, place: _place } = World::with_vector();
+    let connection = bus.connect().await;
+    let long = || Variant::from(vec![0_u8; 8 << 20]);
+    let options = HashMap::from([("long", long())]);
+    let search = call(&connection, "Query1", "Search", &("text", options)).await;
+    assert_eq!(search.unwrap_err().name(), INVALID);
+    let none: HashMap<&str, Variant<'_>> = [].into();
+    assert!(call(&connection, "Query1", "Similar", &(long(), none)).await.is_err());
+    assert!(call(&connection, "Cache1", "Put", &("text", long())).await.is_err());
+    let mebibytes = served.terminate().succeeded().peak_memory_bytes >> 20;
+    assert!(mebibytes < 300, "{mebibytes} MiB");
+}
+
 /// Says who it is, as a client of D-Bus does before its first message.
 fn authenticated(path: &std::path::Path) -> UnixStream {
     let mut stream = UnixStream::connect(path).unwrap();

@@ -1,5 +1,6 @@
 //! A bus of one's own, and the service on it: nothing here touches the system's bus or the user's.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -87,7 +88,7 @@ impl PrivateBus {
     /// Where there is no dbus-daemon.
     fn with_elements(limits: BusLimits, rules: &str, policies: &str) -> Self {
         let directory = scratch::on_disk();
-        let config = directory.path().join("bus.conf");
+        let (config, log) = (directory.path().join("bus.conf"), directory.path().join("log"));
         // Others than its owner may connect, for tests of who may do what.
         std::fs::set_permissions(directory.path(), permissions(0o755)).expect("it is ours");
         let text = format!(
@@ -104,6 +105,7 @@ impl PrivateBus {
             .args(["--nofork", "--nopidfile", "--nosyslog", "--print-address=1"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(File::create(&log).expect("a file can be made"))
             .spawn()
             .unwrap_or_else(|error| panic!("dbus-daemon: {error}: run `make setup`"));
         let mut stdout = BufReader::new(daemon.stdout.take().expect("it was asked for"));
@@ -111,7 +113,8 @@ impl PrivateBus {
         // It says where it is once it listens.
         let mut address = String::new();
         stdout.read_line(&mut address).expect("a pipe can be read");
-        assert!(address.starts_with("unix:path="), "dbus-daemon said {address:?}");
+        let said = std::fs::read_to_string(log).unwrap_or_default();
+        assert!(address.starts_with("unix:path="), "dbus-daemon said {address:?}, and: {said}");
         bus
     }
 

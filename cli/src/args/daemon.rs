@@ -3,13 +3,15 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::BoolishValueParser;
 use op_dbus_daemon::{Bus, DaemonConfig, Limits};
 
 /// Serve the store on D-Bus, as org.opdbus, until SIGTERM or Ctrl-C
 ///
 /// On the system's bus root and the group may read, and polkit decides who may change something; on
 /// any other bus that is the user who runs it, and nobody else. Every decision is journaled. SIGHUP
-/// reads configuration and plugins anew. Of systemd it takes readiness, watchdog and status.
+/// reads configuration and plugins anew. What services offer, plugins, documents of the state and the
+/// journal can be searched for. Of systemd it takes readiness, watchdog and status.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -28,6 +30,32 @@ pub(crate) struct Daemon {
         default_value = DaemonConfig::PLUGINS
     )]
     pub(crate) plugins: PathBuf,
+    /// Directory of interfaces that services describe in XML; several times for several
+    ///
+    /// In the variable they are parted by colons. Plugins and directories are read anew on SIGHUP.
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "OPDBUS_INTERFACES",
+        hide_env_values = true,
+        default_value = DaemonConfig::INTERFACES,
+        value_delimiter = ':'
+    )]
+    pub(crate) interfaces: Vec<PathBuf>,
+    /// Whether the services on the bus are asked for their interfaces, and those that come
+    #[arg(
+        long,
+        value_name = "true|false",
+        env = "OPDBUS_INDEX_LIVE",
+        hide_env_values = true,
+        default_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        action = clap::ArgAction::Set,
+        value_parser = BoolishValueParser::new()
+    )]
+    pub(crate) index_live: bool,
     /// Group whose members may read, on the system's bus
     #[arg(
         long,

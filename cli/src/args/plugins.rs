@@ -22,10 +22,30 @@ Examples:
     #[command(after_help = "\
 Examples:
   op-dbus plugin validate ./hostname
-  op-dbus plugin validate ./lxc/plugin.toml ./hostname")]
+  op-dbus plugin validate ./lxc/plugin.toml ./hostname
+  op-dbus plugin validate ./hostname --live")]
     Validate(PluginValidate),
     Call(PluginCall),
     Create(PluginCreate),
+    /// Become the executable of a plugin, confined by Landlock
+    #[command(hide = true, after_help = "Example:\n  op-dbus plugin confine ./lxc")]
+    Confine {
+        /// Directory of the plugin
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
+    /// Run a plugin for whoever connects to the socket that is standard input
+    #[command(hide = true, after_help = "Example:\n  op-dbus plugin serve lxc")]
+    Serve(PluginNamed),
+    /// Write what systemd is to know of hand-written plugins into a directory of units
+    #[command(hide = true, after_help = "Example:\n  op-dbus plugin units /run/systemd/generator")]
+    Units {
+        /// Directory of units
+        #[arg(value_name = "DIR")]
+        units: PathBuf,
+        #[command(flatten)]
+        directory: PluginDirectory,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -55,6 +75,9 @@ pub(crate) struct PluginValidate {
     /// Directories with a plugin.toml, or such files
     #[arg(required = true, value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
+    /// Compare each with what its service says of itself now, on the system's bus or that of --bus
+    #[arg(long)]
+    pub(crate) live: bool,
 }
 
 /// Call a method of a plugin's D-Bus service, as yourself
@@ -86,6 +109,9 @@ pub(crate) struct PluginCall {
     /// Object to call, if it is another than the plugin's own: one below it
     #[arg(long, value_name = "PATH")]
     pub(crate) path: Option<String>,
+    /// Call the method that tells what this one would do, if the mapping names one
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     /// Confirm that a method is called that is not safe
     #[arg(long)]
     pub(crate) confirm: bool,

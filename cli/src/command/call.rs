@@ -21,7 +21,11 @@ pub(super) fn run(config: &Config, output: &Output, arguments: &PluginCall) -> R
     let bus = config.bus().filter(|bus| !matches!(bus, Bus::Socket(_))).unwrap_or(&Bus::System);
     let answer = client.run(async |connection| {
         let plugin = proxy(connection, &arguments.plugin).await.map_err(BusError::from)?;
-        let call = prepare(&plugin, arguments, &given).await?;
+        let method = match arguments.dry_run {
+            true => dry_run_method(&plugin, &arguments.method).await?,
+            false => arguments.method.clone(),
+        };
+        let call = prepare(&plugin, arguments, method, &given).await?;
         // Whoever is called sees this connection, and nobody else's.
         let made = match config.bus() {
             Some(Bus::Socket(_)) => {
@@ -72,10 +76,11 @@ fn given(arguments: &PluginCall) -> Result<String> {
 async fn prepare(
     plugin: &PluginProxy<'_>,
     arguments: &PluginCall,
+    method: String,
     given: &str,
 ) -> Result<PreparedCall, EngineError> {
     let path = arguments.path.clone().unwrap_or_default();
-    let (method, given) = (arguments.method.clone(), given.to_owned());
+    let given = given.to_owned();
     let token = match arguments.confirm {
         true => plugin.confirm_call(method.clone(), path.clone(), given.clone()).await?,
         false => String::new(),
@@ -84,6 +89,21 @@ async fn prepare(
         CONFIRMATION_REQUIRED => EngineError::new(ErrorKind::Denied, error.problem().to_owned())
             .with_remedy("if you mean it, say so by --confirm"),
         _ => error.into(),
+    })
+}
+
+/// The method that tells what another would do.
+async fn dry_run_method(plugin: &PluginProxy<'_>, method: &str) -> Result<String, EngineError> {
+    let described: Value = serde_json::from_str(&plugin.describe().await?).unwrap_or_default();
+    let methods = described["methods"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let is_meant = |known: &&Value| {
+        let name = known["name"].as_str().unwrap_or_default();
+        name == method || name.ends_with(&format!(".{method}"))
+    };
+    let found = methods.iter().find(is_meant).and_then(|known| known["dry_run_method"].as_str());
+    found.map(str::to_owned).ok_or_else(|| {
+        EngineError::new(ErrorKind::Unsupported, format!("no method tells what {method} would do"))
+            .with_remedy("name one by dry_run_method in semantic-mapping.toml")
     })
 }
 

@@ -19,6 +19,8 @@ pub(super) fn run(config: &Config, arguments: &args::Daemon) -> Result<Exit> {
         group: arguments.group.clone(),
         limits,
         plugins: arguments.plugins.clone(),
+        interfaces: arguments.interfaces.clone(),
+        is_indexing_live: arguments.index_live,
         ..DaemonConfig::new(bus)
     };
     let store = config.open_warm()?;

@@ -3,10 +3,11 @@
 use std::io::Write;
 use std::path::Path;
 
-use op_dbus_daemon::plugin::{self, Entry, Plugins, create};
+use op_dbus_daemon::plugin::{self, Entry, LoadedPlugin, Plugins, create, run};
 use op_dbus_daemon::{Bus, PluginProxy, object_path};
 use op_dbus_engine::{Error as EngineError, ErrorKind};
 use op_dbus_formats::PluginName;
+use op_dbus_formats::introspection;
 use serde_json::{Value, json};
 
 use crate::args::{Plugin, PluginCreate, PluginNamed, PluginValidate};
@@ -21,9 +22,18 @@ pub(super) fn run(config: &Config, output: &Output, command: Plugin) -> Result<E
     match command {
         Plugin::List(arguments) => list(output, &arguments.plugins),
         Plugin::Show(arguments) => show(output, &arguments),
-        Plugin::Validate(arguments) => validate(output, &arguments),
+        Plugin::Validate(arguments) => validate(config, output, &arguments),
         Plugin::Call(arguments) => call::run(config, output, &arguments),
         Plugin::Create(arguments) => create(config, output, &arguments),
+        Plugin::Confine { directory } => match run::confine(&directory)? {},
+        Plugin::Serve(arguments) => {
+            run::serve(&arguments.directory.plugins, &arguments.name)?;
+            Ok(Exit::Success)
+        }
+        Plugin::Units { units, directory } => {
+            run::units(&directory.plugins, &units)?;
+            Ok(Exit::Success)
+        }
     }
 }
 
@@ -114,11 +124,31 @@ fn render(out: &mut dyn Write, described: &Value) -> std::io::Result<()> {
     Ok(())
 }
 
-fn validate(output: &Output, arguments: &PluginValidate) -> Result<Exit> {
+/// Checks a plugin, and if that is wanted compares it with its service as it is.
+fn checked(config: &Config, path: &Path, is_live: bool) -> Result<LoadedPlugin> {
+    let loaded = plugin::check(path)?;
+    let Some(service) = loaded.service.as_ref().filter(|_| is_live) else { return Ok(loaded) };
+    let name = service.mapping.service.name.as_str();
+    let object = service.mapping.service.path.as_deref().or(loaded.plugin.dbus_path());
+    let object = object.unwrap_or("/");
+    let client = Client::connect(config.bus().unwrap_or(&Bus::System))?;
+    let xml = client.run(async |connection| create::introspect(connection, name, object).await)?;
+    let live = introspection::parse(xml.as_bytes()).map_err(|error| Error::input(path, &error))?;
+    let differences = plugin::drift(&service.introspection, &live);
+    if differences.is_empty() {
+        return Ok(loaded);
+    }
+    let problem = format!("{}: {name} is other now: {}", path.display(), differences.join("; "));
+    Err(EngineError::new(ErrorKind::Invalid, problem)
+        .with_remedy("make the plugin anew by op-dbus plugin create, and look at its mapping")
+        .into())
+}
+
+fn validate(config: &Config, output: &Output, arguments: &PluginValidate) -> Result<Exit> {
     let mut failure = None;
     let mut rows = Vec::new();
     for path in &arguments.paths {
-        match plugin::check(path) {
+        match checked(config, path, arguments.live) {
             Ok(loaded) => {
                 rows.push(
                     json!({ "path": path, "valid": true, "name": loaded.plugin.name.as_str() }),
@@ -129,7 +159,6 @@ fn validate(output: &Output, arguments: &PluginValidate) -> Result<Exit> {
                 }
             }
             Err(error) => {
-                let error = Error::from(error);
                 rows.push(json!({ "path": path, "valid": false, "problem": error.message() }));
                 if !output.is_json() {
                     output.note(&error.message());

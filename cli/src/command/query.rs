@@ -4,13 +4,12 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use op_dbus_daemon::{QueryProxy, find};
+use op_dbus_daemon::{OptionValue, QueryProxy, find};
 use op_dbus_engine::{
     Answer, CollectionExplain, Error as EngineError, ErrorKind, Explain, Hit, Payload, Plan, Query,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use zbus::{OwnedVariant, Variant};
 
 use crate::args;
 use crate::client::Client;
@@ -115,7 +114,7 @@ fn ask(client: &Client, arguments: &args::Query) -> Result<(Answer, Duration)> {
 }
 
 /// The options that every search has.
-pub(super) fn options(limit: usize, collections: &[String]) -> HashMap<String, OwnedVariant> {
+pub(super) fn options(limit: usize, collections: &[String]) -> HashMap<String, OptionValue> {
     let mut options = HashMap::new();
     add(&mut options, "limit", (limit as u32).into());
     if !collections.is_empty() {
@@ -124,11 +123,8 @@ pub(super) fn options(limit: usize, collections: &[String]) -> HashMap<String, O
     options
 }
 
-fn add(options: &mut HashMap<String, OwnedVariant>, name: &str, value: Variant<'static>) {
-    // No files are among them, which alone cannot be owned.
-    if let Ok(value) = value.try_into_owned() {
-        options.insert(name.to_owned(), value);
-    }
+fn add(options: &mut HashMap<String, OptionValue>, name: &str, value: OptionValue) {
+    options.insert(name.to_owned(), value);
 }
 
 fn hit((collection, key, score, text, payload): op_dbus_daemon::Hit) -> Hit {
@@ -178,6 +174,10 @@ fn render(out: &mut dyn Write, hits: &[Hit]) -> std::io::Result<()> {
     let width = keys.iter().map(|key| console::measure_text_width(key)).max().unwrap_or(0);
     let columns = columns();
     for (hit, key) in hits.iter().zip(keys) {
+        if let Some(member) = Member::of(hit) {
+            member.render(out, hit.score)?;
+            continue;
+        }
         let text = hit.text.as_deref().unwrap_or_default();
         if width > KEY_COLUMNS_MAX && columns != usize::MAX {
             writeln!(out, "{:>6.3}  {}", hit.score, one_line(&key, columns.saturating_sub(8)))?;
@@ -189,6 +189,48 @@ fn render(out: &mut dyn Write, hits: &[Hit]) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// What is shown of a member of a D-Bus interface.
+#[derive(Deserialize)]
+struct Member {
+    kind: String,
+    interface: String,
+    member: String,
+    signature: String,
+    #[serde(default)]
+    returns: String,
+    risk: Option<String>,
+    documentation: Option<String>,
+    example: String,
+}
+
+impl Member {
+    /// `None` of any other record.
+    fn of(hit: &Hit) -> Option<Self> {
+        let Payload::Json(json) = &hit.payload else { return None };
+        serde_json::from_str(json).ok()
+    }
+
+    /// Writes what it is, what it does, and how it is used, each on a line.
+    fn render(&self, out: &mut dyn Write, score: f32) -> std::io::Result<()> {
+        let Self { kind, interface, member, signature, .. } = self;
+        let types = match kind.as_str() {
+            "method" => format!("({signature}) -> ({})", self.returns),
+            "signal" => format!("({signature})"),
+            _ => format!(" {signature}"),
+        };
+        let what = match &self.risk {
+            Some(risk) => format!("{kind}, {risk}"),
+            None => kind.clone(),
+        };
+        let room = columns().saturating_sub(8);
+        let types = types.trim_end_matches(" -> ()");
+        writeln!(out, "{score:>6.3}  {}", one_line(&format!("{interface}.{member}{types}"), room))?;
+        let about = self.documentation.as_deref().unwrap_or_default();
+        writeln!(out, "        {}", one_line(&format!("[{what}] {about}"), room))?;
+        writeln!(out, "        {}", one_line(&self.example, usize::MAX))
+    }
 }
 
 fn summary(explain: &Explain, took: Duration) -> String {

@@ -6,13 +6,13 @@ use std::time::Duration;
 use op_dbus_engine::{CacheStats, ErrorKind};
 use serde_json::json;
 use zbus::message::Header;
-use zbus::{Connection, OwnedVariant, interface};
+use zbus::{Connection, interface};
 
 use super::Door;
 use crate::authority::Action;
 use crate::error::{BusError, Result};
 use crate::gate::{Request, blocking};
-use crate::vector;
+use crate::vector::Vectors;
 
 /// The most texts of one call.
 const TEXTS_COUNT_MAX: usize = 10_000;
@@ -33,7 +33,7 @@ impl Cache {
         texts: Vec<String>,
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
-    ) -> Result<(u32, OwnedVariant)> {
+    ) -> Result<(u32, Vectors)> {
         let _reader = self.0.admit(header, connection).await?;
         if texts.len() > TEXTS_COUNT_MAX {
             let problem = format!("{} texts are more than {TEXTS_COUNT_MAX}", texts.len());
@@ -49,7 +49,7 @@ impl Cache {
             Ok((dimensions, vectors))
         });
         let (dimensions, vectors) = embedded.await?;
-        Ok((dimensions, vector::to_variant(&vectors)?))
+        Ok((dimensions, Vectors::new(&vectors)?))
     }
 
     /// Returns the vector of a text if it is known, without computing it.
@@ -59,13 +59,13 @@ impl Cache {
         text: String,
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
-    ) -> Result<OwnedVariant> {
+    ) -> Result<Vectors> {
         let _reader = self.0.admit(header, connection).await?;
         // Not on a thread of its own: most are in memory, and the rest is one short read.
         let store = &self.0.service.store;
         Door::model(store)?;
         match store.embedding(&text)? {
-            Some(vector) => vector::to_variant(&vector),
+            Some(vector) => Vectors::new(&vector),
             None => {
                 let problem = "the cache has no embedding of this text";
                 Err(BusError::new(ErrorKind::NotFound, problem, "let Embed compute it"))
@@ -78,11 +78,11 @@ impl Cache {
     async fn put(
         &self,
         text: String,
-        vector: OwnedVariant,
+        vector: Vectors,
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<()> {
-        let vector = vector::from_variant(&vector)?;
+        let vector = vector.read()?;
         let details = json!({ "text_bytes": text.len() });
         let request = Request { action: Action::Cache, what: "put an embedding".into(), details };
         let call = self.0.call(header, connection);

@@ -19,6 +19,7 @@ use zbus::{Connection, Variant, fdo};
 
 pub use cache::CacheProxy;
 pub use journal::JournalProxy;
+pub use options::OptionValue;
 pub use plugins::{PluginProxy, PluginRow, PluginsProxy, PreparedCall, object_path};
 pub use query::{Hit, QueryProxy};
 pub use snapshot::SnapshotProxy;

@@ -13,7 +13,7 @@ use super::options::{self, Options};
 use crate::error::{BusError, Result};
 use crate::find::find;
 use crate::gate::{Reader, blocking};
-use crate::vector;
+use crate::vector::{self, Vectors};
 
 /// A record that was found: collection, key, score, text and payload (JSON, or nothing).
 pub type Hit = (String, String, f64, String, String);
@@ -40,7 +40,7 @@ impl Query {
     ) -> Result<Vec<Hit>> {
         let reader = self.0.admit(header, connection).await?;
         let query = self.query(EngineQuery::text(text), &options, &reader).await?;
-        Ok(hits(self.run(query, true).await?))
+        Ok(hits(self.run(&reader, query, true).await?))
     }
 
     /// Finds the records nearest to a record, given as (ss) collection and key, or to a vector,
@@ -50,24 +50,23 @@ impl Query {
     #[zbus(out_args("hits"))]
     async fn similar(
         &self,
-        target: OwnedVariant,
+        target: Vectors,
         options: Options,
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Vec<Hit>> {
         let reader = self.0.admit(header, connection).await?;
-        let query = match &*target {
-            Variant::Structure(names) => {
-                let (collection, key) = collection_and_key(names.fields())?;
+        let query = match target {
+            Vectors::OfRecord(collection, key) => {
                 self.0.service.gate.require(&reader, &collection).await?;
                 let store = Arc::clone(&self.0.service.store);
                 let vector = blocking(move || vector_of(&store, &collection, &key)).await?;
                 EngineQuery::vector(vector)
             }
-            vector => EngineQuery::vector(vector::from_variant(vector)?),
+            vector => EngineQuery::vector(vector.read()?),
         };
         let query = self.query(query, &options, &reader).await?;
-        Ok(hits(self.run(query, false).await?))
+        Ok(hits(self.run(&reader, query, false).await?))
     }
 
     /// Reads a record: its text (s), payload (s, JSON, or ay), vector (ay or h) and when it expires
@@ -103,7 +102,7 @@ impl Query {
     ) -> Result<(Vec<Hit>, String)> {
         let reader = self.0.admit(header, connection).await?;
         let query = self.query(EngineQuery::text(text), &options, &reader).await?;
-        let answer = self.run(query, true).await?;
+        let answer = self.run(&reader, query, true).await?;
         let explain = explained(&answer);
         Ok((hits(answer), explain))
     }
@@ -133,7 +132,7 @@ impl Query {
         options::search(query, options, reader, || self.0.service.collection_names())
     }
 
-    async fn run(&self, query: EngineQuery, needs_model: bool) -> Result<Answer> {
+    async fn run(&self, reader: &Reader, query: EngineQuery, needs_model: bool) -> Result<Answer> {
         let store = Arc::clone(&self.0.service.store);
         let search = move || {
             if needs_model {
@@ -141,19 +140,7 @@ impl Query {
             }
             find(&store, &query)
         };
-        blocking(search).await
-    }
-}
-
-fn collection_and_key(fields: &[Variant<'_>]) -> Result<(String, String)> {
-    match fields {
-        [Variant::Str(collection), Variant::Str(key)] => {
-            Ok((collection.to_string(), key.to_string()))
-        }
-        _ => {
-            let remedy = "give a record as (ss): its collection and its key";
-            Err(BusError::new(ErrorKind::Invalid, "a target of another type", remedy))
-        }
+        self.0.service.gate.compute(reader, search).await
     }
 }
 

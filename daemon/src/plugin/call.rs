@@ -13,6 +13,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use serde_json::{Value, json};
 
 use super::load::{LoadedPlugin, MappedService};
+use super::property::{self, Allowed};
 use crate::authority::Action;
 use crate::error::{BusError, Result};
 use crate::gate::Permit;
@@ -99,6 +100,9 @@ pub(crate) fn check(
         let problem = format!("the plugin {name} is hand-written: it has state, and no methods");
         return Err(BusError::new(ErrorKind::Unsupported, problem, "use op-dbus state"));
     };
+    if let Some(allowed) = property::check(loaded, service, method, arguments)? {
+        return of_property(loaded, service, path, allowed);
+    }
     let Some((interface, found)) = service.method(method) else {
         let problem = format!("the plugin {name} has no method {method}, or several");
         return Err(BusError::new(
@@ -148,6 +152,36 @@ pub(crate) fn check(
         calls_per_minute_max: mapping.safety.calls_per_minute_max,
         has_secret_args: !mapped.secret_args.is_empty(),
         returns_secret: mapped.returns_secret,
+    })
+}
+
+/// The call that reads or writes a property.
+fn of_property(
+    loaded: &LoadedPlugin,
+    service: &MappedService,
+    path: Option<&str>,
+    allowed: Allowed<'_>,
+) -> Result<Checked> {
+    let Allowed { member, arguments, mapped } = allowed;
+    let is_read = member == "Get";
+    let mut redacted = arguments.clone();
+    if mapped.secret && !is_read {
+        redacted[2] = REDACTED.into();
+    }
+    Ok(Checked {
+        service: service.mapping.service.name.clone(),
+        path: target_path(loaded, service, path)?,
+        interface: property::INTERFACE.to_owned(),
+        member: member.to_owned(),
+        signature: if is_read { "ss" } else { "ssv" }.to_owned(),
+        redacted: Value::Array(redacted),
+        arguments,
+        timeout_ms: service.mapping.safety.timeout_ms,
+        is_safe: is_read,
+        requires_confirmation: !is_read && mapped.requires_confirmation,
+        calls_per_minute_max: service.mapping.safety.calls_per_minute_max,
+        has_secret_args: mapped.secret && !is_read,
+        returns_secret: mapped.secret,
     })
 }
 

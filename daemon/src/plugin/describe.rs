@@ -37,6 +37,8 @@ pub fn describe(loaded: &LoadedPlugin) -> Value {
                 "allowed": mapped.is_some() && !is_denied,
                 "safe": mapped.is_some_and(|mapped| mapped.safe),
                 "requires_confirmation": mapped.is_none_or(|mapped| mapped.requires_confirmation),
+                "idempotent": mapped.map(|mapped| mapped.idempotent),
+                "dry_run_method": mapped.and_then(|mapped| mapped.dry_run_method.clone()),
                 "side_effects": mapped.map(|mapped| mapped.side_effects.clone()),
                 "description": mapped.and_then(|mapped| mapped.description.clone()),
             })

@@ -3,9 +3,13 @@
 pub(crate) mod call;
 pub mod create;
 mod describe;
+mod drift;
 mod load;
+mod property;
 mod registry;
+pub mod run;
 
 pub use describe::describe;
+pub use drift::drift;
 pub use load::{LoadedPlugin, MappedService, check};
 pub use registry::{Entry, Plugins};

@@ -1,5 +1,6 @@
 //! Applying a file of declared state, and taking it back.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use op_dbus_engine::{ErrorKind, JournalKind, JournalNote, Payload, Record, Store};
@@ -7,6 +8,7 @@ use op_dbus_formats::state_file::{self, StateFile};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard};
 use zbus::Connection;
+use zbus::fdo::DBusProxy;
 
 use super::handwritten::HandWritten;
 use super::mapped::Mapped;
@@ -14,6 +16,7 @@ use super::order::ordered;
 use super::{Applied, Change, PluginOutcome, PluginReport, StateReport};
 use crate::error::{BusError, Result};
 use crate::gate::blocking;
+use crate::plugin::run::PATH;
 use crate::plugin::{LoadedPlugin, Plugins};
 
 /// The collection that applied files are in. They may hold secrets.
@@ -295,6 +298,7 @@ async fn steps<'p>(context: &Context<'p>, file: &StateFile) -> Result<Vec<Step<'
         let (name, desired) = &file.plugins[number];
         let loaded = loaded(context, name.as_str())?;
         require_able(loaded)?;
+        require_at_hand(context, loaded).await?;
         let report = PluginReport {
             plugin: name.to_string(),
             outcome: PluginOutcome::Untouched,
@@ -318,6 +322,38 @@ fn require_able(loaded: &LoadedPlugin) -> Result<()> {
     let problem = format!("the plugin {} cannot make a state true", plugin.name);
     let remedy = "see [capabilities] in its plugin.toml";
     Err(BusError::new(ErrorKind::Unsupported, problem, remedy))
+}
+
+/// What a plugin needs must be there before anything is touched.
+async fn require_at_hand(context: &Context<'_>, loaded: &LoadedPlugin) -> Result<()> {
+    let (name, needed) = (&loaded.plugin.name, &loaded.plugin.dependencies);
+    let missing = |what: String| {
+        let problem = format!("the plugin {name} needs {what}");
+        Err(BusError::new(ErrorKind::Unavailable, problem, "install it, or start it"))
+    };
+    let is_there = |program: &String| {
+        PATH.split(':').any(|directory| Path::new(directory).join(program).is_file())
+    };
+    if let Some(program) = needed.programs.iter().find(|program| !is_there(program)) {
+        return missing(format!("the program {program}"));
+    }
+    if let Some(plugin) =
+        needed.plugins.iter().find(|plugin| context.plugins.get(plugin.as_str()).is_none())
+    {
+        return missing(format!("the plugin {plugin}"));
+    }
+    let Some(connection) = context.connection.filter(|_| !needed.services.is_empty()) else {
+        return Ok(());
+    };
+    let bus = DBusProxy::new(connection).await?;
+    let known = bus.list_names().await.map_err(zbus::Error::from)?;
+    let activatable = bus.list_activatable_names().await.map_err(zbus::Error::from)?;
+    let is_known =
+        |service: &String| known.iter().chain(&activatable).any(|name| name.as_str() == service);
+    match needed.services.iter().find(|service| !is_known(service)) {
+        Some(service) => missing(format!("the service {service} on the bus")),
+        None => Ok(()),
+    }
 }
 
 fn report(steps: Vec<Step<'_>>, is_plan: bool) -> StateReport {

@@ -20,7 +20,7 @@ use crate::error::{BusError, Result};
 use crate::plugin::LoadedPlugin;
 
 /// Where systemd listens for plugins.
-const SOCKETS: &str = "/run/op-dbus/plugins";
+const SOCKETS: &str = "/run/op-dbus-plugins";
 /// The version of what is said.
 const PROTOCOL: u64 = 1;
 /// No line is longer.
@@ -75,9 +75,10 @@ impl HandWritten {
         };
         let greeting = json!({ "protocol": PROTOCOL, "plugin": name, "config": plugin.config });
         let answer = this.say(&greeting).await?;
-        match answer.protocol {
-            Some(PROTOCOL) => Ok(this),
-            _ => Err(this.broken("it does not speak protocol 1")),
+        match (answer.error, answer.protocol) {
+            (None, Some(PROTOCOL)) => Ok(this),
+            (Some(Refusal { message, .. }), _) => Err(this.broken(&message)),
+            (None, _) => Err(this.broken("it does not speak protocol 1")),
         }
     }
 

@@ -19,3 +19,22 @@ pub(crate) fn set_early(name: &str, value: &str) -> bool {
     }
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_set_beside_another_thread() {
+        const NAME: &str = "OP_DBUS_TEST_OF_THE_ENVIRONMENT";
+        let (sender, receiver) = std::sync::mpsc::channel::<()>();
+        std::thread::scope(|scope| {
+            scope.spawn(move || receiver.recv());
+            assert!(!set_early(NAME, "1"));
+            drop(sender);
+        });
+        assert_eq!(std::env::var_os(NAME), None);
+        assert!(set_early("PATH", "1"), "it is set");
+        assert_ne!(std::env::var_os("PATH").unwrap(), "1");
+    }
+}

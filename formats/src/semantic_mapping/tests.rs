@@ -220,6 +220,7 @@ fn methods() -> impl Strategy<Value = MappedMethod> {
                 args,
                 dry_run_method: None,
                 returns_secret,
+                phrases: Vec::new(),
             }
         },
     )

@@ -1,0 +1,248 @@
+//! Running the executable of a plugin: confined by Landlock, or by systemd in what the plugin declares.
+//!
+//! The service never runs one itself. [`confine`] becomes the executable, with no more rights than
+//! `[sandbox]` leaves it. [`serve`] answers at a socket that systemd listens to; as whom, and how
+//! confined, the drop-ins say that [`units`] writes.
+
+use std::convert::Infallible;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
+    RulesetStatus, path_beneath_rules,
+};
+use op_dbus_engine::{Error, ErrorKind};
+use op_dbus_formats::plugin::{PluginSource, Sandbox};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::load::{LoadedPlugin, check};
+use super::registry::Plugins;
+
+type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Where programs are looked for; nothing of the caller's environment is passed on.
+pub(crate) const PATH: &str =
+    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin";
+/// What any program reads: libraries, the loader's lists, time zones, users' names.
+const READABLE: [&str; 9] = [
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib64",
+    "/etc",
+    "/nix/store",
+    "/dev",
+    "/run/current-system",
+];
+/// What any program may write to.
+const WRITABLE: [&str; 1] = ["/dev/null"];
+/// How long a plugin's service waits for the next to ask; systemd starts it again for that one.
+const IDLE: Duration = Duration::from_secs(60);
+/// The template that plugins' sockets are instances of.
+const SOCKET_UNIT: &str = "/usr/lib/systemd/system/op-dbus-plugin@.socket";
+
+/// Becomes the executable of a plugin, confined to what it declares. Returns only if that fails.
+///
+/// # Errors
+/// [`ErrorKind::Denied`] if the kernel confines nothing: then it must not run.
+pub fn confine(directory: &Path) -> Result<Infallible> {
+    let loaded = check(directory)?;
+    let (executable, sandbox) = executable(&loaded)?;
+    let restricted = restrict(&loaded, sandbox).map_err(|error| {
+        Error::new(ErrorKind::Denied, format!("{} cannot be confined", loaded.plugin.name))
+            .with_source(error)
+            .with_remedy("let systemd run it: op-dbus-plugin@.socket")
+    })?;
+    if restricted == RulesetStatus::NotEnforced {
+        let problem = format!("the kernel does not confine {} by Landlock", loaded.plugin.name);
+        return Err(Error::new(ErrorKind::Denied, problem)
+            .with_remedy("let systemd run it: op-dbus-plugin@.socket"));
+    }
+    let error = Command::new(&executable).env_clear().env("PATH", PATH).exec();
+    Err(Error::io("run", &executable, error))
+}
+
+fn restrict(loaded: &LoadedPlugin, sandbox: &Sandbox) -> Result<RulesetStatus, RulesetError> {
+    const FILES: ABI = ABI::V5;
+    const NETWORK: ABI = ABI::V4;
+    let ruleset = Ruleset::default().handle_access(AccessFs::from_all(FILES))?;
+    let ruleset = match sandbox.network {
+        true => ruleset,
+        false => ruleset.handle_access(AccessNet::from_all(NETWORK))?,
+    };
+    let own = loaded.directory.iter().map(PathBuf::as_path);
+    let read = READABLE.iter().map(Path::new).chain(sandbox.read.iter().map(Path::new)).chain(own);
+    let written = WRITABLE.iter().map(Path::new).chain(sandbox.write.iter().map(Path::new));
+    // What is not there needs no rule.
+    let restricted = ruleset
+        .create()?
+        .add_rules(path_beneath_rules(read, AccessFs::from_read(FILES)))?
+        .add_rules(path_beneath_rules(written, AccessFs::from_all(FILES)))?
+        .restrict_self()?;
+    Ok(restricted.ruleset)
+}
+
+fn executable(loaded: &LoadedPlugin) -> Result<(PathBuf, &Sandbox)> {
+    let name = &loaded.plugin.name;
+    match (&loaded.plugin.source, &loaded.directory) {
+        (PluginSource::HandWritten { executable, sandbox, .. }, Some(directory)) => {
+            Ok((directory.join(executable), sandbox))
+        }
+        _ => Err(Error::new(ErrorKind::Unsupported, format!("the plugin {name} runs nothing"))
+            .with_remedy("name a hand-written one, with its directory")),
+    }
+}
+
+/// Runs a plugin for each who connects to the socket that is standard input, until nobody has for a
+/// while.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`] if there is no such socket; those of the plugin.
+pub fn serve(plugins: &Path, name: &str) -> Result<()> {
+    let plugins = Plugins::load(plugins);
+    let entry = plugins.get(name).and_then(|entry| entry.loaded.clone().ok());
+    let loaded = entry.ok_or_else(|| {
+        Error::new(ErrorKind::NotFound, format!("there is no plugin {name} that is right"))
+            .with_remedy("see op-dbus plugin list")
+    })?;
+    let (executable, _) = executable(&loaded)?;
+    let socket = Path::new("standard input");
+    let listen = |error| Error::io("listen at", socket, error);
+    let listener: OwnedFd = std::io::stdin().as_fd().try_clone_to_owned().map_err(listen)?;
+    let listener = UnixListener::from(listener);
+    listener.set_nonblocking(true).map_err(listen)?;
+    let mut running = Vec::new();
+    loop {
+        running.retain_mut(|child: &mut std::process::Child| {
+            child.try_wait().is_ok_and(|ended| ended.is_none())
+        });
+        if !wait(&listener).map_err(listen)? {
+            if running.is_empty() {
+                return Ok(());
+            }
+            continue;
+        }
+        let stream = match listener.accept() {
+            Ok((stream, _)) => stream,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
+            Err(error) => return Err(listen(error)),
+        };
+        stream.set_nonblocking(false).map_err(listen)?;
+        let output: OwnedFd = stream.try_clone().map_err(listen)?.into();
+        let child = Command::new(&executable)
+            .env_clear()
+            .env("PATH", PATH)
+            .stdin(Stdio::from(OwnedFd::from(stream)))
+            .stdout(Stdio::from(output))
+            .spawn()
+            .map_err(|error| Error::io("run", &executable, error))?;
+        running.push(child);
+    }
+}
+
+/// Waits for somebody to connect; says whether that came in time.
+fn wait(listener: &UnixListener) -> std::io::Result<bool> {
+    let timeout = Timespec { tv_sec: IDLE.as_secs() as i64, tv_nsec: 0 };
+    let mut polled = [PollFd::new(listener, PollFlags::IN)];
+    match poll(&mut polled, Some(&timeout)) {
+        Ok(count) => Ok(count > 0),
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Writes what systemd is to know of hand-written plugins into a directory of units: as whom each runs,
+/// what it may reach, and that its socket is listened to.
+///
+/// # Errors
+/// Those of the file system.
+pub fn units(plugins: &Path, directory: &Path) -> Result<Vec<String>> {
+    let wants = directory.join("sockets.target.wants");
+    let mut written = Vec::new();
+    for (name, entry) in &Plugins::load(plugins).0 {
+        let Ok(loaded) = &entry.loaded else { continue };
+        let PluginSource::HandWritten { sandbox, .. } = &loaded.plugin.source else { continue };
+        let drop_ins = directory.join(format!("op-dbus-plugin@{name}.service.d"));
+        make(&drop_ins)?;
+        make(&wants)?;
+        let path = drop_ins.join("50-plugin.conf");
+        std::fs::write(&path, drop_in(sandbox))
+            .map_err(|error| Error::io("write", &path, error))?;
+        let link = wants.join(format!("op-dbus-plugin@{name}.socket"));
+        match symlink(SOCKET_UNIT, &link) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(Error::io("create", &link, error));
+            }
+            _ => written.push(name.clone()),
+        }
+    }
+    Ok(written)
+}
+
+fn make(directory: &Path) -> Result<()> {
+    std::fs::create_dir_all(directory).map_err(|error| Error::io("create", directory, error))
+}
+
+/// Every value was checked when the plugin was read: names of users and capabilities, and absolute
+/// paths. In a unit, paths have more characters with a meaning.
+fn drop_in(sandbox: &Sandbox) -> String {
+    let paths = |paths: &[String]| {
+        let quoted = paths.iter().map(|path| {
+            let path = path.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%");
+            format!("\"-{path}\"")
+        });
+        quoted.collect::<Vec<_>>().join(" ")
+    };
+    let capabilities = sandbox.capabilities.join(" ");
+    let network = if sandbox.network { "no" } else { "yes" };
+    format!(
+        "[Service]\nUser={}\nSupplementaryGroups={}\nCapabilityBoundingSet={capabilities}\n\
+         AmbientCapabilities={capabilities}\nReadOnlyPaths={}\nReadWritePaths={}\n\
+         PrivateNetwork={network}\nRuntimeMaxSec=infinity\n",
+        sandbox.user,
+        sandbox.groups.join(" "),
+        paths(&sandbox.read),
+        paths(&sandbox.write),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn units_say_what_a_plugin_declares() {
+        let directory = tempfile::tempdir().unwrap();
+        let plugins = directory.path().join("plugins/lamp");
+        fs::create_dir_all(&plugins).unwrap();
+        let text = "[plugin]\nname = \"lamp\"\nversion = \"1\"\nsource = \"hand-written\"\n\
+                    [sandbox]\nuser = \"lamp\"\ngroups = [\"video\"]\nwrite = [\"/var/lib/a%b\"]\n\
+                    capabilities = [\"CAP_NET_ADMIN\"]\n";
+        fs::write(plugins.join("plugin.toml"), text).unwrap();
+        let out = directory.path().join("units");
+        let written = units(&directory.path().join("plugins"), &out).unwrap();
+        assert_eq!(written, ["lamp"]);
+        // Once more is no other.
+        units(&directory.path().join("plugins"), &out).unwrap();
+        let drop_in = out.join("op-dbus-plugin@lamp.service.d/50-plugin.conf");
+        let drop_in = fs::read_to_string(drop_in).unwrap();
+        for line in [
+            "User=lamp",
+            "SupplementaryGroups=video",
+            "AmbientCapabilities=CAP_NET_ADMIN",
+            "ReadWritePaths=\"-/var/lib/a%%b\"",
+            "PrivateNetwork=yes",
+        ] {
+            assert!(drop_in.lines().any(|found| found == line), "{line}\n{drop_in}");
+        }
+        assert!(out.join("sockets.target.wants/op-dbus-plugin@lamp.socket").is_symlink());
+    }
+}

@@ -1,0 +1,122 @@
+//! Thirty questions to real D-Bus interfaces: does meaning find the member that people mean?
+//!
+//! The questions and the members that count as answers, in `data/questions.json`, were written before
+//! anybody looked at a result, and the phrases that lead to members (`daemon/descriptions`) by others,
+//! who had not seen the questions. The interfaces are those of packages of the distribution, and those
+//! that a running systemd answers with; both are fetched once, and kept with the store in the user's
+//! cache.
+
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::Deserialize;
+use support::program::{Invocation, is_root};
+use support::{model, scratch};
+
+const QUESTIONS_COUNT: usize = 30;
+/// How many questions must have an accepted member first, and among the first five.
+const FIRST_MIN: usize = 20;
+const FIRST_FIVE_MIN: usize = 27;
+const SERVICES_MIN: usize = 25;
+/// Services whose interfaces are in no package.
+const LIVE: [&str; 6] = ["systemd1", "login1", "hostname1", "timedate1", "locale1", "DBus"];
+
+#[derive(Deserialize)]
+struct Question {
+    question: String,
+    members: Vec<String>,
+    service: String,
+}
+
+fn questions() -> Vec<Question> {
+    let text = std::fs::read(scratch::data("questions.json")).unwrap();
+    let questions: Vec<Question> = serde_json::from_slice(&text).unwrap();
+    assert_eq!(questions.len(), QUESTIONS_COUNT);
+    questions
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+/// A directory that a script makes, unless it is there; `None`, and why, if that fails.
+fn made_by(script: &str, directory: &Path) -> Option<PathBuf> {
+    if directory.exists() {
+        return Some(directory.to_owned());
+    }
+    std::fs::create_dir_all(directory.parent().unwrap()).unwrap();
+    let run = Command::new(root().join(script)).arg(directory).output().unwrap();
+    if run.status.success() {
+        return Some(directory.to_owned());
+    }
+    let said = String::from_utf8_lossy(&run.stderr).into_owned();
+    println!("SKIPPED: {script}: {}", said.lines().last().unwrap_or_default());
+    None
+}
+
+#[test]
+fn questions_find_the_members_that_people_mean() {
+    let cache = scratch::cache_directory().join("test/interfaces");
+    let packaged = made_by("cli/demo/collect_interfaces.py", &cache.join("packaged"));
+    let packaged = packaged.expect("interfaces of packages can be downloaded");
+    let live =
+        is_root().then(|| made_by("tests/live_interfaces.sh", &cache.join("live"))).flatten();
+    if live.is_none() {
+        println!(
+            "SKIPPED: what systemd answers with; it takes root, systemd-container, debootstrap"
+        );
+    }
+    // Another version of the program makes other records; embeddings come from the cache.
+    let store = cache.join("store");
+    model::installed();
+    let directories = [Some(packaged), live.clone()].into_iter().flatten();
+    let op_dbus = |arguments: &[&str]| {
+        let program = Path::new(env!("CARGO_BIN_EXE_op-dbus"));
+        Invocation::new(program)
+            .arguments(["--store", store.to_str().unwrap()])
+            .arguments(arguments)
+    };
+    for directory in directories {
+        let _ = op_dbus(&["index", directory.to_str().unwrap()]).run().succeeded();
+    }
+    let (mut first, mut first_five, mut asked) = (0, 0, 0);
+    for Question { question, members, service } in questions() {
+        if live.is_none() && LIVE.contains(&service.as_str()) {
+            continue;
+        }
+        asked += 1;
+        let answer = op_dbus(&["query", &question, "-k", "5", "--json"]).run().succeeded().json();
+        let keys: Vec<&str> = answer["hits"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|hit| hit["key"].as_str().unwrap())
+            .collect();
+        let rank = keys.iter().position(|key| members.iter().any(|member| member == key));
+        first += usize::from(rank == Some(0));
+        first_five += usize::from(rank.is_some());
+        match rank {
+            Some(rank) => println!("{}  {question}", rank + 1),
+            None => println!("-  {question}: not {members:?}, but {keys:?}"),
+        }
+    }
+    println!("{first} first, {first_five} among the first five, of {asked}");
+    let part = |count: usize| count * asked / QUESTIONS_COUNT;
+    assert!(first >= part(FIRST_MIN), "only {first} of {asked} first");
+    assert!(first_five >= part(FIRST_FIVE_MIN), "only {first_five} of {asked} in the first five");
+    count_services(&op_dbus(&["cache", "export", "--collection", "dbus"]).run().succeeded().text());
+}
+
+/// So many questions to a few services would show little.
+fn count_services(exported: &str) {
+    let mut services = std::collections::BTreeSet::new();
+    for line in exported.lines() {
+        let record: serde_json::Value = serde_json::from_str(line).unwrap();
+        if let Some(interface) = record["payload"]["interface"].as_str() {
+            services.insert(interface.split('.').take(3).collect::<Vec<_>>().join("."));
+        }
+    }
+    assert!(services.len() >= SERVICES_MIN, "only {} services: {services:?}", services.len());
+}
