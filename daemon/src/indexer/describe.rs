@@ -15,7 +15,6 @@ const TEXT_LEN_MAX_BYTES: usize = 1000;
 struct Details {
     plugin: Option<String>,
     denied: Option<String>,
-    problem: Option<String>,
     allowed: Option<bool>,
     succeeded: Option<bool>,
     well: Option<bool>,
@@ -51,10 +50,8 @@ fn ending(kind: &str, details: &Details) -> String {
         (_, Some(reason), _) => format!("; denied: {reason}"),
         ("denial", ..) => "; denied".to_owned(),
         ("outcome", _, Some(true)) => "; it succeeded".to_owned(),
-        (_, _, Some(false)) => match &details.problem {
-            Some(problem) => format!("; it failed: {problem}"),
-            None => "; it failed".to_owned(),
-        },
+        // Why may quote a value, and stands in the payload.
+        (_, _, Some(false)) => "; it failed".to_owned(),
         ("outcome", _, None) => "; nobody knows how it ended".to_owned(),
         _ if details.allowed == Some(true) => "; allowed".to_owned(),
         _ => String::new(),
@@ -64,6 +61,7 @@ fn ending(kind: &str, details: &Details) -> String {
 /// `call org.freedesktop.hostname1.SetHostname` as `called hostname1 SetHostname`.
 fn past(action: &str) -> String {
     const PAST: &[(&str, &str)] = &[
+        ("apply", "applied"),
         ("call", "called"),
         ("clear", "cleared"),
         ("confirm call", "confirmed a call of"),
@@ -136,9 +134,9 @@ mod tests {
                     "outcome",
                     "put state web1",
                     Some(0),
-                    r#"{"succeeded":false,"problem":"full"}"#,
+                    r#"{"succeeded":false,"problem":"hidden"}"#,
                 ),
-                "user 0 put state web1 by busctl; it failed: full",
+                "user 0 put state web1 by busctl; it failed",
             ),
             (
                 entry("outcome", "take a snapshot", None, r#"{"succeeded":null,"problem":"p"}"#),
