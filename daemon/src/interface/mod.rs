@@ -72,13 +72,12 @@ impl Door {
         &self,
         header: Option<Header<'_>>,
         connection: &Connection,
-    ) -> Result<()> {
+    ) -> Result<Reader> {
         let Some(header) = header else {
             let problem = "properties are told those alone who ask for them";
             return Err(BusError::new(ErrorKind::Denied, problem, "use Properties.Get or GetAll"));
         };
-        self.admit(header, connection).await?;
-        Ok(())
+        self.admit(header, connection).await
     }
 
     /// Tells others that names are others now.

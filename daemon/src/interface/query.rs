@@ -107,15 +107,17 @@ impl Query {
         Ok((hits(answer), explain))
     }
 
-    /// The collections that there are.
+    /// The collections that there are, and that whoever asks may read.
     #[zbus(property(emits_changed_signal = "false"))]
     async fn collections(
         &self,
         #[zbus(header)] header: Option<Header<'_>>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Vec<String>> {
-        self.0.admit_to_property(header, connection).await?;
-        Ok(self.0.service.collection_names())
+        let reader = self.0.admit_to_property(header, connection).await?;
+        let mut names = self.0.service.collection_names();
+        names.retain(|name| reader.may_read(name));
+        Ok(names)
     }
 }
 
