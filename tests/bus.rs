@@ -193,7 +193,9 @@ fn busctl_sees_it_calls_it_and_hears_it() {
     let got = busctl(&[&call[..], &["Get", "s", "hosts/web1"]].concat()).run().succeeded();
     assert_eq!(got.text(), "s \"[1]\"\n");
     let names = ["get-property", NAME, PATH, "org.opdbus.Query1", "Collections"];
-    assert_eq!(busctl(&names).run().succeeded().text(), "as 2 \"declared\" \"state\"\n");
+    // The index of the bus may have begun.
+    let names = busctl(&names).run().succeeded().text();
+    assert!(names.ends_with(" \"declared\" \"state\"\n"), "{names}");
     let missing = failure(busctl(&[&call[..], &["Get", "s", "nothing"]].concat()).run());
     assert!(missing.contains("there is no document nothing"), "{missing}");
 

@@ -163,7 +163,7 @@ test_start() {
     holds 'the service starts' systemctl enable --quiet --now "$unit"
     holds 'it is active' is_running
     holds 'it is of the type notify' has Type notify
-    holds 'it says what it does' has StatusText answering
+    holds 'it says what it does' says answering property StatusText
     holds 'it has a watchdog' has WatchdogUSec 30s
     holds 'it runs as op-dbus' says op-dbus ps -o user= -p "$(property MainPID)"
     holds 'it has no capability' says 0000000000000000 \
@@ -234,7 +234,7 @@ test_reload() {
     holds 'it reloads' systemctl reload "$unit"
     holds 'it is active again' soon 5 is_running
     holds 'its process is the same' has MainPID "$process"
-    holds 'it still says what it does' has StatusText answering
+    holds 'it still says what it does' says answering property StatusText
     holds 'it still answers' says 'hello again' ask State1 Get s greeting
 }
 
