@@ -241,7 +241,7 @@ fn properties() -> impl Strategy<Value = MappedProperty> {
 
 fn signals() -> impl Strategy<Value = MappedSignal> {
     prop::option::of("\\PC{0,12}").prop_map(|description| {
-        let phrases = description.iter().filter(|text| !text.is_empty()).cloned().collect();
+        let phrases = description.iter().filter(|text| !text.trim().is_empty()).cloned().collect();
         MappedSignal { description, phrases }
     })
 }
