@@ -111,12 +111,14 @@ fn questions_find_the_members_that_people_mean() {
 
 /// So many questions to a few services would show little.
 fn count_services(exported: &str) {
-    let mut services = std::collections::BTreeSet::new();
+    let (mut services, mut members) = (std::collections::BTreeSet::new(), 0);
     for line in exported.lines() {
         let record: serde_json::Value = serde_json::from_str(line).unwrap();
         if let Some(interface) = record["payload"]["interface"].as_str() {
+            members += 1;
             services.insert(interface.split('.').take(3).collect::<Vec<_>>().join("."));
         }
     }
+    println!("{members} members of {} services", services.len());
     assert!(services.len() >= SERVICES_MIN, "only {} services: {services:?}", services.len());
 }

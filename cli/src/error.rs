@@ -71,16 +71,7 @@ impl Error {
         match self {
             Self::BrokenPipe => String::new(),
             Self::Usage { problem, .. } => problem.clone(),
-            Self::Engine(error) => {
-                let mut message = error.to_string();
-                let mut source = std::error::Error::source(error);
-                while let Some(cause) = source {
-                    message.push_str(": ");
-                    message.push_str(&cause.to_string());
-                    source = cause.source();
-                }
-                message
-            }
+            Self::Engine(error) => error.chain(),
         }
     }
 }

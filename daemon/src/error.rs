@@ -87,14 +87,7 @@ fn text(problem: &str, remedy: &str) -> String {
 
 impl From<Error> for BusError {
     fn from(error: Error) -> Self {
-        let mut problem = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(cause) = source {
-            problem.push_str(": ");
-            problem.push_str(&cause.to_string());
-            source = cause.source();
-        }
-        Self::new(error.kind(), problem, error.remedy().unwrap_or_default())
+        Self::new(error.kind(), error.chain(), error.remedy().unwrap_or_default())
     }
 }
 

@@ -24,7 +24,7 @@ pub fn find(store: &Store, query: &Query) -> Result<Answer> {
     loop {
         let answer = store.search(&query.clone().limit(limit))?;
         let found_count = answer.hits.len();
-        if !answer.hits.iter().any(is_phrase) {
+        if !answer.hits.iter().any(|hit| target(hit).is_some()) {
             return Ok(Answer { hits: first(answer.hits, wanted), ..answer });
         }
         let hits = led_to(store, answer.hits)?;
@@ -41,17 +41,12 @@ fn first(mut hits: Vec<Hit>, count: usize) -> Vec<Hit> {
     hits
 }
 
-fn is_phrase(hit: &Hit) -> bool {
-    hit.key.starts_with(PHRASE.as_bytes())
-}
-
 /// Replaces phrases by what they lead to, and leaves out what is there already, nearer.
 fn led_to(store: &Store, hits: Vec<Hit>) -> Result<Vec<Hit>> {
     let mut seen = HashSet::new();
     let mut found = Vec::with_capacity(hits.len());
     for hit in hits {
-        let hit = if is_phrase(&hit) {
-            let Some(target) = target(&hit) else { continue };
+        let hit = if let Some(target) = target(&hit) {
             if seen.contains(&(hit.collection.clone(), target.clone())) {
                 continue;
             }
@@ -68,7 +63,12 @@ fn led_to(store: &Store, hits: Vec<Hit>) -> Result<Vec<Hit>> {
     Ok(found)
 }
 
+/// The key that a phrase leads to. A record of somebody's own may have such a key, too, and leads
+/// nowhere: it is one like any other.
 fn target(hit: &Hit) -> Option<Vec<u8>> {
+    if !hit.key.starts_with(PHRASE.as_bytes()) {
+        return None;
+    }
     let Payload::Json(json) = &hit.payload else { return None };
     let phrase: Phrase = serde_json::from_str(json).ok()?;
     Some(phrase.of.into_bytes())
@@ -98,6 +98,10 @@ mod tests {
         assert_eq!(keys, [b"a", b"b"]);
         assert!((answer.hits[0].score - 1.0).abs() < 1e-6);
         assert_eq!(answer.hits[0].payload, Payload::None);
+        // One whose key only looks like that of a phrase.
+        store.put("dbus", &member("phrase:own", [1.0, 0.0])).unwrap();
+        let answer = find(&store, &Query::vector([1.0, 0.0]).limit(3)).unwrap();
+        assert!(answer.hits.iter().any(|hit| hit.key == b"phrase:own"), "{:?}", answer.hits);
         store.close();
     }
 }

@@ -305,7 +305,11 @@ impl Gate {
             self.deny(caller, &format!("read {collection}"), &details).await?;
         }
         let problem = format!("you may not read the collection {collection}");
-        Err(BusError::new(ErrorKind::Denied, problem, "ask the administrator for access.readers"))
+        Err(BusError::new(
+            ErrorKind::Denied,
+            problem,
+            "ask root, or the service's user, for what is in it",
+        ))
     }
 
     /// Runs what keeps a processor busy. As many run as there are processors, and of one caller half

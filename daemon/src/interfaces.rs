@@ -67,11 +67,12 @@ pub(crate) fn interface_records(
     for member in methods.chain(properties).chain(signals) {
         let said = descriptions.of(member.kind, &interface.name, member.name);
         let key = format!("{}:{}.{}", member.kind.name(), interface.name, member.name);
-        let views = views(interface, &member, said);
-        for (number, view) in views.into_iter().enumerate() {
+        // Each by itself: a long text is near to everything a little, and to what people ask in a few
+        // words not enough.
+        for (number, text) in said.phrases.iter().enumerate() {
             let payload = json!({ "kind": "phrase", "of": key });
             let phrase = Record::new(format!("{PHRASE}{number}:{key}"));
-            records.push(phrase.with_text(view).with_payload(json_payload(&payload)));
+            records.push(phrase.with_text(text).with_payload(json_payload(&payload)));
         }
         records.push(record(interface, &member, said, origin, key));
     }
@@ -255,14 +256,6 @@ fn text(interface: &Interface, member: &Member<'_>, said: Said<'_>) -> String {
         text.push_str(beginning(&arguments.join(", ")));
     }
     text
-}
-
-/// Short texts that lead to a member, each by itself: a long one is near to everything a little, and
-/// to what people ask in a few words not enough.
-fn views(interface: &Interface, member: &Member<'_>, said: Said<'_>) -> Vec<String> {
-    let views = said.phrases.to_vec();
-    let _ = (interface, member);
-    views
 }
 
 /// The beginning of a text, longer than what a model reads of it, and no more: the documentation of

@@ -14,6 +14,7 @@ mod caller;
 mod config;
 mod descriptions;
 mod error;
+mod explained;
 mod find;
 mod gate;
 mod indexer;
@@ -30,6 +31,7 @@ pub mod vector;
 pub use config::{Bus, DaemonConfig, Limits, Readers};
 pub use descriptions::{Descriptions, Risk};
 pub use error::{BusError, CONFIRMATION_REQUIRED, LIMITS_EXCEEDED};
+pub use explained::Explained;
 pub use find::find;
 pub use interface::{
     CacheProxy, Hit, JournalProxy, OptionValue, PluginProxy, PluginRow, PluginsProxy, PreparedCall,

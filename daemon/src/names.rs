@@ -1,4 +1,4 @@
-//! What the service and its parts are called on the bus, and the signatures of what they exchange.
+//! What the service and its objects are called on the bus.
 
 /// The name of the service.
 pub const NAME: &str = "org.opdbus";

@@ -107,19 +107,13 @@ pub(crate) struct StateChange {
 
 /// Serves the store until SIGTERM or SIGINT, and closes it.
 ///
-/// `reload` gives the configuration anew, for SIGHUP.
+/// SIGHUP reads plugins, files of interfaces and the members of groups anew.
 ///
 /// # Errors
 /// [`ErrorKind::Unavailable`] if there is no bus, or it goes; [`ErrorKind::Denied`] if the name may not
 /// be had; [`ErrorKind::Busy`] if somebody has it; those of the journal.
-pub fn run(
-    store: Store,
-    config: DaemonConfig,
-    reload: impl Fn() -> Result<DaemonConfig>,
-) -> Result<()> {
-    let head = store.verify_journal()?;
-    tracing::info!(JOURNAL_ENTRIES = head.entries, JOURNAL_HEAD = %head.hash, "the journal is whole");
-    end_broken_off(&store)?;
+pub fn run(store: Store, config: DaemonConfig) -> Result<()> {
+    check_journal(&store)?;
     make_collections(&store)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -127,7 +121,7 @@ pub fn run(
         .build()
         .map_err(|error| Error::new(ErrorKind::Io, "cannot start threads").with_source(error))?;
     let store = Arc::new(store);
-    let served = runtime.block_on(serve(Arc::clone(&store), config, reload));
+    let served = runtime.block_on(serve(Arc::clone(&store), config));
     // Whatever still computes for a caller who is no longer answered ends first.
     runtime.shutdown_timeout(PATIENCE);
     note(&store, "stop", served.is_ok())?;
@@ -138,11 +132,15 @@ pub fn run(
     served
 }
 
-/// Journals of everything that was begun, and of which nobody knows how it ended, that it was broken
-/// off: the service was killed, or the machine lost its power.
-fn end_broken_off(store: &Store) -> Result<()> {
+/// Verifies the journal from its first entry on, and journals of everything that was begun, and of which
+/// nobody knows how it ended, that it was broken off: the service was killed, or the machine lost its
+/// power.
+fn check_journal(store: &Store) -> Result<()> {
     let mut open = BTreeMap::new();
+    let (mut entries, mut head) = (0, String::new());
     store.journal(1, |record| {
+        entries = record.number;
+        record.hash.clone_into(&mut head);
         match (record.kind, record.intent) {
             ("intent", _) => drop(open.insert(record.number, (record.actor, record.action))),
             (_, Some(intent)) => drop(open.remove(&intent)),
@@ -150,6 +148,7 @@ fn end_broken_off(store: &Store) -> Result<()> {
         }
         true
     })?;
+    tracing::info!(JOURNAL_ENTRIES = entries, JOURNAL_HEAD = %head, "the journal is whole");
     let problem = "broken off by the end of the service";
     let outcome = |(intent, (actor, action)): (u64, (Option<JournalActor>, String))| {
         tracing::warn!(intent, action, "{problem}; see op-dbus journal show --from {intent}");
@@ -183,11 +182,7 @@ fn make_collections(store: &Store) -> Result<()> {
     store.create_collection_with_versions(DECLARED_COLLECTION, options, STATE_VERSIONS_KEPT)
 }
 
-async fn serve(
-    store: Arc<Store>,
-    config: DaemonConfig,
-    reload: impl Fn() -> Result<DaemonConfig>,
-) -> Result<()> {
+async fn serve(store: Arc<Store>, config: DaemonConfig) -> Result<()> {
     let mut signals = Signals::catch()?;
     let authority = match config.bus {
         Bus::System => Authority::Polkit,
@@ -231,7 +226,7 @@ async fn serve(
     notify(&[NotifyState::Ready, NotifyState::Status("answering")]);
     tracing::info!(BUS = %config.bus, "answering");
     tokio::task::spawn_blocking(move || load_model(&store));
-    let ended = until_stopped(&mut signals, &listening, &service, &config.bus, reload).await;
+    let ended = until_stopped(&mut signals, &listening, &service, &config).await;
     notify(&[NotifyState::Stopping]);
     stop.store(true, Ordering::Relaxed);
     tasks.shutdown().await;
@@ -323,8 +318,7 @@ async fn until_stopped(
     signals: &mut Signals,
     listening: &Listening,
     service: &Arc<Service>,
-    bus: &Bus,
-    reload: impl Fn() -> Result<DaemonConfig>,
+    config: &DaemonConfig,
 ) -> Result<()> {
     let mut watchdog =
         sd_notify::watchdog_enabled().map(|period| tokio::time::interval(period / 2));
@@ -343,19 +337,14 @@ async fn until_stopped(
                     Ok(now) => notify(&[NotifyState::Reloading, now]),
                     Err(_) => notify(&[NotifyState::Reloading]),
                 }
-                match reload() {
-                    Ok(config) => {
-                        service.gate.reload(&config);
-                        listening.reload_plugins(service).await;
-                    }
-                    // What was good stays.
-                    Err(error) => tracing::error!(%error, "the configuration stays as it was"),
-                }
+                // Groups and users may have other members now.
+                service.gate.reload(config);
+                listening.reload_plugins(service).await;
                 notify(&[NotifyState::Ready]);
             }
             () = listening.closed() => {
                 let remedy = "start the bus, then this service";
-                let problem = format!("the bus {bus} has gone");
+                let problem = format!("the bus {} has gone", config.bus);
                 return Err(Error::new(ErrorKind::Unavailable, problem).with_remedy(remedy));
             }
             () = tick => {

@@ -6,11 +6,13 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use op_dbus_daemon::{Bus, DaemonConfig, Limits};
 
+use super::plugins::PluginDirectory;
+
 /// Serve the store on D-Bus, as org.opdbus, until SIGTERM or Ctrl-C
 ///
 /// On the system's bus root and the group may read, and polkit decides who may change something; on
 /// any other bus that is the user who runs it, and nobody else. Every decision is journaled. SIGHUP
-/// reads configuration and plugins anew. What services offer, plugins, documents of the state and the
+/// reads plugins, interfaces and the members of groups anew. What services offer, plugins, documents of the state and the
 /// journal can be searched for. Of systemd it takes readiness, watchdog and status.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -21,18 +23,11 @@ Examples:
 
 Without --bus it is on the system's.")]
 pub(crate) struct Daemon {
-    /// Directory of plugins
-    #[arg(
-        long,
-        value_name = "DIR",
-        env = "OPDBUS_PLUGINS",
-        hide_env_values = true,
-        default_value = DaemonConfig::PLUGINS
-    )]
-    pub(crate) plugins: PathBuf,
+    #[command(flatten)]
+    pub(crate) plugins: PluginDirectory,
     /// Directory of interfaces that services describe in XML; several times for several
     ///
-    /// In the variable they are parted by colons. Plugins and directories are read anew on SIGHUP.
+    /// In the variable they are parted by colons.
     #[arg(
         long,
         value_name = "DIR",

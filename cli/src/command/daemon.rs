@@ -18,12 +18,12 @@ pub(super) fn run(config: &Config, arguments: &args::Daemon) -> Result<Exit> {
     let daemon = DaemonConfig {
         group: arguments.group.clone(),
         limits,
-        plugins: arguments.plugins.clone(),
+        plugins: arguments.plugins.plugins.clone(),
         interfaces: arguments.interfaces.clone(),
         is_indexing_live: arguments.index_live,
         ..DaemonConfig::new(bus)
     };
     let store = config.open_warm()?;
-    op_dbus_daemon::run(store, daemon.clone(), || Ok(daemon.clone()))?;
+    op_dbus_daemon::run(store, daemon)?;
     Ok(Exit::Success)
 }

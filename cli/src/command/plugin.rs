@@ -84,17 +84,8 @@ fn row(name: &str, entry: &Entry) -> Value {
 }
 
 fn show(output: &Output, arguments: &PluginNamed) -> Result<Exit> {
-    let directory = &arguments.directory.plugins;
-    let plugins = Plugins::load(directory);
-    let name = &arguments.name;
-    let entry = plugins.get(name).ok_or_else(|| {
-        let problem = format!("there is no plugin {name} in {}", directory.display());
-        EngineError::new(ErrorKind::NotFound, problem).with_remedy("see op-dbus plugin list")
-    })?;
-    let loaded = entry.loaded.as_ref().map_err(|problem| {
-        EngineError::new(ErrorKind::Invalid, problem.clone()).with_remedy("correct the plugin")
-    })?;
-    let described = plugin::describe(loaded);
+    let plugins = Plugins::load(&arguments.directory.plugins);
+    let described = plugin::describe(plugins.loaded(&arguments.name).map_err(EngineError::from)?);
     output.answer(&described, |out| render(out, &described))?;
     Ok(Exit::Success)
 }
@@ -129,8 +120,7 @@ fn checked(config: &Config, path: &Path, is_live: bool) -> Result<LoadedPlugin> 
     let loaded = plugin::check(path)?;
     let Some(service) = loaded.service.as_ref().filter(|_| is_live) else { return Ok(loaded) };
     let name = service.mapping.service.name.as_str();
-    let object = service.mapping.service.path.as_deref().or(loaded.plugin.dbus_path());
-    let object = object.unwrap_or("/");
+    let object = loaded.service_path();
     let client = Client::connect(config.bus().unwrap_or(&Bus::System))?;
     let xml = client.run(async |connection| create::introspect(connection, name, object).await)?;
     let live = introspection::parse(xml.as_bytes()).map_err(|error| Error::input(path, &error))?;

@@ -4,10 +4,8 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use op_dbus_daemon::{OptionValue, QueryProxy, find};
-use op_dbus_engine::{
-    Answer, CollectionExplain, Error as EngineError, ErrorKind, Explain, Hit, Payload, Plan, Query,
-};
+use op_dbus_daemon::{Explained, OptionValue, QueryProxy, find};
+use op_dbus_engine::{Answer, Error as EngineError, ErrorKind, Explain, Hit, Payload, Plan, Query};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -23,27 +21,7 @@ struct AnswerJson {
     hits: Vec<HitJson>,
     took_us: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    explain: Option<ExplainJson>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct ExplainJson {
-    embedding_hit: Option<bool>,
-    embed_us: u64,
-    load_us: u64,
-    search_us: u64,
-    fetch_us: u64,
-    collections: Vec<CollectionJson>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct CollectionJson {
-    name: String,
-    plan: String,
-    expanded: u64,
-    compared: u64,
-    full_hot: u64,
-    full_cold: u64,
+    explain: Option<Explained>,
 }
 
 #[derive(Serialize)]
@@ -70,7 +48,7 @@ pub(super) fn run(config: &Config, output: &Output, arguments: args::Query) -> R
     let Answer { hits, explain } = answer;
     if output.is_json() {
         let hits = hits.into_iter().map(hit_json).collect::<Result<_>>()?;
-        let explain = arguments.explain.then(|| explain_json(&explain));
+        let explain = arguments.explain.then(|| Explained::from(&explain));
         output.json(&AnswerJson { hits, took_us: took.as_micros() as u64, explain })?;
     } else {
         output.text(|out| render(out, &hits))?;
@@ -141,27 +119,12 @@ fn hit((collection, key, score, text, payload): op_dbus_daemon::Hit) -> Hit {
 }
 
 fn parse_explain(json: &str) -> Result<Explain, EngineError> {
-    let explain: ExplainJson = serde_json::from_str(json).map_err(|error| {
+    let explained: Explained = serde_json::from_str(json).map_err(|error| {
         EngineError::new(ErrorKind::Unsupported, "the service explains in an unknown way")
             .with_source(error)
             .with_remedy("use the same version of op-dbus as the service")
     })?;
-    let collection = |done: CollectionJson| CollectionExplain {
-        plan: Plan::ALL.into_iter().find(|plan| plan.name() == done.plan).unwrap_or(Plan::Exact),
-        name: done.name,
-        expanded: done.expanded,
-        compared: done.compared,
-        full_hot: done.full_hot,
-        full_cold: done.full_cold,
-    };
-    Ok(Explain {
-        collections: explain.collections.into_iter().map(collection).collect(),
-        embedding_hit: explain.embedding_hit,
-        embed: Duration::from_micros(explain.embed_us),
-        load: Duration::from_micros(explain.load_us),
-        search: Duration::from_micros(explain.search_us),
-        fetch: Duration::from_micros(explain.fetch_us),
-    })
+    Ok(explained.into())
 }
 
 /// A key as wide as this leaves room for its text on the same line.
@@ -250,26 +213,6 @@ fn summary(explain: &Explain, took: Duration) -> String {
         duration(explain.search),
         duration(explain.load),
     )
-}
-
-fn explain_json(explain: &Explain) -> ExplainJson {
-    let collection = |done: &CollectionExplain| CollectionJson {
-        name: done.name.clone(),
-        plan: done.plan.name().to_owned(),
-        expanded: done.expanded,
-        compared: done.compared,
-        full_hot: done.full_hot,
-        full_cold: done.full_cold,
-    };
-    let us = |time: Duration| time.as_micros() as u64;
-    ExplainJson {
-        embedding_hit: explain.embedding_hit,
-        embed_us: us(explain.embed),
-        load_us: us(explain.load),
-        search_us: us(explain.search),
-        fetch_us: us(explain.fetch),
-        collections: explain.collections.iter().map(collection).collect(),
-    }
 }
 
 fn render_explain(out: &mut dyn Write, explain: &Explain) -> std::io::Result<()> {

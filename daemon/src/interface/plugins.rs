@@ -273,16 +273,7 @@ impl Plugin {
     }
 
     fn loaded(&self) -> Result<Arc<LoadedPlugin>> {
-        let plugins = self.door.service.plugins();
-        let not_found = || {
-            let problem = format!("there is no plugin {} any more", self.name);
-            BusError::new(ErrorKind::NotFound, problem, "see Plugins1.List")
-        };
-        let entry = plugins.get(&self.name).ok_or_else(not_found)?;
-        entry.loaded.clone().map_err(|problem| {
-            let problem = format!("the plugin {} could not be loaded: {problem}", self.name);
-            BusError::new(ErrorKind::Invalid, problem, "correct it, and reload")
-        })
+        self.door.service.plugins().loaded(&self.name).cloned()
     }
 
     /// Lets the caller in, and compares the call with the plugin; what it denies is journaled.

@@ -11,6 +11,7 @@ use zbus::{Connection, OwnedVariant, Variant, interface};
 use super::Door;
 use super::options::{self, Options};
 use crate::error::{BusError, Result};
+use crate::explained::Explained;
 use crate::find::find;
 use crate::gate::{Reader, blocking};
 use crate::vector::{self, Vectors};
@@ -103,7 +104,7 @@ impl Query {
         let reader = self.0.admit(header, connection).await?;
         let query = self.query(EngineQuery::text(text), &options, &reader).await?;
         let answer = self.run(&reader, query, true).await?;
-        let explain = explained(&answer);
+        let explain = json!(Explained::from(&answer.explain)).to_string();
         Ok((hits(answer), explain))
     }
 
@@ -192,32 +193,4 @@ fn fields(record: Record) -> Result<HashMap<String, OwnedVariant>> {
         fields.insert("vector".to_owned(), vector::to_variant(&vector)?);
     }
     Ok(fields)
-}
-
-fn explained(answer: &Answer) -> String {
-    let explain = &answer.explain;
-    let us = |time: std::time::Duration| time.as_micros() as u64;
-    let collections: Vec<_> = explain
-        .collections
-        .iter()
-        .map(|done| {
-            json!({
-                "name": done.name,
-                "plan": done.plan.name(),
-                "expanded": done.expanded,
-                "compared": done.compared,
-                "full_hot": done.full_hot,
-                "full_cold": done.full_cold,
-            })
-        })
-        .collect();
-    json!({
-        "embedding_hit": explain.embedding_hit,
-        "embed_us": us(explain.embed),
-        "load_us": us(explain.load),
-        "search_us": us(explain.search),
-        "fetch_us": us(explain.fetch),
-        "collections": collections,
-    })
-    .to_string()
 }

@@ -12,6 +12,7 @@ use op_dbus_formats::semantic_mapping::MappedMethod;
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde_json::{Value, json};
 
+use super::REDACTED;
 use super::load::{LoadedPlugin, MappedService};
 use super::property::{self, Allowed};
 use crate::authority::Action;
@@ -27,9 +28,6 @@ const TOKENS_COUNT_MAX: usize = 1000;
 const PENDING_COUNT_MAX: usize = 1000;
 /// What a caller has to tell how it ended, beyond the time that the call itself may take.
 const GRACE: Duration = Duration::from_secs(30);
-/// What stands in the journal for a secret.
-const REDACTED: &str = "(secret)";
-
 /// A call that its plugin allows, as far as it can say.
 #[derive(Clone, Debug)]
 pub(crate) struct Checked {
@@ -140,7 +138,7 @@ pub(crate) fn check(
     });
     Ok(Checked {
         service: mapping.service.name.clone(),
-        path: target_path(loaded, service, path)?,
+        path: target_path(loaded, path)?,
         interface: interface.name.clone(),
         member: found.name.clone(),
         signature: found.input_signature(),
@@ -170,7 +168,7 @@ fn of_property(
     }
     Ok(Checked {
         service: service.mapping.service.name.clone(),
-        path: target_path(loaded, service, path)?,
+        path: target_path(loaded, path)?,
         interface: property::INTERFACE.to_owned(),
         member: member.to_owned(),
         signature: if is_read { "ss" } else { "ssv" }.to_owned(),
@@ -186,13 +184,8 @@ fn of_property(
 }
 
 /// The object that is called: the plugin's own, or one below it.
-fn target_path(
-    loaded: &LoadedPlugin,
-    service: &MappedService,
-    asked: Option<&str>,
-) -> Result<String> {
-    let own = service.mapping.service.path.as_deref().or(loaded.plugin.dbus_path());
-    let own = own.unwrap_or("/");
+fn target_path(loaded: &LoadedPlugin, asked: Option<&str>) -> Result<String> {
+    let own = loaded.service_path();
     let Some(asked) = asked else { return Ok(own.to_owned()) };
     let is_below = own == "/" || asked == own || asked.starts_with(&format!("{own}/"));
     if is_below && zbus::ObjectPath::try_from(asked).is_ok() {

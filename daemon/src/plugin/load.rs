@@ -36,6 +36,15 @@ pub struct LoadedPlugin {
     pub service: Option<MappedService>,
 }
 
+impl LoadedPlugin {
+    /// The object of its service: as the mapping says, else `plugin.toml`.
+    #[must_use]
+    pub fn service_path(&self) -> &str {
+        let mapped = self.service.as_ref().and_then(|known| known.mapping.service.path.as_deref());
+        mapped.or(self.plugin.dbus_path()).unwrap_or("/")
+    }
+}
+
 /// A D-Bus service that is called through a plugin.
 #[derive(Clone, Debug)]
 pub struct MappedService {

@@ -13,3 +13,6 @@ pub use describe::describe;
 pub use drift::drift;
 pub use load::{LoadedPlugin, MappedService, check};
 pub use registry::{Entry, Plugins};
+
+/// What is told in the place of a secret.
+pub(crate) const REDACTED: &str = "(secret)";

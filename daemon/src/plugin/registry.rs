@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use op_dbus_engine::Error;
+use op_dbus_engine::ErrorKind;
 
 use super::load::{LoadedPlugin, PLUGIN_FILE, check};
+use crate::error::BusError;
 
 /// More in one directory is a mistake.
 const PLUGINS_COUNT_MAX: usize = 1000;
@@ -43,9 +44,19 @@ impl Plugins {
     }
 
     /// A plugin that is right.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<&Entry> {
-        self.0.get(name)
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is none of this name, [`ErrorKind::Invalid`] with what is wrong
+    /// with it.
+    pub fn loaded(&self, name: &str) -> Result<&Arc<LoadedPlugin>, BusError> {
+        let entry = self.0.get(name).ok_or_else(|| {
+            let problem = format!("there is no plugin {name}");
+            BusError::new(ErrorKind::NotFound, problem, "install it, and see op-dbus plugin list")
+        })?;
+        entry.loaded.as_ref().map_err(|problem| {
+            let problem = format!("the plugin {name} could not be loaded: {problem}");
+            BusError::new(ErrorKind::Invalid, problem, "correct it, and reload")
+        })
     }
 }
 
@@ -55,7 +66,7 @@ fn add(found: &mut BTreeMap<String, Entry>, path: PathBuf) {
         Ok(loaded) => loaded.plugin.name.to_string(),
         Err(_) => name_of_file(&path),
     };
-    let loaded = loaded.map(Arc::new).map_err(|error| described(&error));
+    let loaded = loaded.map(Arc::new).map_err(|error| error.chain());
     match found.get(&name) {
         None => drop(found.insert(name, Entry { path, loaded })),
         Some(other) => {
@@ -103,15 +114,4 @@ fn name_of_file(path: &Path) -> String {
     let named =
         if is_in_directory { path.parent().and_then(Path::file_name) } else { path.file_stem() };
     named.unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
-}
-
-/// An error and its causes, in a line.
-fn described(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }

@@ -107,12 +107,7 @@ fn executable(loaded: &LoadedPlugin) -> Result<(PathBuf, &Sandbox)> {
 /// [`ErrorKind::Invalid`] if there is no such socket; those of the plugin.
 pub fn serve(plugins: &Path, name: &str) -> Result<()> {
     let plugins = Plugins::load(plugins);
-    let entry = plugins.get(name).and_then(|entry| entry.loaded.clone().ok());
-    let loaded = entry.ok_or_else(|| {
-        Error::new(ErrorKind::NotFound, format!("there is no plugin {name} that is right"))
-            .with_remedy("see op-dbus plugin list")
-    })?;
-    let (executable, _) = executable(&loaded)?;
+    let (executable, _) = executable(plugins.loaded(name)?)?;
     let socket = Path::new("standard input");
     let listen = |error| Error::io("listen at", socket, error);
     let listener: OwnedFd = std::io::stdin().as_fd().try_clone_to_owned().map_err(listen)?;

@@ -17,7 +17,7 @@ use super::{Applied, Change, PluginOutcome, PluginReport, StateReport};
 use crate::error::{BusError, Result};
 use crate::gate::blocking;
 use crate::plugin::run::PATH;
-use crate::plugin::{LoadedPlugin, Plugins};
+use crate::plugin::{LoadedPlugin, Plugins, REDACTED};
 
 /// The collection that applied files are in. They may hold secrets.
 pub(crate) const DECLARED_COLLECTION: &str = "declared";
@@ -25,8 +25,6 @@ pub(crate) const DECLARED_COLLECTION: &str = "declared";
 pub(crate) const DECLARED_KEY: &str = "state.json";
 /// What was there before it was applied.
 const CHECKPOINT_KEY: &str = "checkpoint";
-/// What stands for a secret.
-const SECRET: &str = "(secret)";
 
 /// Applies one file at a time.
 #[derive(Default)]
@@ -69,7 +67,7 @@ impl States {
 
     /// Reads what a plugin's state is.
     pub(crate) async fn query(&self, context: &Context<'_>, plugin: &str) -> Result<Value> {
-        let loaded = loaded(context, plugin)?;
+        let loaded = context.plugins.loaded(plugin)?;
         let mut provider = Provider::open(context, loaded).await?;
         let state = provider.query(None).await?;
         Ok(without_secrets(state, loaded))
@@ -81,16 +79,7 @@ impl States {
         context: &Context<'_>,
         file: &StateFile,
     ) -> Result<StateReport> {
-        let mut steps = steps(context, file).await?;
-        for step in &mut steps {
-            let changes = step.provider.diff(&step.desired).await?;
-            step.report.changes = step.shown(changes);
-            step.report.outcome = match step.report.changes.is_empty() {
-                true => PluginOutcome::Unchanged,
-                false => PluginOutcome::Planned,
-            };
-        }
-        Ok(report(steps, true))
+        compare(context, file, async |provider, desired| provider.diff(desired).await).await
     }
 
     /// Says what of a file is not true.
@@ -99,17 +88,7 @@ impl States {
         context: &Context<'_>,
         file: &StateFile,
     ) -> Result<StateReport> {
-        let mut steps = steps(context, file).await?;
-        for step in &mut steps {
-            let changes = step.provider.verify(&step.desired).await?;
-            step.report.changes = step.shown(changes);
-            if step.report.changes.is_empty() {
-                step.report.outcome = PluginOutcome::Unchanged;
-            } else {
-                step.report.outcome = PluginOutcome::Planned;
-            }
-        }
-        Ok(report(steps, true))
+        compare(context, file, async |provider, desired| provider.verify(desired).await).await
     }
 
     /// Makes a file true, or leaves everything as it was.
@@ -271,32 +250,36 @@ impl<'p> Provider<'p> {
     }
 }
 
-fn loaded<'p>(context: &Context<'p>, name: &str) -> Result<&'p LoadedPlugin> {
-    let entry = context.plugins.get(name).ok_or_else(|| {
-        let problem = format!("there is no plugin {name}");
-        BusError::new(ErrorKind::NotFound, problem, "install it, and see op-dbus plugin list")
-    })?;
-    match &entry.loaded {
-        Ok(loaded) => Ok(loaded),
-        Err(problem) => {
-            let problem = format!("the plugin {name} could not be loaded: {problem}");
-            Err(BusError::new(ErrorKind::Invalid, problem, "correct it, and reload"))
-        }
+/// Compares each plugin's state with a file, and changes nothing.
+async fn compare(
+    context: &Context<'_>,
+    file: &StateFile,
+    differences: impl AsyncFn(&mut Provider<'_>, &Value) -> Result<Vec<Change>>,
+) -> Result<StateReport> {
+    let mut steps = steps(context, file).await?;
+    for step in &mut steps {
+        let changes = differences(&mut step.provider, &step.desired).await?;
+        step.report.changes = step.shown(changes);
+        step.report.outcome = match step.report.changes.is_empty() {
+            true => PluginOutcome::Unchanged,
+            false => PluginOutcome::Planned,
+        };
     }
+    Ok(report(steps, true))
 }
 
 /// The plugins of a file in their order, each at hand and able to do what is needed.
 async fn steps<'p>(context: &Context<'p>, file: &StateFile) -> Result<Vec<Step<'p>>> {
     let mut named = Vec::with_capacity(file.plugins.len());
     for (name, _) in &file.plugins {
-        let plugin = &loaded(context, name.as_str())?.plugin;
+        let plugin = &context.plugins.loaded(name.as_str())?.plugin;
         let on = plugin.dependencies.plugins.iter().map(ToString::to_string).collect();
         named.push((name.to_string(), on));
     }
     let mut steps = Vec::with_capacity(named.len());
     for number in ordered(&named)? {
         let (name, desired) = &file.plugins[number];
-        let loaded = loaded(context, name.as_str())?;
+        let loaded = context.plugins.loaded(name.as_str())?;
         require_able(loaded)?;
         require_at_hand(context, loaded).await?;
         let report = PluginReport {
@@ -338,7 +321,7 @@ async fn require_at_hand(context: &Context<'_>, loaded: &LoadedPlugin) -> Result
         return missing(format!("the program {program}"));
     }
     if let Some(plugin) =
-        needed.plugins.iter().find(|plugin| context.plugins.get(plugin.as_str()).is_none())
+        needed.plugins.iter().find(|plugin| context.plugins.loaded(plugin.as_str()).is_err())
     {
         return missing(format!("the plugin {plugin}"));
     }
@@ -433,7 +416,7 @@ fn without_secrets(mut state: Value, loaded: &LoadedPlugin) -> Value {
 fn hide(value: &mut Value, path: &mut Vec<String>, loaded: &LoadedPlugin) {
     let names: Vec<&str> = path.iter().map(String::as_str).collect();
     if is_secret(&names, loaded) {
-        *value = SECRET.into();
+        *value = REDACTED.into();
         return;
     }
     let Value::Object(entries) = value else { return };
@@ -465,13 +448,14 @@ mod tests {
         let loaded = LoadedPlugin { plugin, directory: None, service: None };
         let state = json!({ "networks": { "a": { "token": "x", "up": true } }, "token": 1 });
         let hidden = without_secrets(state, &loaded);
-        let expected = json!({ "networks": { "a": { "token": SECRET, "up": true } }, "token": 1 });
+        let expected =
+            json!({ "networks": { "a": { "token": REDACTED, "up": true } }, "token": 1 });
         assert_eq!(hidden, expected);
         // Of a change the path leads into the state, as deep as the plugin likes.
         for (path, value, expected) in [
-            ("networks.a.token", json!("x"), json!(SECRET)),
-            ("networks.a", json!({ "token": "x" }), json!({ "token": SECRET })),
-            ("networks.a.token.part", json!(1), json!(SECRET)),
+            ("networks.a.token", json!("x"), json!(REDACTED)),
+            ("networks.a", json!({ "token": "x" }), json!({ "token": REDACTED })),
+            ("networks.a.token.part", json!(1), json!(REDACTED)),
             ("networks.a.up", json!(true), json!(true)),
         ] {
             let mut names = path.split('.').map(str::to_owned).collect();

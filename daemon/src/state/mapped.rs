@@ -16,10 +16,7 @@ use super::{Applied, Change};
 use crate::error::{BusError, Result};
 use crate::json as values;
 use crate::plugin::call;
-use crate::plugin::{LoadedPlugin, MappedService};
-
-/// What is told of a value that nobody may read.
-const SECRET: &str = "(secret)";
+use crate::plugin::{LoadedPlugin, MappedService, REDACTED};
 
 /// The declared state of one service.
 pub(super) struct Mapped<'p> {
@@ -37,7 +34,7 @@ impl Mapped<'_> {
             let value = match about {
                 Some(about) if about.get(key).is_none() => continue,
                 Some(_) => self.read(mapped).await?,
-                None if self.is_secret(mapped, key) => SECRET.into(),
+                None if self.is_secret(mapped, key) => REDACTED.into(),
                 None => self.read(mapped).await?,
             };
             state.insert(key.clone(), value);
@@ -60,7 +57,7 @@ impl Mapped<'_> {
                 None => format!("set the property {}", mapped.property),
             };
             let is_secret = self.is_secret(mapped, key);
-            let shown = |value: Value| if is_secret { SECRET.into() } else { value };
+            let shown = |value: Value| if is_secret { REDACTED.into() } else { value };
             changes.push(Change { path: key.clone(), from: shown(is), to: shown(wanted), what });
         }
         Ok(changes)
@@ -138,15 +135,10 @@ impl Mapped<'_> {
         Ok(body.first().map_or(Value::Null, values::from_variant))
     }
 
-    fn path(&self) -> &str {
-        let of_mapping = self.service.mapping.service.path.as_deref();
-        of_mapping.or(self.plugin.plugin.dbus_path()).unwrap_or("/")
-    }
-
     async fn properties(&self) -> Result<PropertiesProxy<'_>> {
         let built = PropertiesProxy::builder(self.connection)
             .destination(self.service.mapping.service.name.as_str())
-            .path(self.path())
+            .path(self.plugin.service_path())
             .build();
         built.await.map_err(BusError::from)
     }

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use super::{Fault, RECOMPUTED, Scrub, described};
+use super::{Fault, RECOMPUTED, Scrub};
 use crate::error::Result;
 use crate::heat;
 use crate::layout;
@@ -16,7 +16,7 @@ impl Scrub<'_> {
             match file.verify(|bytes| self.read(bytes)) {
                 Ok(ControlFlow::Continue(())) => {}
                 Ok(broken_off) => return Ok(broken_off),
-                Err(error) => self.derived_fault(described(&error), file.path().to_owned()),
+                Err(error) => self.derived_fault(error.chain(), file.path().to_owned()),
             }
         }
         self.graph_files()
@@ -31,7 +31,7 @@ impl Scrub<'_> {
                 match graph_file::verify(&path, |bytes| self.read(bytes)) {
                     Ok(ControlFlow::Continue(())) => {}
                     Ok(broken_off) => return Ok(broken_off),
-                    Err(error) => self.derived_fault(described(&error), path),
+                    Err(error) => self.derived_fault(error.chain(), path),
                 }
             }
         }
@@ -46,7 +46,7 @@ impl Scrub<'_> {
         }
         let directory = self.store.layout.heat();
         for (path, error) in heat::check(&directory)? {
-            self.derived_fault(described(&error), path);
+            self.derived_fault(error.chain(), path);
         }
         Ok(ControlFlow::Continue(()))
     }

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use super::{RESTORE, Scrub, described};
+use super::{RESTORE, Scrub};
 use crate::error::Result;
 
 /// Entries read in one step.
@@ -22,7 +22,7 @@ impl Scrub<'_> {
             });
             if let Err(error) = read {
                 // What follows a broken entry is chained to nothing that could be trusted.
-                let fault = self.state_fault(described(&error), RESTORE);
+                let fault = self.state_fault(error.chain(), RESTORE);
                 self.fault(fault);
                 return Ok(self.read(bytes));
             }

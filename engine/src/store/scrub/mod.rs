@@ -26,7 +26,7 @@ use super::Store;
 use super::open::read_store_file;
 use crate::db::Database;
 use crate::db::check::{Damage, DatabaseFile};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::layout::{acknowledged_file, store_file};
 use pace::Pace;
 
@@ -254,7 +254,7 @@ impl Scrub<'_> {
         for (path, checked) in checks {
             if let Err(error) = checked {
                 let fault = Fault {
-                    what: described(&error),
+                    what: error.chain(),
                     path: self.shown(&path),
                     offset: None,
                     collection: None,
@@ -351,15 +351,4 @@ impl Scrub<'_> {
         };
         self.fault(fault);
     }
-}
-
-/// An error and its causes on one line.
-fn described(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        let _ = write!(text, ": {cause}");
-        source = cause.source();
-    }
-    text
 }

@@ -8,7 +8,7 @@ use op_dbus_formats::collection::CollectionId;
 use op_dbus_formats::embedding::{EmbeddingKey, EncodedEmbedding};
 use op_dbus_formats::record::{self as format, EmbeddingSource};
 
-use super::{Fault, RECOMPUTED, RESTORE, Scrub, WRITE_AGAIN, described};
+use super::{Fault, RECOMPUTED, RESTORE, Scrub, WRITE_AGAIN};
 use crate::db::state::{LoggedChanges, Pair, sequence_of};
 use crate::error::{Error, Result};
 use crate::store::collection::Collection;
@@ -59,7 +59,7 @@ impl Scrub<'_> {
             let mut fault = None;
             step.take(entries.next_with(|name, spec| {
                 let wrong = match state.collection(name, spec) {
-                    Err(error) => Some(described(&error)),
+                    Err(error) => Some(error.chain()),
                     Ok((_, spec)) if !ids.insert(spec.id) => {
                         Some("two collections have the same identity".to_owned())
                     }
@@ -74,7 +74,7 @@ impl Scrub<'_> {
             }
         }
         if let Some(End::Unreadable(error)) = step.end {
-            let fault = self.state_fault(described(&error), RESTORE);
+            let fault = self.state_fault(error.chain(), RESTORE);
             self.fault(fault);
         }
         Ok(self.read(step.bytes))
@@ -207,7 +207,7 @@ impl Scrub<'_> {
             drop(changes);
             let is_end = matches!(step.end, Some(End::Nothing));
             if is_end && let Err(error) = self.store.state.last_sequence() {
-                let fault = self.state_fault(described(&error), RESTORE);
+                let fault = self.state_fault(error.chain(), RESTORE);
                 self.fault(fault);
             }
             let unreadable = self.state_fault(String::new(), RESTORE);
@@ -287,7 +287,7 @@ impl Scrub<'_> {
             match self.end_of_damage(families, &last) {
                 Some(until) => last = [&until[..], &[NEXT]].concat(),
                 None => {
-                    self.fault(Fault { what: described(&error), ..unreadable });
+                    self.fault(Fault { what: error.chain(), ..unreadable });
                     is_last = true;
                 }
             }
