@@ -1,0 +1,75 @@
+//! How a search was done, as JSON: over the bus, and for programs that read the command line's answers.
+
+use std::time::Duration;
+
+use op_dbus_engine::{CollectionExplain, Explain, Plan};
+use serde::{Deserialize, Serialize};
+
+/// How a search was done and what it cost; times in microseconds.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Explained {
+    embedding_hit: Option<bool>,
+    embed_us: u64,
+    load_us: u64,
+    search_us: u64,
+    fetch_us: u64,
+    collections: Vec<ExplainedCollection>,
+}
+
+/// How one collection was searched.
+#[derive(Debug, Serialize, Deserialize)]
+struct ExplainedCollection {
+    name: String,
+    plan: String,
+    expanded: u64,
+    compared: u64,
+    full_hot: u64,
+    full_cold: u64,
+}
+
+impl From<&Explain> for Explained {
+    fn from(explain: &Explain) -> Self {
+        let us = |time: Duration| time.as_micros() as u64;
+        let collection = |done: &CollectionExplain| ExplainedCollection {
+            name: done.name.clone(),
+            plan: done.plan.name().to_owned(),
+            expanded: done.expanded,
+            compared: done.compared,
+            full_hot: done.full_hot,
+            full_cold: done.full_cold,
+        };
+        Self {
+            embedding_hit: explain.embedding_hit,
+            embed_us: us(explain.embed),
+            load_us: us(explain.load),
+            search_us: us(explain.search),
+            fetch_us: us(explain.fetch),
+            collections: explain.collections.iter().map(collection).collect(),
+        }
+    }
+}
+
+impl From<Explained> for Explain {
+    fn from(explained: Explained) -> Self {
+        let collection = |done: ExplainedCollection| CollectionExplain {
+            // A later service may have more of them.
+            plan: Plan::ALL
+                .into_iter()
+                .find(|plan| plan.name() == done.plan)
+                .unwrap_or(Plan::Exact),
+            name: done.name,
+            expanded: done.expanded,
+            compared: done.compared,
+            full_hot: done.full_hot,
+            full_cold: done.full_cold,
+        };
+        Self {
+            collections: explained.collections.into_iter().map(collection).collect(),
+            embedding_hit: explained.embedding_hit,
+            embed: Duration::from_micros(explained.embed_us),
+            load: Duration::from_micros(explained.load_us),
+            search: Duration::from_micros(explained.search_us),
+            fetch: Duration::from_micros(explained.fetch_us),
+        }
+    }
+}
