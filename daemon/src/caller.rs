@@ -39,44 +39,45 @@ pub(crate) struct Caller {
     pub(crate) slots: Arc<Semaphore>,
     /// Refusals that it waits for.
     pub(crate) refusals: Semaphore,
+    /// Whose turn of these it is.
+    pub(crate) refusals_turn: tokio::sync::Mutex<()>,
     /// Searches of it that are computed at once.
     pub(crate) computing: Arc<Semaphore>,
-    pub(crate) calls: Bucket,
-    pub(crate) changes: Bucket,
+    pub(crate) calls: Pace,
+    pub(crate) changes: Pace,
     /// Whether it may read, once that was decided.
     pub(crate) may_read: OnceLock<bool>,
     /// Collections that it was refused.
     refused: Mutex<BTreeSet<String>>,
 }
 
-/// What a caller may begin now: more of it comes with time.
+/// Spreads what a caller begins over time: whoever calls again and again waits, and is not refused.
 #[derive(Debug)]
-pub(crate) struct Bucket(Mutex<Tokens>);
+pub(crate) struct Pace(Mutex<Instant>);
 
-#[derive(Debug)]
-struct Tokens {
-    count: f64,
-    filled: Instant,
-}
-
-impl Bucket {
-    fn full(burst_count: u32) -> Self {
-        Self(Mutex::new(Tokens { count: burst_count.into(), filled: Instant::now() }))
+impl Pace {
+    fn new() -> Self {
+        Self(Mutex::new(Instant::now()))
     }
 
-    /// Takes one, if there is one.
-    pub(crate) fn take(&self, per_second_count: u32, burst_count: u32) -> bool {
-        let mut tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let seconds = now.duration_since(tokens.filled).as_secs_f64();
-        let fresh = seconds * f64::from(per_second_count);
-        tokens.count = (tokens.count + fresh).min(burst_count.into());
-        tokens.filled = now;
-        let has_one = tokens.count >= 1.0;
-        if has_one {
-            tokens.count -= 1.0;
+    /// Waits for the next turn. So many come at once, and so many in a second for long.
+    pub(crate) async fn turn(&self, per_second_count: u32, burst_count: u32) {
+        let due = self.next(Instant::now(), per_second_count, burst_count);
+        if let Some(due) = due {
+            tokio::time::sleep_until(due.into()).await;
         }
-        has_one
+    }
+
+    /// When the next turn is, if it is not now: a moment that moves on by a period with each turn, as
+    /// long as it is not a whole burst ahead.
+    fn next(&self, now: Instant, per_second_count: u32, burst_count: u32) -> Option<Instant> {
+        let period = Duration::from_secs(1) / per_second_count;
+        let mut level = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = (*level).max(now);
+        *level = turn + period;
+        let ahead = turn.duration_since(now);
+        let wait = ahead.saturating_sub(period * burst_count.saturating_sub(1));
+        (!wait.is_zero()).then(|| now + wait)
     }
 }
 
@@ -117,9 +118,10 @@ impl Caller {
             executable,
             slots: Arc::new(Semaphore::new(limits.calls_at_once_count as usize)),
             refusals: Semaphore::new(REFUSALS_COUNT_MAX),
+            refusals_turn: tokio::sync::Mutex::default(),
             computing: Arc::new(Semaphore::new(processors_count().div_ceil(2))),
-            calls: Bucket::full(limits.calls_burst_count),
-            changes: Bucket::full(limits.changes_burst_count),
+            calls: Pace::new(),
+            changes: Pace::new(),
             may_read: OnceLock::new(),
             refused: Mutex::default(),
         }
@@ -219,5 +221,28 @@ impl Callers {
     /// Forgets one who left.
     pub(crate) fn forget(&self, name: &str) {
         self.known.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_come_in_a_burst_and_then_one_by_one() {
+        let (pace, now) = (Pace::new(), Instant::now());
+        for _ in 0..5 {
+            assert_eq!(pace.next(now, 100, 5), None);
+        }
+        for number in 1..4 {
+            let due = pace.next(now, 100, 5).unwrap();
+            assert_eq!(due - now, Duration::from_millis(10) * number);
+        }
+        // Rest makes room for no more than a burst.
+        let later = now + Duration::from_secs(100);
+        for _ in 0..5 {
+            assert_eq!(pace.next(later, 100, 5), None);
+        }
+        assert_eq!(pace.next(later, 100, 5), Some(later + Duration::from_millis(10)));
     }
 }

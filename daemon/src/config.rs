@@ -64,13 +64,13 @@ impl std::fmt::Display for Bus {
 /// What one sender may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Calls that are being answered at the same time.
+    /// Calls that are being answered, or wait to be, at the same time: further ones are refused.
     pub calls_at_once_count: u32,
-    /// Calls in a second, for long.
+    /// Calls in a second, for long: further ones wait.
     pub calls_per_second_count: u32,
     /// Calls that may come at once, before that counts.
     pub calls_burst_count: u32,
-    /// Calls that change something in a second, for long.
+    /// Calls that change something in a second, for long: further ones wait.
     pub changes_per_second_count: u32,
     /// Calls that change something that may come at once, before that counts.
     pub changes_burst_count: u32,
@@ -83,7 +83,7 @@ impl Default for Limits {
         Self {
             calls_at_once_count: 32,
             calls_per_second_count: 2_000,
-            calls_burst_count: 4_000,
+            calls_burst_count: 200,
             changes_per_second_count: 20,
             changes_burst_count: 100,
             message_len_max_bytes: 16 << 20,

@@ -26,8 +26,8 @@ const NOTED_COUNT_MAX: usize = 10_000;
 /// Calls of all senders that are answered at the same time.
 const CALLS_AT_ONCE_COUNT_MAX: u32 = 1 << 16;
 
-/// How long a refusal takes of one who asks for too much.
-const REFUSAL_DELAY: Duration = Duration::from_millis(100);
+/// How far apart the refusals are of one who asks for too much.
+const REFUSALS_PERIOD: Duration = Duration::from_millis(10);
 
 /// A call, and the connection it came by.
 pub(crate) struct Call<'c> {
@@ -268,6 +268,8 @@ impl Gate {
             Ok(slot) => slot,
             Err(refusal) => return Err(slowly(refusal, &caller, call).await),
         };
+        let Limits { calls_per_second_count, calls_burst_count, .. } = rules.limits;
+        caller.calls.turn(calls_per_second_count, calls_burst_count).await;
         let may_read = match caller.may_read.get() {
             Some(may_read) => *may_read,
             None => self.decide_reading(&caller, &rules).await?,
@@ -343,10 +345,6 @@ impl Gate {
             );
             return Err(BusError::limits_exceeded(problem, "send less at once"));
         }
-        if !caller.calls.take(limits.calls_per_second_count, limits.calls_burst_count) {
-            let problem = format!("over {} calls in a second", limits.calls_per_second_count);
-            return Err(BusError::limits_exceeded(problem, "wait a moment, and call less often"));
-        }
         Arc::clone(&caller.slots).try_acquire_owned().map_err(|_| {
             let problem = format!("over {} calls at once", limits.calls_at_once_count);
             BusError::limits_exceeded(problem, "wait for answers before you call again")
@@ -386,11 +384,7 @@ impl Gate {
         let reader = self.admit(call).await?;
         let limits = reader.rules.limits;
         let caller = Arc::clone(&reader.caller);
-        if !caller.changes.take(limits.changes_per_second_count, limits.changes_burst_count) {
-            let problem = format!("over {} changes in a second", limits.changes_per_second_count);
-            let refusal = BusError::limits_exceeded(problem, "wait a moment, and ask less often");
-            return Err(slowly(refusal, &caller, call).await);
-        }
+        caller.changes.turn(limits.changes_per_second_count, limits.changes_burst_count).await;
         let decision =
             self.authority.decide(&caller, request.action, &call.header, call.connection).await;
         let Request { action, what, details } = request;
@@ -452,14 +446,16 @@ impl Gate {
     }
 }
 
-/// Lets whoever asks for too much wait for the refusal.
+/// Lets whoever asks for too much wait for the refusals, one after the other.
 ///
 /// A bus lets a member wait for few answers at the same time, and refuses the next call itself: so
-/// most of a flood never comes here, where the calls of all others would wait behind it.
+/// most of a flood never comes here, where the calls of all others would wait behind it. What does
+/// comes evenly, because no two refusals make room for more at the same time.
 async fn slowly(refusal: BusError, caller: &Caller, call: &Call<'_>) -> BusError {
     let awaits_answer = !call.header.primary().flags().contains(Flags::NO_REPLY_EXPECTED);
     if awaits_answer && let Ok(_waiting) = caller.refusals.try_acquire() {
-        tokio::time::sleep(REFUSAL_DELAY).await;
+        let _turn = caller.refusals_turn.lock().await;
+        tokio::time::sleep(REFUSALS_PERIOD).await;
     }
     refusal
 }

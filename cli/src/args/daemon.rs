@@ -12,8 +12,9 @@ use super::plugins::PluginDirectory;
 ///
 /// On the system's bus root and the group may read, and polkit decides who may change something; on
 /// any other bus that is the user who runs it, and nobody else. Every decision is journaled. SIGHUP
-/// reads plugins, interfaces and the members of groups anew. What services offer, plugins, documents of the state and the
-/// journal can be searched for. Of systemd it takes readiness, watchdog and status.
+/// reads plugins, interfaces and the members of groups anew. What services offer, plugins, documents
+/// of the state and the journal can be searched for. It tells systemd when it is ready, that it is
+/// alive, and what it does.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -60,7 +61,7 @@ pub(crate) struct Daemon {
         default_value = DaemonConfig::GROUP
     )]
     pub(crate) group: String,
-    /// Calls of one sender that are answered at the same time
+    /// Calls of one sender that are answered, or wait to be, at the same time; more are refused
     #[arg(
         long,
         value_name = "N",
@@ -70,7 +71,7 @@ pub(crate) struct Daemon {
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     pub(crate) calls_at_once: u32,
-    /// Calls of one sender in a second, for long; twice as many may come at once
+    /// Calls of one sender in a second, for long; more wait
     #[arg(
         long,
         value_name = "N",

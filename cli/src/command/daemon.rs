@@ -12,7 +12,7 @@ pub(super) fn run(config: &Config, arguments: &args::Daemon) -> Result<Exit> {
     let limits = Limits {
         calls_at_once_count: arguments.calls_at_once,
         calls_per_second_count: arguments.calls_per_second,
-        calls_burst_count: arguments.calls_per_second.saturating_mul(2),
+        calls_burst_count: arguments.calls_per_second.div_ceil(10),
         ..Limits::default()
     };
     let daemon = DaemonConfig {

@@ -170,7 +170,7 @@ impl Store {
 
     /// Brings in what was committed after this sequence.
     fn bring_in(&self, collection: &Collection, graph: &mut KeyedGraph, since: u64) -> Result<()> {
-        graph.change(&self.changes_after(collection, since)?, self.threads())
+        graph.change(&self.changes_after(collection, since)?, self.threads)
     }
 
     fn changes_after(&self, collection: &Collection, since: u64) -> Result<Changes> {
@@ -195,7 +195,7 @@ impl Store {
             let vector = mutation.vector().map(<[f32]>::to_vec);
             changes.note(mutation.record.key().to_vec(), vector);
         }
-        if let Err(error) = change_beside_searches(slot, &changes, self.threads()) {
+        if let Err(error) = change_beside_searches(slot, &changes, self.threads) {
             self.drop_graph(collection, &error);
         }
         drop(_changing);
@@ -260,10 +260,6 @@ impl Store {
         hasher.update(&collection.spec.created_unix_ms.to_le_bytes());
         hasher.update(&collection.spec.model.map_or([0; 16], |model| model.0));
         hasher.digest128().to_le_bytes()
-    }
-
-    fn threads(&self) -> NonZero<usize> {
-        std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN)
     }
 }
 

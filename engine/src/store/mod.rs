@@ -31,6 +31,7 @@ mod watch;
 mod write;
 
 use std::collections::BTreeMap;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
@@ -205,6 +206,9 @@ pub struct Store {
     tier: Arc<Tier>,
     memory: MemoryCap,
     hash_seed: u64,
+    /// Threads that work is spread over, on the processors that the store may use: asked once, because
+    /// the answer is read from files of the kernel.
+    threads: NonZero<usize>,
     recorder: Arc<Recorder>,
     commits: CommitQueue,
     followers: Followers,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::num::NonZero;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
@@ -90,6 +91,7 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
         tier,
         memory,
         hash_seed: store_file.hash_seed,
+        threads: std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
         recorder,
         commits,
         followers,

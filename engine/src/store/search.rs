@@ -139,8 +139,7 @@ impl Store {
             full_hot: index.len() as u64,
             full_cold: 0,
         });
-        let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        let scored = index.search(vector, query.limit, filter, threads)?;
+        let scored = index.search(vector, query.limit, filter, self.threads)?;
         explain.search += started.elapsed();
         Ok(scored)
     }
