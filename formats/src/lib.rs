@@ -50,6 +50,7 @@ pub mod page;
 pub mod plugin;
 pub mod record;
 pub mod semantic_mapping;
+pub mod settings;
 pub mod snapshot_file;
 pub mod snapshot_stream;
 mod spelling;

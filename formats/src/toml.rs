@@ -64,7 +64,7 @@ impl<'a> Document<'a> {
     ///
     /// # Errors
     /// A table that it must not have.
-    pub(crate) fn root(&self, allowed: &'static [&'static str]) -> Result<Table<'_>, TextError> {
+    pub(crate) fn root(&self, allowed: &[&str]) -> Result<Table<'_>, TextError> {
         Table::open(self.text, String::new(), 0, self.parsed.as_table(), allowed)
     }
 }

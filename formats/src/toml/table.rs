@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 use serde_json::Value;
-use toml_edit::{Item, TableLike};
+use toml_edit::{Item, TableLike, Value as Toml};
 
 use super::values::{json_of, object_of};
 use super::{DESCRIPTION_LEN_MAX_BYTES, LIST_LEN_MAX, STRING_LEN_MAX_BYTES};
@@ -41,7 +41,7 @@ impl<'a> Table<'a> {
         path: String,
         at: usize,
         entries: &'a dyn TableLike,
-        allowed: &'static [&'static str],
+        allowed: &[&str],
     ) -> Result<Self, TextError> {
         let table = Self { text, path, at, entries };
         let unknown = entries.iter().find(|(key, _)| !allowed.contains(key));
@@ -148,6 +148,26 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// A string, a number, or true or false, as text.
+    pub(crate) fn scalar(&self, key: &str) -> Result<Option<String>, TextError> {
+        let Some(item) = self.entries.get(key) else { return Ok(None) };
+        let text = match item.as_value() {
+            Some(Toml::String(text)) => text.value().clone(),
+            Some(Toml::Integer(number)) => number.value().to_string(),
+            Some(Toml::Float(number)) => number.value().to_string(),
+            Some(Toml::Boolean(value)) => value.value().to_string(),
+            _ => return Err(self.wrong_type(key, "a string, a number, or true or false", item)),
+        };
+        check_len(&text, STRING_LEN_MAX_BYTES).map_err(|problem| self.wrong(key, problem))?;
+        Ok(Some(text))
+    }
+
+    /// The line and the column of a key's value, or of its header.
+    pub(crate) fn position(&self, key: &str) -> (u64, u64) {
+        let error = self.wrong(key, "");
+        (error.line, error.column)
+    }
+
     /// Strings that mean something, each once; none if the key is not there.
     pub(crate) fn list<T: PartialEq, E: Display>(
         &self,
@@ -199,11 +219,7 @@ impl<'a> Table<'a> {
     }
 
     /// A table that may have these keys.
-    pub(crate) fn table(
-        &self,
-        key: &str,
-        allowed: &'static [&'static str],
-    ) -> Result<Option<Self>, TextError> {
+    pub(crate) fn table(&self, key: &str, allowed: &[&str]) -> Result<Option<Self>, TextError> {
         let Some(item) = self.entries.get(key) else { return Ok(None) };
         self.table_of(key, item, allowed).map(Some)
     }
@@ -212,7 +228,7 @@ impl<'a> Table<'a> {
     pub(crate) fn tables(
         &self,
         key: &str,
-        allowed: &'static [&'static str],
+        allowed: &[&str],
     ) -> Result<Vec<(Name<'a>, Self)>, TextError> {
         let Some((outer, names)) = self.names(key)? else { return Ok(Vec::new()) };
         let open = |name: Name<'a>| match outer.entries.get(name.name) {
@@ -232,6 +248,13 @@ impl<'a> Table<'a> {
         names.into_iter().map(read).collect()
     }
 
+    /// Lists of strings by their names; none if the key is not there.
+    pub(crate) fn named_lists(&self, key: &str) -> Result<Vec<(Name<'a>, Vec<String>)>, TextError> {
+        let Some((outer, names)) = self.names(key)? else { return Ok(Vec::new()) };
+        let owned = |text: &str| Ok::<_, std::convert::Infallible>(text.to_owned());
+        names.into_iter().map(|name| Ok((name, outer.list(name.name, owned)?))).collect()
+    }
+
     /// The table of a key whose own keys are names.
     fn names(&self, key: &str) -> Result<Option<(Self, Vec<Name<'a>>)>, TextError> {
         let Some(item) = self.entries.get(key) else { return Ok(None) };
@@ -248,12 +271,7 @@ impl<'a> Table<'a> {
         }
     }
 
-    fn table_of(
-        &self,
-        key: &str,
-        item: &'a Item,
-        allowed: &'static [&'static str],
-    ) -> Result<Self, TextError> {
+    fn table_of(&self, key: &str, item: &'a Item, allowed: &[&str]) -> Result<Self, TextError> {
         let entries = item.as_table_like().ok_or_else(|| self.wrong_type(key, "a table", item))?;
         let at = item.span().map_or_else(|| self.key_at(key), |span| span.start);
         Self::open(self.text, self.path_of(key), at, entries, allowed)

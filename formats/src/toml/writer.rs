@@ -38,6 +38,13 @@ impl Writer {
         self.text.push('\n');
     }
 
+    /// Says something of the key that was written last, in its line.
+    pub(crate) fn note(&mut self, note: &str) {
+        if self.text.pop().is_some() {
+            push_display(&mut self.text, format_args!("  # {note}\n"));
+        }
+    }
+
     /// Writes a key whose value is not the one that its absence means.
     pub(crate) fn pair_unless<T: Into<Value> + PartialEq>(
         &mut self,
