@@ -8,6 +8,7 @@ mod layout;
 mod models;
 mod numa;
 mod plugins;
+mod settings;
 mod snapshots;
 mod state;
 
@@ -21,7 +22,7 @@ use op_dbus_engine::{Encoding, LIMIT_MAX, PolicyKind, Profile};
 use crate::exit;
 
 pub(crate) use benchmark::{Benchmark, Search, Truth};
-pub(crate) use daemon::Daemon;
+pub(crate) use daemon::{Daemon, READERS_DELIMITER};
 pub(crate) use documents::{Expiry, Get, History, Put, Remove};
 use global::policy;
 pub(crate) use global::{Global, LogLevel};
@@ -29,6 +30,7 @@ pub(crate) use layout::{Btrfs, Doctor, LayoutCommand};
 pub(crate) use models::{Collection, Model, ModelInstall, ModelNamed, ModelQuantize, Reembed};
 pub(crate) use numa::Numa;
 pub(crate) use plugins::{Plugin, PluginCall, PluginCreate, PluginNamed, PluginValidate};
+pub(crate) use settings::{CONFIG_VARIABLE, Settings, SettingsShow};
 pub(crate) use snapshots::{
     At, Diff, Moment, Snapshot, SnapshotCreate, SnapshotDelete, SnapshotReceive, SnapshotRestore,
     SnapshotSend,
@@ -155,10 +157,23 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Plugin,
     },
+    /// Settings: what is in force, and whether a file of them is right
+    #[command(name = "config")]
+    Settings {
+        #[command(subcommand)]
+        command: Settings,
+    },
     Doctor(Doctor),
     Scrub(Scrub),
     Stats(Stats),
     Benchmark(Benchmark),
+}
+
+impl Command {
+    /// Whether the file of settings counts. Whoever checks one names it.
+    pub(crate) fn takes_settings(&self) -> bool {
+        !matches!(self, Self::Settings { .. })
+    }
 }
 
 /// Read files into the store, so that they are found by meaning

@@ -1,9 +1,9 @@
 //! From raw arguments and the environment to what commands use.
 
+use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-use clap::CommandFactory;
 use op_dbus_daemon::Bus;
 use op_dbus_engine::{
     EmbedderConfig, ErrorKind, NumaConfig, NumaPolicy, PolicyKind, Snapshots, Store, StoreConfig,
@@ -14,12 +14,12 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::args::{Arguments, At, Btrfs, Global, LogLevel, Moment, Numa};
+use crate::args::{At, Btrfs, CONFIG_VARIABLE, Global, LogLevel, Moment, Numa};
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::journal::Journal;
+use crate::settings::{PREFIX, settables};
 
-const PREFIX: &str = "OPDBUS_";
 const MODELS: &str = "models";
 const MODEL: &str = "all-MiniLM-L6-v2";
 
@@ -33,6 +33,8 @@ pub(crate) enum Source {
 
 /// What the global options and variables come to.
 pub(crate) struct Config {
+    given: Vec<OsString>,
+    settings: Option<PathBuf>,
     store: PathBuf,
     bus: Option<Bus>,
     embedder: EmbedderConfig,
@@ -41,11 +43,12 @@ pub(crate) struct Config {
     policy: PolicyKind,
     numa: NumaConfig,
     subvolumes: Vec<StorePart>,
-    log_level: tracing::Level,
+    log_level: Option<tracing::Level>,
 }
 
 impl Config {
-    pub(crate) fn resolve(global: &Global) -> Result<Self> {
+    /// Of the command line `given`, which can be read again.
+    pub(crate) fn resolve(global: &Global, given: &[OsString]) -> Result<Self> {
         refuse_unknown_variables()?;
         let provider = global.provider;
         let model = global.model.clone().unwrap_or_else(|| find_model(&global.store));
@@ -58,14 +61,16 @@ impl Config {
             engine_cache_dir: engine_cache(&global.store),
             ..EmbedderConfig::new(model)
         };
-        let log_level = match global.log_level {
+        let log_level = global.log_level.map(|level| match level {
             LogLevel::Error => tracing::Level::ERROR,
             LogLevel::Warn => tracing::Level::WARN,
             LogLevel::Info => tracing::Level::INFO,
             LogLevel::Debug => tracing::Level::DEBUG,
             LogLevel::Trace => tracing::Level::TRACE,
-        };
+        });
         Ok(Self {
+            given: given.to_vec(),
+            settings: global.config.clone(),
             store: global.store.clone(),
             bus: global.bus.clone(),
             embedder,
@@ -78,16 +83,28 @@ impl Config {
         })
     }
 
+    /// The command line.
+    pub(crate) fn given(&self) -> &[OsString] {
+        &self.given
+    }
+
+    /// The file of settings, if one was named.
+    pub(crate) fn settings_path(&self) -> Option<&Path> {
+        self.settings.as_deref()
+    }
+
     /// Sends the log to standard error, or a service's to the journal if standard error goes there.
     /// Returns whether it goes to the journal. A second call changes nothing.
     pub(crate) fn start_log(&self, is_service: bool) -> bool {
+        // Whoever looks after a service wants to know that it has begun, and with what.
+        let unless_told = if is_service { tracing::Level::INFO } else { tracing::Level::WARN };
+        let level = LevelFilter::from_level(self.log_level.unwrap_or(unless_told));
         if let Some(journal) = is_service.then(Journal::of_stderr).flatten() {
-            let level = LevelFilter::from_level(self.log_level);
             let _ = tracing_subscriber::registry().with(journal.with_filter(level)).try_init();
             return true;
         }
         let _ = tracing_subscriber::fmt()
-            .with_max_level(self.log_level)
+            .with_max_level(level)
             .with_writer(std::io::stderr)
             .with_ansi(std::io::stderr().is_terminal())
             .with_target(false)
@@ -250,24 +267,20 @@ fn numa(told: &Numa) -> Result<NumaConfig> {
 
 /// A misspelt variable must not be silence.
 fn refuse_unknown_variables() -> Result<()> {
-    let known = variables_of(&Arguments::command());
-    for (name, _) in std::env::vars_os() {
-        let name = name.to_string_lossy();
-        if name.starts_with(PREFIX) && !known.iter().any(|known| *known == name) {
-            return Err(Error::Usage {
-                problem: format!("the environment variable {name} means nothing here"),
-                remedy: Some(format!("unset it, or use one of {}", known.join(", "))),
-            });
-        }
+    let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
+    let ours: Vec<String> = names.filter(|name| name.starts_with(PREFIX)).collect();
+    if ours.is_empty() {
+        return Ok(());
     }
-    Ok(())
-}
-
-/// The variables that a command and those below it listen to.
-fn variables_of(command: &clap::Command) -> Vec<String> {
-    let named = |argument: &clap::Arg| Some(argument.get_env()?.to_string_lossy().into_owned());
-    let own = command.get_arguments().filter_map(named);
-    own.chain(command.get_subcommands().flat_map(variables_of)).collect()
+    let mut known: Vec<String> = settables().into_values().map(|it| it.variable).collect();
+    known.push(CONFIG_VARIABLE.to_owned());
+    match ours.iter().find(|name| !known.contains(name)) {
+        None => Ok(()),
+        Some(name) => Err(Error::Usage {
+            problem: format!("the environment variable {name} means nothing here"),
+            remedy: Some(format!("unset it, or use one of {}", known.join(", "))),
+        }),
+    }
 }
 
 /// Where TensorRT keeps what it builds, which can be built again: in a store that is there.

@@ -15,29 +15,28 @@ mod journal;
 mod output;
 mod progress;
 mod sample;
+mod settings;
 
 use std::ffi::OsString;
 
-use clap::Parser;
-
-use args::{Arguments, Command};
+use args::Command;
 use config::Config;
 use exit::Exit;
 use output::Output;
+use settings::Refusal;
 
 /// Runs the program with these arguments, the first of which is its name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     // Before there is a second thread.
     op_dbus_engine::forbid_telemetry();
     let given: Vec<OsString> = arguments.into_iter().collect();
-    let arguments = match Arguments::try_parse_from(&given) {
+    let arguments = match settings::arguments(&given) {
         Ok(arguments) => arguments,
-        Err(error) => {
-            return refuse(&error, &given);
-        }
+        Err(Refusal::CommandLine(error)) => return refuse(&error, &given),
+        Err(Refusal::File(error)) => return Output::new(wants_json(&given)).error(&error),
     };
     let output = Output::new(arguments.global.json);
-    let config = match Config::resolve(&arguments.global) {
+    let config = match Config::resolve(&arguments.global, &given) {
         Ok(config) => config,
         Err(error) => return output.error(&error),
     };
@@ -61,9 +60,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     }
 }
 
+/// Whether a command line that is not understood asks for JSON.
+fn wants_json(given: &[OsString]) -> bool {
+    given.iter().any(|argument| argument == "--json")
+}
+
 /// Says what is wrong with the command line; help and version are such errors too.
 fn refuse(error: &clap::Error, given: &[OsString]) -> Exit {
-    if !error.use_stderr() || !given.iter().any(|argument| argument == "--json") {
+    if !error.use_stderr() || !wants_json(given) {
         // A closed pipe is no reason to complain.
         let _ = error.print();
         return if error.use_stderr() { Exit::Usage } else { Exit::Success };

@@ -107,12 +107,17 @@ pub(crate) struct StateChange {
 
 /// Serves the store until SIGTERM or SIGINT, and closes it.
 ///
-/// SIGHUP reads plugins, files of interfaces and the members of groups anew.
+/// SIGHUP reads plugins, files of interfaces and the members of groups anew, and asks `reload` for the
+/// configuration: who may read and the limits follow at once, all else at the next start.
 ///
 /// # Errors
 /// [`ErrorKind::Unavailable`] if there is no bus, or it goes; [`ErrorKind::Denied`] if the name may not
 /// be had; [`ErrorKind::Busy`] if somebody has it; those of the journal.
-pub fn run(store: Store, config: DaemonConfig) -> Result<()> {
+pub fn run(
+    store: Store,
+    config: DaemonConfig,
+    reload: impl Fn() -> Result<DaemonConfig> + Send + Sync,
+) -> Result<()> {
     check_journal(&store)?;
     make_collections(&store)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -121,7 +126,7 @@ pub fn run(store: Store, config: DaemonConfig) -> Result<()> {
         .build()
         .map_err(|error| Error::new(ErrorKind::Io, "cannot start threads").with_source(error))?;
     let store = Arc::new(store);
-    let served = runtime.block_on(serve(Arc::clone(&store), config));
+    let served = runtime.block_on(serve(Arc::clone(&store), config, &reload));
     // Whatever still computes for a caller who is no longer answered ends first.
     runtime.shutdown_timeout(PATIENCE);
     note(&store, "stop", served.is_ok())?;
@@ -182,7 +187,11 @@ fn make_collections(store: &Store) -> Result<()> {
     store.create_collection_with_versions(DECLARED_COLLECTION, options, STATE_VERSIONS_KEPT)
 }
 
-async fn serve(store: Arc<Store>, config: DaemonConfig) -> Result<()> {
+async fn serve(
+    store: Arc<Store>,
+    config: DaemonConfig,
+    reload: &(dyn Fn() -> Result<DaemonConfig> + Send + Sync),
+) -> Result<()> {
     let mut signals = Signals::catch()?;
     let authority = match config.bus {
         Bus::System => Authority::Polkit,
@@ -226,7 +235,7 @@ async fn serve(store: Arc<Store>, config: DaemonConfig) -> Result<()> {
     notify(&[NotifyState::Ready, NotifyState::Status("answering")]);
     tracing::info!(BUS = %config.bus, "answering");
     tokio::task::spawn_blocking(move || load_model(&store));
-    let ended = until_stopped(&mut signals, &listening, &service, &config).await;
+    let ended = until_stopped(&mut signals, &listening, &service, config, reload).await;
     notify(&[NotifyState::Stopping]);
     stop.store(true, Ordering::Relaxed);
     tasks.shutdown().await;
@@ -318,7 +327,8 @@ async fn until_stopped(
     signals: &mut Signals,
     listening: &Listening,
     service: &Arc<Service>,
-    config: &DaemonConfig,
+    mut config: DaemonConfig,
+    reload: &(dyn Fn() -> Result<DaemonConfig> + Send + Sync),
 ) -> Result<()> {
     let mut watchdog =
         sd_notify::watchdog_enabled().map(|period| tokio::time::interval(period / 2));
@@ -337,8 +347,9 @@ async fn until_stopped(
                     Ok(now) => notify(&[NotifyState::Reloading, now]),
                     Err(_) => notify(&[NotifyState::Reloading]),
                 }
+                config = reloaded(config, reload);
                 // Groups and users may have other members now.
-                service.gate.reload(config);
+                service.gate.reload(&config);
                 listening.reload_plugins(service).await;
                 notify(&[NotifyState::Ready]);
             }
@@ -354,6 +365,24 @@ async fn until_stopped(
             }
         }
     }
+}
+
+/// What of the configuration can change while the service runs, as it is now.
+fn reloaded(config: DaemonConfig, reload: &dyn Fn() -> Result<DaemonConfig>) -> DaemonConfig {
+    let now = match reload() {
+        Ok(now) => now,
+        Err(error) => {
+            let remedy = error.remedy().unwrap_or_default();
+            tracing::error!(%error, remedy, "the settings stay as they were");
+            return config;
+        }
+    };
+    let DaemonConfig { group, limits, readers, .. } = now.clone();
+    let config = DaemonConfig { group, limits, readers, ..config };
+    if config != now {
+        tracing::warn!("some settings have changed that count at the next start alone");
+    }
+    config
 }
 
 /// Tells systemd how the service is.

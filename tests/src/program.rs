@@ -83,7 +83,8 @@ impl Invocation {
     pub fn new(executable: &Path) -> Self {
         Self {
             line: vec![executable.into()],
-            variables: Vec::new(),
+            // Nothing is told by what this machine is set to.
+            variables: vec![("OPDBUS_CONFIG".into(), "/dev/null".into())],
             directory: None,
             feed: None,
             time_max: TIME_MAX,

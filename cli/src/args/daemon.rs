@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
-use op_dbus_daemon::{Bus, DaemonConfig, Limits};
+use op_dbus_daemon::{Bus, DaemonConfig, Limits, Readers};
+use op_dbus_formats::{CollectionName, CollectionNameError};
 
 use super::plugins::PluginDirectory;
 
@@ -32,7 +33,7 @@ pub(crate) struct Daemon {
     #[arg(
         long,
         value_name = "DIR",
-        env = "OPDBUS_INTERFACES",
+        env = "OPDBUS_DAEMON_INTERFACES",
         hide_env_values = true,
         default_value = DaemonConfig::INTERFACES,
         value_delimiter = ':'
@@ -42,7 +43,7 @@ pub(crate) struct Daemon {
     #[arg(
         long,
         value_name = "true|false",
-        env = "OPDBUS_INDEX_LIVE",
+        env = "OPDBUS_DAEMON_INDEX_LIVE",
         hide_env_values = true,
         default_value = "true",
         num_args = 0..=1,
@@ -56,7 +57,7 @@ pub(crate) struct Daemon {
     #[arg(
         long,
         value_name = "NAME",
-        env = "OPDBUS_GROUP",
+        env = "OPDBUS_DAEMON_GROUP",
         hide_env_values = true,
         default_value = DaemonConfig::GROUP
     )]
@@ -65,7 +66,7 @@ pub(crate) struct Daemon {
     #[arg(
         long,
         value_name = "N",
-        env = "OPDBUS_CALLS_AT_ONCE",
+        env = "OPDBUS_DAEMON_CALLS_AT_ONCE",
         hide_env_values = true,
         default_value_t = Limits::default().calls_at_once_count,
         value_parser = clap::value_parser!(u32).range(1..)
@@ -75,12 +76,68 @@ pub(crate) struct Daemon {
     #[arg(
         long,
         value_name = "N",
-        env = "OPDBUS_CALLS_PER_SECOND",
+        env = "OPDBUS_DAEMON_CALLS_PER_SECOND",
         hide_env_values = true,
         default_value_t = Limits::default().calls_per_second_count,
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     pub(crate) calls_per_second: u32,
+    /// Changes of one sender in a second, for long; more wait
+    #[arg(
+        long,
+        value_name = "N",
+        env = "OPDBUS_DAEMON_CHANGES_PER_SECOND",
+        hide_env_values = true,
+        default_value_t = Limits::default().changes_per_second_count,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub(crate) changes_per_second: u32,
+    /// Bytes of one call; longer ones are refused
+    #[arg(
+        long,
+        value_name = "BYTES",
+        env = "OPDBUS_DAEMON_CALL_MAX_BYTES",
+        hide_env_values = true,
+        default_value_t = Limits::default().message_len_max_bytes,
+        value_parser = clap::value_parser!(u32).range(1024..)
+    )]
+    pub(crate) call_max_bytes: u32,
+    /// Who alone may read a collection, beside root and the service's user: users, and groups with an
+    /// @ before them; several times for several collections
+    #[arg(
+        long,
+        value_name = "COLLECTION=USER,@GROUP",
+        env = "OPDBUS_DAEMON_READERS",
+        hide_env_values = true,
+        value_delimiter = READERS_DELIMITER,
+        value_parser = reader
+    )]
+    pub(crate) readers: Vec<Reader>,
+}
+
+/// What parts collections in the variable.
+pub(crate) const READERS_DELIMITER: char = ';';
+
+/// Who may read a collection.
+#[derive(Clone, Debug)]
+pub(crate) struct Reader {
+    pub(crate) collection: CollectionName,
+    pub(crate) readers: Readers,
+}
+
+fn reader(text: &str) -> Result<Reader, String> {
+    let (collection, names) = text
+        .split_once('=')
+        .ok_or_else(|| format!("{text:?} is not like COLLECTION=USER,@GROUP"))?;
+    let collection = collection.parse().map_err(|error: CollectionNameError| error.to_string())?;
+    let mut readers = Readers::default();
+    for name in names.split(',').filter(|name| !name.is_empty()) {
+        match name.strip_prefix('@') {
+            Some(group) => readers.groups.push(group.to_owned()),
+            None => readers.users.push(name.to_owned()),
+        }
+    }
+    Ok(Reader { collection, readers })
 }
 
 pub(super) fn bus(text: &str) -> Result<Bus, String> {

@@ -14,6 +14,16 @@ use super::numa::Numa;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Everywhere")]
 pub(crate) struct Global {
+    /// File of settings, for whatever is told neither here nor by a variable [default:
+    /// /etc/operation-dbus/config.toml, if it is there]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = super::CONFIG_VARIABLE,
+        hide_env_values = true
+    )]
+    pub(crate) config: Option<PathBuf>,
     /// Directory of the store
     #[arg(
         long,
@@ -125,16 +135,15 @@ pub(crate) struct Global {
         value_parser = policy
     )]
     pub(crate) cache_policy: PolicyKind,
-    /// What is logged to standard error
+    /// What is logged to standard error [default: warn; info for the service]
     #[arg(
         long,
         global = true,
         value_name = "LEVEL",
         env = "OPDBUS_LOG_LEVEL",
-        hide_env_values = true,
-        default_value = "warn"
+        hide_env_values = true
     )]
-    pub(crate) log_level: LogLevel,
+    pub(crate) log_level: Option<LogLevel>,
     /// Write JSON: the answer on standard output, an error on standard error
     #[arg(long, global = true)]
     pub(crate) json: bool,

@@ -18,6 +18,7 @@ mod numa;
 mod plugin;
 mod query;
 mod scrub;
+mod settings;
 mod simulate;
 mod snapshot;
 mod state;
@@ -50,6 +51,7 @@ pub(crate) fn run(config: &Config, output: &Output, command: Command) -> Result<
         Command::Benchmark(arguments) => benchmark::run(config, output, &arguments),
         Command::Daemon(arguments) => daemon::run(config, &arguments),
         Command::Diff(arguments) => diff::run(config, output, &arguments),
+        Command::Settings { command } => settings::run(config, output, command),
         Command::Doctor(arguments) => doctor::run(config, output, &arguments),
         Command::Scrub(arguments) => scrub::run(config, output, &arguments),
         Command::Snapshot { command } => snapshot::run(config, output, command),
