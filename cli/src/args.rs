@@ -35,7 +35,7 @@ pub(crate) use snapshots::{
     At, Diff, Moment, Snapshot, SnapshotCreate, SnapshotDelete, SnapshotReceive, SnapshotRestore,
     SnapshotSend,
 };
-pub(crate) use state::{Journal, JournalSearch, JournalShow, State, StateApply};
+pub(crate) use state::{Journal, JournalSearch, JournalShow, Noted, State, StateApply};
 
 /// Find D-Bus methods, packages and your own records by what they mean.
 #[derive(Debug, Parser)]

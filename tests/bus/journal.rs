@@ -139,3 +139,28 @@ fn a_put_whose_caller_is_killed_at_once_has_its_outcome() {
     assert_eq!(keys.iter().filter(|key| has(&store, key)).count(), done_count);
     assert!(done_count > 0, "{records:?}");
 }
+
+/// What was noted once is still there, through the service and without it; another journal is not it.
+#[test]
+fn what_was_noted_of_a_journal_is_compared_with_it() {
+    let World { served, bus, place } = World::plain();
+    let address = bus.address();
+    let verify = |noted: &[String], is_served: bool| {
+        let line: &[&str] = if is_served { &["--bus", &address] } else { &[] };
+        let options = noted.iter().map(|noted| format!("--noted={noted}"));
+        place.op(line).arguments(["journal", "verify", "--json"]).arguments(options).run()
+    };
+    let head = verify(&[], true).succeeded().json();
+    let (number, hash) = (head["entries"].as_u64().unwrap(), head["hash"].as_str().unwrap());
+    let noted = format!("{number}:{hash}");
+    let other = format!("{number}:{}", hash.chars().rev().collect::<String>());
+    let beyond = format!("{}:{hash}", number + 1000);
+    let _ =     place.op(["--bus", &address]).arguments(["snapshot", "create"]).run().succeeded();
+    let _ = verify(&[noted.clone(), noted.clone()], true).succeeded();
+    verify(&[noted.clone(), other.clone()], true).refused(7, &[&format!("entry {number}")]);
+    let _ = served.terminate().succeeded();
+    let _ = verify(&[noted], false).succeeded();
+    verify(&[other], false).refused(7, &["another than was noted"]);
+    verify(&[beyond], false).refused(7, &["ends before entry"]);
+    verify(&["1:abc".to_owned()], false).refused(2, &["64 hexadecimal digits"]);
+}

@@ -87,11 +87,37 @@ Examples:
     ///
     /// Prints how many there are, and the hash of the last: worth noting elsewhere, for what was cut
     /// off the end shows nowhere else. The exit code is 7 if the journal is broken.
-    #[command(after_help = "Example:\n  op-dbus journal verify --json | jq -r .hash")]
-    Verify,
+    #[command(after_help = "\
+Examples:
+  op-dbus journal verify --json | jq -r .hash
+  op-dbus journal verify --noted 1042:3f0c5e…
+  journalctl -u operation-dbus -o json | jq -r 'select(.JOURNAL_HEAD) | .JOURNAL_ENTRIES + \":\" + .JOURNAL_HEAD'
+
+The last one shows what the service noted at each start.")]
+    Verify {
+        /// An entry and its hash as they were noted elsewhere; several times for several
+        #[arg(long, value_name = "NUMBER:HASH", value_parser = noted)]
+        noted: Vec<Noted>,
+    },
     /// Write all entries as JSON lines
     #[command(after_help = "Example:\n  op-dbus journal export > journal.jsonl")]
     Export,
+}
+
+/// An entry of the journal as it was once.
+#[derive(Clone, Debug)]
+pub(crate) struct Noted {
+    pub(crate) number: u64,
+    pub(crate) hash: String,
+}
+
+fn noted(text: &str) -> Result<Noted, String> {
+    let is_hash = |hash: &&str| hash.len() == 64 && hash.bytes().all(|it| it.is_ascii_hexdigit());
+    let noted = text.split_once(':').and_then(|(number, hash)| {
+        let hash = Some(hash).filter(is_hash)?.to_ascii_lowercase();
+        Some(Noted { number: number.parse().ok().filter(|number| *number > 0)?, hash })
+    });
+    noted.ok_or_else(|| "it must be a number, a colon and 64 hexadecimal digits".to_owned())
 }
 
 #[derive(Debug, Args)]

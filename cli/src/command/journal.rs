@@ -3,13 +3,13 @@
 use std::io::Write;
 
 use op_dbus_daemon::{BusError, JournalProxy, QueryProxy};
-use op_dbus_engine::{Query, Store};
+use op_dbus_engine::{Error as Failure, ErrorKind, Query, Store};
 use serde_json::{Value, json};
 
-use crate::args::{At, Journal, JournalSearch, JournalShow};
+use crate::args::{At, Journal, JournalSearch, JournalShow, Noted};
 use crate::client::Client;
 use crate::config::{Config, Source};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::output::{Output, columns, one_line, utc};
 
@@ -23,7 +23,7 @@ pub(super) fn run(config: &Config, output: &Output, command: Journal) -> Result<
     match command {
         Journal::Show(arguments) => show(&source, output, &arguments),
         Journal::Search(arguments) => search(&source, output, &arguments),
-        Journal::Verify => verify(&source, output),
+        Journal::Verify { noted } => verify(&source, output, &noted),
         Journal::Export => export(&source, output),
     }
 }
@@ -64,7 +64,7 @@ fn export(source: &Source, output: &Output) -> Result<Exit> {
     }
 }
 
-fn verify(source: &Source, output: &Output) -> Result<Exit> {
+fn verify(source: &Source, output: &Output, noted: &[Noted]) -> Result<Exit> {
     let (entries, hash) = match source {
         Source::Store(store) => {
             let head = store.verify_journal()?;
@@ -74,10 +74,25 @@ fn verify(source: &Source, output: &Output) -> Result<Exit> {
             client.ask(JournalProxy::new, async |journal| journal.verify().await)?
         }
     };
-    output.answer(&json!({ "entries": entries, "hash": hash }), |out| {
-        writeln!(out, "{entries} entries, whole; the last has the hash\n{hash}")
+    noted.iter().try_for_each(|noted| compare(source, noted))?;
+    output.answer(&json!({ "entries": entries, "hash": hash, "noted": noted.len() }), |out| {
+        let as_noted = if noted.is_empty() { "" } else { ", and as noted" };
+        writeln!(out, "{entries} entries, whole{as_noted}; the last is\n{entries}:{hash}")
     })?;
     Ok(Exit::Success)
+}
+
+/// Refuses a journal whose entry is not what it was.
+fn compare(source: &Source, noted: &Noted) -> Result<()> {
+    let Noted { number, hash } = noted;
+    let found = entries(source, *number, 1)?;
+    let problem = match found.first() {
+        Some(entry) if entry["hash"] == hash.as_str() => return Ok(()),
+        Some(_) => format!("entry {number} of the journal is another than was noted"),
+        None => format!("the journal ends before entry {number}, which was noted"),
+    };
+    let remedy = "it was written anew; compare it with a snapshot of the store";
+    Err(Error::Engine(Failure::new(ErrorKind::Corrupt, problem).with_remedy(remedy)))
 }
 
 fn search(source: &Source, output: &Output, arguments: &JournalSearch) -> Result<Exit> {
