@@ -155,7 +155,7 @@ fn what_was_noted_of_a_journal_is_compared_with_it() {
     let noted = format!("{number}:{hash}");
     let other = format!("{number}:{}", hash.chars().rev().collect::<String>());
     let beyond = format!("{}:{hash}", number + 1000);
-    let _ =     place.op(["--bus", &address]).arguments(["snapshot", "create"]).run().succeeded();
+    let _ = place.op(["--bus", &address]).arguments(["snapshot", "create"]).run().succeeded();
     let _ = verify(&[noted.clone(), noted.clone()], true).succeeded();
     verify(&[noted.clone(), other.clone()], true).refused(7, &[&format!("entry {number}")]);
     let _ = served.terminate().succeeded();
