@@ -9,6 +9,7 @@ mod models;
 mod numa;
 mod plugins;
 mod settings;
+mod shell;
 mod snapshots;
 mod state;
 
@@ -31,6 +32,7 @@ pub(crate) use models::{Collection, Model, ModelInstall, ModelNamed, ModelQuanti
 pub(crate) use numa::Numa;
 pub(crate) use plugins::{Plugin, PluginCall, PluginCreate, PluginNamed, PluginValidate};
 pub(crate) use settings::{CONFIG_VARIABLE, Settings, SettingsShow};
+pub(crate) use shell::{Completions, Man};
 pub(crate) use snapshots::{
     At, Diff, Moment, Snapshot, SnapshotCreate, SnapshotDelete, SnapshotReceive, SnapshotRestore,
     SnapshotSend,
@@ -163,6 +165,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Settings,
     },
+    Completions(Completions),
+    Man(Man),
     Doctor(Doctor),
     Scrub(Scrub),
     Stats(Stats),

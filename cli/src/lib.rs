@@ -6,6 +6,7 @@
 mod args;
 mod client;
 mod command;
+mod completion;
 mod config;
 mod error;
 pub mod exit;
@@ -30,6 +31,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     // Before there is a second thread.
     op_dbus_engine::forbid_telemetry();
     let given: Vec<OsString> = arguments.into_iter().collect();
+    if completion::answer(&given) {
+        return Exit::Success;
+    }
     let arguments = match settings::arguments(&given) {
         Ok(arguments) => arguments,
         Err(Refusal::CommandLine(error)) => return refuse(&error, &given),

@@ -91,9 +91,9 @@ Examples:
 Examples:
   op-dbus journal verify --json | jq -r .hash
   op-dbus journal verify --noted 1042:3f0c5e…
-  journalctl -u operation-dbus -o json | jq -r 'select(.JOURNAL_HEAD) | .JOURNAL_ENTRIES + \":\" + .JOURNAL_HEAD'
+  journalctl -u operation-dbus -o json | jq -r '.JOURNAL_ENTRIES + \":\" + .JOURNAL_HEAD'
 
-The last one shows what the service noted at each start.")]
+The last one shows what the service noted at each start, among empty lines.")]
     Verify {
         /// An entry and its hash as they were noted elsewhere; several times for several
         #[arg(long, value_name = "NUMBER:HASH", value_parser = noted)]

@@ -19,6 +19,7 @@ mod plugin;
 mod query;
 mod scrub;
 mod settings;
+mod shell;
 mod simulate;
 mod snapshot;
 mod state;
@@ -52,6 +53,8 @@ pub(crate) fn run(config: &Config, output: &Output, command: Command) -> Result<
         Command::Daemon(arguments) => daemon::run(config, &arguments),
         Command::Diff(arguments) => diff::run(config, output, &arguments),
         Command::Settings { command } => settings::run(config, output, command),
+        Command::Completions(arguments) => shell::completions(output, &arguments),
+        Command::Man(arguments) => shell::man(output, &arguments),
         Command::Doctor(arguments) => doctor::run(config, output, &arguments),
         Command::Scrub(arguments) => scrub::run(config, output, &arguments),
         Command::Snapshot { command } => snapshot::run(config, output, command),
