@@ -5,6 +5,8 @@
 //! Needs root, systemd-nspawn, debootstrap, loop devices and mkfs.btrfs; says so and does nothing
 //! without them. The first run makes a root file system and keeps it; see `container.sh`.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
