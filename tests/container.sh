@@ -11,7 +11,7 @@
 #   --seconds N         how long it may all take once there is a root file system [120]
 # Exits as run.sh did, 0 or 1; with 77 if this machine cannot run containers, and says why.
 #
-# Without --rootfs one is made by debootstrap (260 MB, a minute or more) in the cache directory, and
+# Without --rootfs one is made by debootstrap (300 MB, a minute or more) in the cache directory, and
 # used again the next time. The container's own changes are thrown away. It has no network; only
 # debootstrap reaches out, to Debian's mirror. Also after a failure nothing is left but a complete root
 # file system, if it came that far, or debootstrap's log.
@@ -19,9 +19,10 @@ set -euo pipefail
 
 release=bookworm
 # systemd and who has its interfaces; polkit, for whether somebody may; btrfs, to look at snapshots;
-# kill, which reloads a service; and the libraries of op-dbus.
+# kill, which reloads a service; the libraries of op-dbus; LXC, and what a container is made from.
 packages=systemd,systemd-sysv,dbus,libpam-systemd,polkitd,btrfs-progs
 packages+=,procps,libbtrfsutil1,libhwloc15,libnuma1,libstdc++6
+packages+=,lxc,busybox-static
 debootstrap_seconds_max=1200
 guest_directory=/op-dbus-test
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde::Deserialize;
-use support::program::{Invocation, is_root};
+use support::program::{Invocation, Workplace, is_root};
 use support::{model, scratch};
 
 const QUESTIONS_COUNT: usize = 30;
@@ -22,6 +22,11 @@ const FIRST_FIVE_MIN: usize = 27;
 const SERVICES_MIN: usize = 25;
 /// Services whose interfaces are in no package.
 const LIVE: [&str; 6] = ["systemd1", "login1", "hostname1", "timedate1", "locale1", "DBus"];
+
+/// An interface of which the descriptions that come with the program have phrases.
+const NAMES: &str = "<node><interface name='org.freedesktop.hostname1'>\
+    <method name='SetHostname'><arg name='hostname' type='s' direction='in'/></method>\
+    </interface></node>";
 
 #[derive(Deserialize)]
 struct Question {
@@ -121,4 +126,41 @@ fn count_services(exported: &str) {
     }
     println!("{members} members of {} services", services.len());
     assert!(services.len() >= SERVICES_MIN, "only {} services: {services:?}", services.len());
+}
+
+/// Phrases come and go with versions of the descriptions; those of before must lead nobody on.
+#[test]
+fn phrases_that_a_member_has_no_more_go_when_it_is_indexed_again() {
+    model::installed();
+    let place = Workplace::new(env!("CARGO_BIN_EXE_op-dbus"));
+    place.file("names.xml", NAMES);
+    let phrases = || {
+        let exported = place.done(["cache", "export", "--collection", "dbus"]).text();
+        let keys = exported.lines().map(|line| {
+            let record: serde_json::Value = serde_json::from_str(line).unwrap();
+            record["key"].as_str().unwrap().to_owned()
+        });
+        keys.filter(|key| key.starts_with("phrase:")).collect::<Vec<_>>()
+    };
+    let _ = place.done(["index", "names.xml"]);
+    let described = phrases();
+    let member = "method:org.freedesktop.hostname1.SetHostname";
+    let count = described.len();
+    assert!(described.contains(&format!("phrase:{}:{member}", count - 1)), "{described:?}");
+    // Two more, as of an earlier description, and between them one of somebody's own.
+    let record = |number: usize, payload: serde_json::Value| {
+        let key = format!("phrase:{}:{member}", count + number);
+        serde_json::json!({ "key": key, "payload": payload }).to_string()
+    };
+    let earlier = serde_json::json!({ "kind": "phrase", "of": member });
+    let own = serde_json::json!({ "mine": true });
+    let more = [record(0, earlier.clone()), record(1, own), record(2, earlier)].join("\n");
+    place.file("more.jsonl", more);
+    let _ = place.done(["cache", "import", "more.jsonl", "--collection", "dbus"]);
+    assert_eq!(phrases().len(), count + 3);
+    let _ = place.done(["index", "names.xml"]);
+    let mut left = described;
+    left.push(format!("phrase:{}:{member}", count + 1));
+    left.sort();
+    assert_eq!(phrases(), left);
 }

@@ -241,7 +241,7 @@ fn mapping_files(random: &mut Random) -> Files {
             "[methods.SetHostname]",
             &["[methods.\"Set Hostname\"]", "[methods.\"A.B\"]", "[methods.2]"],
         ),
-        ("[properties.Hostname]", &["[properties.\"a..B\"]", "[properties.\"\"]"]),
+        ("[properties.Hostname]", &["[properties.\"a\\tB\"]", "[properties.\"\"]"]),
         ("[state_mapping.chassis]", &["[state_mapping.2]", "[state_mapping.\"a b\"]"]),
         ("[\"hostname\", \"interactive\"]", &["[\"hostname\", \"hostname\"]", "[\"\"]"]),
         ("{ interactive = false }", &["{ x = 1 }", "{ interactive = nan }"]),
@@ -251,14 +251,14 @@ fn mapping_files(random: &mut Random) -> Files {
         ("[\"$value\", false]", &["[false]", "[]", "[\"$value\", \"$value\"]", "[[\"$value\"]]"]),
         (
             "deny = [\"Reboot\"]",
-            &["deny = [\"Ping\"]", "deny = [\"a b\"]", "deny = [\"Describe\"]"],
+            &["deny = [\"Ping\"]", "deny = [\"a\\tb\"]", "deny = [\"Describe\"]"],
         ),
         ("calls_per_minute_max = 10", &["calls_per_minute_max = 0", "calls_per_minute_max = 6001"]),
         ("timeout_ms = 1000", &["timeout_ms = 0", "timeout_ms = 600001", "timeout_ms = 1e3"]),
         ("\"/org/freedesktop/hostname1\"", &["\"org\"", "\"\"", "\"/a/\"", "\"/a-b\""]),
         (
             "property = \"StaticHostname\"",
-            &["property = \"\"", "property = \"a b\"", "property = 1"],
+            &["property = \"\"", "property = \"a\\tb\"", "property = 1"],
         ),
     ];
     for (from, others) in values {

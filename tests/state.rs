@@ -5,6 +5,8 @@
 
 #[path = "state/broken.rs"]
 mod broken;
+#[path = "state/confined.rs"]
+mod confined;
 #[path = "state/secrets.rs"]
 mod secrets;
 

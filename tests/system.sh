@@ -3,12 +3,17 @@
 # whole system can answer. Runs as root in the container of container.sh; system.rs makes what it needs:
 #   op-dbus    the program
 #   system/    the files of daemon/system
+#   plugins/   those of daemon/plugins, and op-dbus-plugin-* their executables
+#   plugins.sh a part of this
 #   /usr/lib/op-dbus, /usr/share/op-dbus/models, /var/lib/op-dbus
 #              ONNX Runtime, the model, and an empty btrfs
 # Each thing that must hold prints a line that begins with "ok" or "FAILED"; the last line counts them.
 set -u
 # Messages of others are compared.
 export LC_ALL=C.UTF-8 SYSTEMD_PAGER='' SYSTEMD_COLORS=0
+
+# shellcheck source=tests/system/plugins.sh
+source ./plugins.sh
 
 unit=operation-dbus.service
 exposure_max=1.0
@@ -408,6 +413,7 @@ test_all() {
     test_settings
     test_plugins
     test_journal
+    test_shipped_plugins
     test_errors
 }
 

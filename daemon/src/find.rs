@@ -2,16 +2,10 @@
 
 use std::collections::HashSet;
 
-use op_dbus_engine::{Answer, Hit, LIMIT_MAX, Payload, Query, Result, Store};
-use serde::Deserialize;
+use op_dbus_engine::{Answer, Hit, LIMIT_MAX, Query, Result, Store};
 
 use crate::interfaces::PHRASE;
-
-/// What the record of a phrase says.
-#[derive(Deserialize)]
-struct Phrase {
-    of: String,
-}
+use crate::phrases;
 
 /// Searches as [`Store::search`] does, and answers with members where that found phrases that lead to
 /// them: each member once, with the score of the nearest of its texts.
@@ -63,21 +57,16 @@ fn led_to(store: &Store, hits: Vec<Hit>) -> Result<Vec<Hit>> {
     Ok(found)
 }
 
-/// The key that a phrase leads to. A record of somebody's own may have such a key, too, and leads
-/// nowhere: it is one like any other.
+/// The key that a phrase leads to.
 fn target(hit: &Hit) -> Option<Vec<u8>> {
-    if !hit.key.starts_with(PHRASE.as_bytes()) {
-        return None;
-    }
-    let Payload::Json(json) = &hit.payload else { return None };
-    let phrase: Phrase = serde_json::from_str(json).ok()?;
-    Some(phrase.of.into_bytes())
+    let is_phrase = hit.key.starts_with(PHRASE.as_bytes());
+    is_phrase.then(|| phrases::target(&hit.payload)).flatten()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use op_dbus_engine::{Record, StoreConfig};
+    use op_dbus_engine::{Payload, Record, StoreConfig};
 
     fn phrase(number: usize, of: &str, vector: [f32; 2]) -> Record {
         let payload = Payload::Json(format!(r#"{{"kind":"phrase","of":"{of}"}}"#).into());

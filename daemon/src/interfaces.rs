@@ -11,6 +11,7 @@ use op_dbus_formats::introspection::{
 use serde_json::{Map, Value, json};
 
 use crate::descriptions::{Descriptions, Kind, Risk, Said};
+use crate::phrases;
 
 /// The collection that members of interfaces are in.
 pub const COLLECTION: &str = "dbus";
@@ -71,7 +72,7 @@ pub(crate) fn interface_records(
         // words not enough.
         for (number, text) in said.phrases.iter().enumerate() {
             let payload = json!({ "kind": "phrase", "of": key });
-            let phrase = Record::new(format!("{PHRASE}{number}:{key}"));
+            let phrase = Record::new(phrases::key(number, key.as_bytes()));
             records.push(phrase.with_text(text).with_payload(json_payload(&payload)));
         }
         records.push(record(interface, &member, said, origin, key));

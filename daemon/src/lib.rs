@@ -22,6 +22,7 @@ mod interface;
 pub mod interfaces;
 pub mod json;
 mod names;
+mod phrases;
 pub mod plugin;
 mod service;
 mod socket;
@@ -38,5 +39,6 @@ pub use interface::{
     QueryProxy, SnapshotProxy, StateProxy, object_path,
 };
 pub use names::{NAME, PATH, PLUGINS_PATH};
+pub use phrases::Phrases;
 pub use service::run;
 pub use state::{Change, PluginOutcome, PluginReport, StateReport};

@@ -28,7 +28,8 @@ mod signature;
 use crate::TextError;
 
 pub use names::{
-    NameProblem, check_bus_name, check_interface_name, check_member_name, check_object_path,
+    NameProblem, check_bus_name, check_free_name, check_interface_name, check_member_name,
+    check_object_path,
 };
 pub use signature::{SignatureError, check_complete_type, check_signature};
 

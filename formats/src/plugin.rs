@@ -119,11 +119,14 @@ pub struct Sandbox {
     pub groups: Vec<String>,
     /// Paths that it may read.
     pub read: Vec<String>,
-    /// Paths that it may read and write.
+    /// Paths that it may read and write. One directly in `/run` is made for a plugin that systemd runs
+    /// as root.
     pub write: Vec<String>,
     /// Whether it may use the network.
     pub network: bool,
-    /// Capabilities of the kernel that it keeps.
+    /// Capabilities of the kernel that it keeps. Protections of systemd that would keep it from what
+    /// they are for are given up with them: it may start programs that become other users if it has
+    /// `CAP_SETUID`.
     pub capabilities: Vec<String>,
     /// How long it may take, in seconds.
     pub timeout_s: u32,

@@ -13,8 +13,8 @@
 //! | `[state_mapping.KEY]` | how a key of declared state is read and set |
 //! | `[safety]` | what is never called, how often and how long anything else |
 //!
-//! `NAME` is a member, or in quotes an interface and a member: `"org.example.Thing.Member"`. A
-//! qualified name goes before a plain one; a plain one means members of `[service] interface`, if
+//! `NAME` is a member, or in quotes an interface and a member: `"org.example.Thing.Member"`; that of a
+//! property may have any character that is no control character. A qualified name goes before a plain one; a plain one means members of `[service] interface`, if
 //! that is said. Whatever is not mapped is neither safe nor writable.
 
 mod parse;
@@ -198,7 +198,7 @@ impl SemanticMapping {
     /// What is said about a property.
     #[must_use]
     pub fn property(&self, interface: &str, member: &str) -> Option<&MappedProperty> {
-        self.find(&self.properties, interface, member)
+        self.find_any(&self.properties, interface, member)
     }
 
     /// What is said about a signal.
@@ -211,10 +211,9 @@ impl SemanticMapping {
     /// in every interface.
     #[must_use]
     pub fn denies(&self, interface: &str, member: &str) -> bool {
-        self.safety.deny.iter().any(|denied| match split_name(denied) {
-            (Some(of), name) => of == interface && name == member,
-            (None, name) => name == member,
-        })
+        let is_meant =
+            |denied: &String| denied == member || is_qualified(denied, interface, member);
+        self.safety.deny.iter().any(is_meant)
     }
 
     fn find<'a, T>(
@@ -227,6 +226,16 @@ impl SemanticMapping {
         if member.contains('.') {
             return None;
         }
+        self.find_any(mapped, interface, member)
+    }
+
+    /// Of a member that there is, since one with points may look like that of another interface.
+    fn find_any<'a, T>(
+        &self,
+        mapped: &'a BTreeMap<String, T>,
+        interface: &str,
+        member: &str,
+    ) -> Option<&'a T> {
         let qualified = mapped.get(&format!("{interface}.{member}"));
         let is_meant = self.service.interface.as_deref().is_none_or(|meant| meant == interface);
         let plain = || mapped.get(member).filter(|_| is_meant);
@@ -246,7 +255,14 @@ impl Setter {
     }
 }
 
-/// The interface and the member of a name that was checked.
+/// Whether a name is that of a member with its interface before it. This alone tells of a property,
+/// whose own name may have points.
+#[must_use]
+pub fn is_qualified(name: &str, interface: &str, member: &str) -> bool {
+    name.strip_suffix(member).and_then(|rest| rest.strip_suffix('.')) == Some(interface)
+}
+
+/// The interface and the member of a name of a method or a signal that was checked.
 fn split_name(name: &str) -> (Option<&str>, &str) {
     name.rsplit_once('.').map_or((None, name), |(interface, member)| (Some(interface), member))
 }

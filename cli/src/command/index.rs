@@ -23,7 +23,12 @@ pub(super) fn run(config: &Config, output: &Output, arguments: &args::Index) -> 
         result = found.open().and_then(|source| {
             let source = source.expiring(expires_at_unix_ms);
             let collection = arguments.collection.as_deref().unwrap_or(source.default_collection);
-            ingest.run(&store, collection, source.records, &mut |_| Ok(()))
+            ingest.run(&store, collection, source.records, &mut |_| Ok(()))?;
+            // Later, so that nobody who searches meanwhile misses both old phrases and new ones.
+            for stale in source.phrases.stale(&store, collection)? {
+                store.remove(collection, &stale)?;
+            }
+            Ok(())
         });
         if result.is_err() || ingest.is_interrupted() {
             break;

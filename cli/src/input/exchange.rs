@@ -4,6 +4,7 @@ use std::io::{BufReader, Read as _};
 use std::path::Path;
 
 use op_dbus_benches::Matrix;
+use op_dbus_daemon::Phrases;
 use op_dbus_engine::{Record, VectorBuffer};
 use op_dbus_formats::exchange::npy::{NpyElement, NpyError, NpyHeader};
 use op_dbus_formats::exchange::{fvecs, jsonl};
@@ -35,7 +36,9 @@ fn format_by_name(path: &Path) -> ExchangeFormat {
 }
 
 fn source(count: Option<u64>, records: impl Iterator<Item = Result<Read>> + 'static) -> Source {
-    Source { records: Box::new(records), count, default_collection: DOCUMENTS_COLLECTION }
+    let default_collection = DOCUMENTS_COLLECTION;
+    let phrases = Phrases::default();
+    Source { records: Box::new(records), count, default_collection, phrases }
 }
 
 fn open_jsonl(path: &Path) -> Result<Source> {

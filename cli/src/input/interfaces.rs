@@ -4,8 +4,8 @@ use std::io::Read as _;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use op_dbus_daemon::Descriptions;
 use op_dbus_daemon::interfaces::{self, Origin};
+use op_dbus_daemon::{Descriptions, Phrases};
 use op_dbus_formats::introspection::{self, DOCUMENT_LEN_MAX_BYTES};
 
 use super::stream::Stream;
@@ -16,12 +16,13 @@ pub(super) fn open(path: &Path) -> Result<Source> {
     let xml = read(path)?;
     let node = introspection::parse(&xml).map_err(|error| Error::input(path, &error))?;
     let records = interfaces::records(&node, descriptions(), Origin::default());
-    let count = records.len() as u64;
+    let (count, phrases) = (records.len() as u64, Phrases::of(&records));
     let records = records.into_iter().map(|record| Ok(Read { record, ends_batch: false }));
     Ok(Source {
         records: Box::new(records),
         count: Some(count),
         default_collection: interfaces::COLLECTION,
+        phrases,
     })
 }
 

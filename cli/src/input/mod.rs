@@ -14,6 +14,7 @@ mod walk;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use op_dbus_daemon::Phrases;
 use op_dbus_engine::Record;
 
 use crate::args::{ExchangeFormat, SourceFormat};
@@ -59,6 +60,8 @@ pub(crate) struct Source {
     /// How many records there are, if that can be known before reading them.
     pub(crate) count: Option<u64>,
     pub(crate) default_collection: &'static str,
+    /// Of interfaces: the phrases that lead to their members, of which there may have been more.
+    pub(crate) phrases: Phrases,
 }
 
 /// A source that can be opened when its turn comes: a directory may have more files than a process

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use op_dbus_daemon::Phrases;
 use op_dbus_engine::Record;
 use op_dbus_formats::record::TEXT_LEN_MAX_BYTES;
 
@@ -26,5 +27,7 @@ pub(super) fn open(path: &Path) -> Result<Source> {
         });
         record.transpose()
     });
-    Ok(Source { records: Box::new(records), count, default_collection: DOCUMENTS_COLLECTION })
+    let default_collection = DOCUMENTS_COLLECTION;
+    let phrases = Phrases::default();
+    Ok(Source { records: Box::new(records), count, default_collection, phrases })
 }

@@ -9,7 +9,7 @@
 //!   for it does not count then. Undeclared, a container must exist.
 //! - `template`, `template_args`: what a container is created from; they count only then.
 //! - `config`: keys of the container's own configuration. A text is one line, a list of texts are as
-//!   many lines, null is none. `lxc.start.auto` is declared as `autostart`.
+//!   many lines, null is none, of what a new container begins with, too. `lxc.start.auto` is declared as `autostart`.
 //!
 //! A container that was destroyed comes back by a rollback as a new one, from its template: what was
 //! in it is lost. What the files say that a configuration includes is not told and not changed.
@@ -39,8 +39,13 @@ const CONFIG_KEYS: [&str; 5] = ["path", "lxcpath", "timeout_s", "create_timeout_
 const LXCPATH: &str = "/var/lib/lxc";
 const TIMEOUT_MAX_S: u64 = 3600;
 const AUTOSTART: &str = "lxc.start.auto";
-/// Lines at the end of what lxc-start writes, whatever the reason is.
-const CHATTER: [&str; 2] = ["To get more details", "Additional information can be obtained"];
+/// Lines at the end of what lxc-create and lxc-start write, whatever the reason is.
+const CHATTER: [&str; 4] = [
+    "To get more details",
+    "Additional information can be obtained",
+    "Failed to create lxc container",
+    "The container failed to start",
+];
 
 /// The plugin.
 #[derive(Debug)]
@@ -55,8 +60,9 @@ pub struct Lxc {
 /// What is done for one change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Make a container from a template.
-    Create(String, String, Vec<String>),
+    /// Make a container from a template with arguments, without these keys in its configuration: what
+    /// LXC begins each with, and what the template adds, is only known when it is there.
+    Create(String, String, Vec<String>, Vec<String>),
     /// Stop a container; after a while it is killed.
     Stop(String),
     /// Remove a container and all that it holds.
@@ -126,7 +132,10 @@ impl Plugin for Lxc {
 
     fn perform(&self, action: Action) -> Result<()> {
         match action {
-            Action::Create(name, template, arguments) => self.create(&name, &template, &arguments),
+            Action::Create(name, template, arguments, without) => {
+                self.create(&name, &template, &arguments)?;
+                self.remove_keys(&name, &without)
+            }
             Action::Stop(name) => {
                 let wait_s = self.stop_wait_s.to_string();
                 let timeout = self.timeout + Duration::from_secs(self.stop_wait_s);
@@ -239,6 +248,16 @@ impl Lxc {
         self.tool("lxc-create", &arguments, self.create_timeout)
     }
 
+    fn remove_keys(&self, name: &str, keys: &[String]) -> Result<()> {
+        let path = self.config_of(name);
+        for key in keys {
+            if !config_file::values(&config_file::read(&path)?, key).is_empty() {
+                config_file::change(&path, key, &[])?;
+            }
+        }
+        Ok(())
+    }
+
     /// Starts a container. That its first program runs on is looked at, because one that ends at
     /// once counts as started for lxc-start.
     fn start(&self, name: &str) -> Result<()> {
@@ -296,7 +315,12 @@ fn creation(
         }
     };
     let what = format!("create the container {name} from the template {template}");
-    let action = Action::Create(name.to_owned(), template, container.template_args.clone());
+    let none = container.config.iter().filter(|(_, wanted)| wanted.is_empty());
+    let none = none.map(|(key, _)| key.as_str());
+    let autostart = (container.autostart == Some(false)).then_some(AUTOSTART);
+    let without = none.chain(autostart).map(str::to_owned).collect();
+    let arguments = container.template_args.clone();
+    let action = Action::Create(name.to_owned(), template, arguments, without);
     Ok(place.step("present", (false, true), what, action))
 }
 

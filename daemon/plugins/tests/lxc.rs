@@ -44,6 +44,7 @@ lxc.net.0.type = veth
 lxc.uts.name = \"$name\"
 lxc.mount.entry = a
 lxc.mount.entry = b" > "$lxc/$name/config""##;
+const AUTOSTART: &str = r#"echo "lxc.start.auto = 1" >> "$lxc/$name/config""#;
 const INFO: &str = r#"s=STOPPED; [ ! -e "$lxc/$name/running" ] || s=RUNNING; echo $s"#;
 const BEGIN: &str = r#"
 fail start "$name"; [ -e "$lxc/$name/config" ]; [ -e "$state/dies" ] || touch "$lxc/$name/running""#;
@@ -326,4 +327,26 @@ fn malformed_lines_are_answered_and_it_goes_on() {
     lxc.plugin.write(&long);
     assert_eq!(error(&lxc.plugin.read()).0, "invalid");
     assert_eq!(lxc.plugin.query(None), json!({"containers": {}}));
+}
+
+/// What a new container begins with, by LXC's defaults and its template, shows only when it is there.
+#[test]
+fn a_container_is_created_without_what_is_declared_to_be_none() {
+    let mut lxc = Lxc::new();
+    lxc.programs.write("lxc-create", &format!("{START}{CREATE}\n{AUTOSTART}"));
+    let config = json!({"lxc.net.0.type": null, "lxc.mount.entry": null, "lxc.none": null,
+        "lxc.uts.name": "web"});
+    let desired = one(
+        "web",
+        json!({"present": true, "autostart": false, "template": "busybox", "config": config}),
+    );
+    let created = "create the container web from the template busybox";
+    let done = [created, "set lxc.uts.name in the configuration of web"];
+    assert_eq!(lxc.plugin.apply_all(&desired), done);
+    let file = lxc.config_of("web");
+    for gone in ["lxc.net.0.type", "lxc.mount.entry", "lxc.start.auto"] {
+        assert!(!file.contains(gone), "{file}");
+    }
+    assert!(file.contains("# mine"), "{file}");
+    assert_eq!(lxc.plugin.end(), (Some(0), String::new()));
 }

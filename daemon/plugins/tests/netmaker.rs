@@ -15,34 +15,8 @@ const PLUGIN: &str = env!("CARGO_BIN_EXE_op-dbus-plugin-netmaker");
 /// What a token of the test begins with; behind it stands the name of the network.
 const SECRET: &str = "eyJzZWNyZXQiOiJodW50ZXIy";
 
-const NETCLIENT: &str = r#"
-echo "$@" >> "$state/log"
-echo "[netclient] 2024-01-01 $1 called"
-echo "a warning" >&2
-fail() { if [ -e "$state/fail-$1-$2" ]; then cat "$state/fail-$1-$2"; exit 0; fi; }
-case "$1" in
-list)
-    [ ! -e "$state/hang-list" ] || sleep 30
-    [ ! -e "$state/huge-list" ] || head -c 3000000 /dev/zero | tr '\0' x
-    part=; for n in "$state"/net-*; do
-        [ -e "$n" ] || { echo; echo "no such network"; exit 0; }
-        [ "$part" ] || echo "["
-        printf '%s {"network": "%s", "node_id": "1", "connected": %s, "ipv4_addr": ""}\n' \
-            "$part" "${n##*/net-}" "$(cat "$n")"; part=,
-    done; echo "]";;
-join)
-    [ "$2" = -t ]; net="${3##*.}"
-    [ ! -e "$state/crash-join" ] || { echo "could not read enrollment token $3" >&2; exit 1; }
-    [ ! -e "$state/fail-join-$net" ] || { echo "registration failed: Post https://x/$3: no host" >&2; exit 0; }
-    [ ! -e "$state/cut-join" ] || { printf 'bad token %.20s\n' "$3" >&2; exit 1; }
-    if [ -e "$state/slow-join" ]; then (sleep 1; echo true > "$state/net-$net") >/dev/null 2>&1 &
-    else echo true > "$state/net-$net"; fi;;
-leave) fail leave "$2"; [ -e "$state/net-$2" ] || { echo "not connected to network: $2"; exit 0; }
-    rm "$state/net-$2"; echo "successfully left network  $2";;
-connect) fail connect "$2"; echo true > "$state/net-$2"; echo; echo "node is connected to $2";;
-disconnect) fail disconnect "$2"; echo false > "$state/net-$2"; echo; echo "node is disconnected from $2";;
-*) echo "unknown command" >&2; exit 1;;
-esac"#;
+/// Answers as netclient does; its state is in the directory `$state`.
+const NETCLIENT: &str = include_str!("netclient.sh");
 
 struct Netmaker {
     programs: Programs,

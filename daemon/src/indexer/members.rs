@@ -8,7 +8,8 @@ use serde::Deserialize;
 
 use super::writer::found;
 use crate::descriptions::Descriptions;
-use crate::interfaces::{COLLECTION, Origin, PHRASE, interface_records};
+use crate::interfaces::{COLLECTION, Origin, interface_records};
+use crate::phrases::{self, Phrases};
 
 /// What keys of members begin with.
 const KINDS: [&str; 3] = ["method", "property", "signal"];
@@ -87,39 +88,16 @@ impl Update {
     ) -> Result<Self> {
         let mut records = Vec::new();
         interface_records(interface, descriptions, origin, &mut records);
-        let (mut gone, mut members_count) = (Vec::new(), 0);
         let present: BTreeSet<&[u8]> = records.iter().map(|record| &record.key[..]).collect();
-        for key in present.iter().filter(|key| !key.starts_with(PHRASE.as_bytes())) {
-            members_count += 1;
-            let has = |number: usize| present.contains(&phrase_key(number, key)[..]);
-            let phrases_count = (0..).take_while(|number| has(*number)).count();
-            add_phrases(store, key, phrases_count, &mut gone)?;
-        }
+        let phrases = Phrases::of(&records);
+        let mut gone = phrases.stale(store, COLLECTION)?;
         for key in stored.keys.iter().filter(|key| !present.contains(&key[..])) {
-            add_phrases(store, key, 0, &mut gone)?;
+            gone.extend(phrases::stored_from(store, COLLECTION, key, 0)?);
             gone.push(key.clone());
         }
+        let members_count = phrases.members_count();
         Ok(Self { records, gone, members_count })
     }
-}
-
-/// Adds the keys of a member's phrases from a number on, the last first: whoever is broken off leaves
-/// no gap, behind which nobody would look.
-fn add_phrases(store: &Store, key: &[u8], from: usize, gone: &mut Vec<Vec<u8>>) -> Result<()> {
-    let mut phrases = Vec::new();
-    for number in from.. {
-        let phrase = phrase_key(number, key);
-        if found(store.get(COLLECTION, &phrase))?.flatten().is_none() {
-            break;
-        }
-        phrases.push(phrase);
-    }
-    gone.extend(phrases.into_iter().rev());
-    Ok(())
-}
-
-fn phrase_key(number: usize, key: &[u8]) -> Vec<u8> {
-    [format!("{PHRASE}{number}:").as_bytes(), key].concat()
 }
 
 #[cfg(test)]

@@ -156,3 +156,50 @@ pub(crate) fn is_standard(interface: &str) -> bool {
             | "org.freedesktop.DBus.ObjectManager"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin::check;
+
+    /// As fprintd has them, and one with points.
+    const XML: &str = "<node><interface name='net.reactivated.Fprint.Device'>\
+        <method name='Claim'><arg name='user name' type='s' direction='in'/></method>\
+        <property name='num-enroll-stages' type='i' access='read'/>\
+        <property name='scan-type' type='s' access='read'/>\
+        <property name='a.b' type='s' access='read'/></interface>";
+
+    fn made(xml: &str) -> (tempfile::TempDir, PathBuf) {
+        let place = tempfile::tempdir().unwrap();
+        let directory = place.path().join("fprint");
+        let (service, path) = ("net.reactivated.Fprint", "/net/reactivated/Fprint/Device/0");
+        write(&directory, "fprint".parse().unwrap(), service, path, xml).unwrap();
+        (place, directory)
+    }
+
+    #[test]
+    fn whatever_properties_are_called_what_is_made_can_be_read() {
+        let other = "<interface name='x.Other'><property name='c' type='s' access='read'/>";
+        for xml in [format!("{XML}</node>"), format!("{XML}{other}</interface></node>")] {
+            let (_place, directory) = made(&xml);
+            let loaded = check(&directory).unwrap_or_else(|error| panic!("{error}"));
+            let service = loaded.service.unwrap();
+            for name in ["num-enroll-stages", "scan-type", "a.b"] {
+                let interface = "net.reactivated.Fprint.Device";
+                assert!(service.mapping.property(interface, name).is_some(), "{name}");
+                let qualified = format!("{interface}.{name}");
+                let (found, property) = service.property(&qualified).unwrap();
+                assert_eq!((found.name.as_str(), property.name.as_str()), (interface, name));
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_that_of_two_properties_is_refused() {
+        let other = "<interface name='net.reactivated.Fprint'>\
+            <property name='Device.scan-type' type='s' access='read'/></interface>";
+        let (_place, directory) = made(&format!("{XML}{other}</node>"));
+        let problem = check(&directory).unwrap_err().to_string();
+        assert!(problem.contains("is that of two properties"), "{problem}");
+    }
+}

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use op_dbus_engine::{Error, ErrorKind};
 use op_dbus_formats::TextError;
-use op_dbus_formats::introspection::{self, Interface, Method, Node};
+use op_dbus_formats::introspection::{self, Interface, Method, Node, Property};
 use op_dbus_formats::plugin::{self, Plugin, PluginSource};
-use op_dbus_formats::semantic_mapping::{self, SemanticMapping};
+use op_dbus_formats::semantic_mapping::{self, SemanticMapping, is_qualified};
 
 type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -77,16 +77,39 @@ impl MappedService {
         }
     }
 
-    fn has_property(&self, name: &str) -> bool {
-        let (interface, member) = match name.rsplit_once('.') {
-            Some((interface, member)) => (Some(interface), member),
-            None => (None, name),
+    /// The interface and the property that a name of the mapping means, plain or qualified; the plain
+    /// one in the mapping's interface, if that is said.
+    pub(crate) fn property(&self, name: &str) -> Option<(&Interface, &Property)> {
+        let wanted = self.mapping.service.interface.as_deref();
+        let is_meant = |(interface, property): &(&Interface, &Property)| {
+            is_qualified(name, &interface.name, &property.name)
+                || (name == property.name && wanted.is_none_or(|wanted| wanted == interface.name))
         };
-        self.introspection
-            .interfaces
-            .iter()
-            .filter(|known| interface.is_none_or(|wanted| wanted == known.name))
-            .any(|known| known.properties.iter().any(|property| property.name == member))
+        self.properties().find(is_meant)
+    }
+
+    fn has_property(&self, name: &str) -> bool {
+        let named = |(interface, property): (&Interface, &Property)| {
+            name == property.name || is_qualified(name, &interface.name, &property.name)
+        };
+        self.properties().any(named)
+    }
+
+    /// Whether a name may be that of one property of some interface, or another of a shorter one:
+    /// properties may have points in their names.
+    fn is_ambiguous(&self, name: &str) -> bool {
+        let qualified = self
+            .properties()
+            .filter(|(interface, property)| is_qualified(name, &interface.name, &property.name));
+        let qualified_count = qualified.count();
+        let is_plain = self.properties().any(|(_, property)| property.name == name);
+        qualified_count + usize::from(is_plain) > 1
+    }
+
+    fn properties(&self) -> impl Iterator<Item = (&Interface, &Property)> {
+        self.introspection.interfaces.iter().flat_map(|interface| {
+            interface.properties.iter().map(move |property| (interface, property))
+        })
     }
 }
 
@@ -155,6 +178,12 @@ fn contradiction(service: &MappedService) -> Option<String> {
     let missing = mapping.properties.keys().find(|name| !service.has_property(name));
     if let Some(name) = missing {
         return Some(format!("maps the property {name}, which {INTROSPECTION_FILE} has not"));
+    }
+    let read = mapping.state.values().map(|state| &state.property);
+    if let Some(name) =
+        mapping.properties.keys().chain(read).find(|name| service.is_ambiguous(name))
+    {
+        return Some(format!("has the name {name}, which is that of two properties"));
     }
     mapping.state.iter().find_map(|(key, state)| {
         if !service.has_property(&state.property) {

@@ -26,6 +26,23 @@ use super::registry::Plugins;
 
 type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// Protections of the template that a plugin is without if it declares a capability. They are inherited
+/// by all that it starts, containers, too, and keep it from the very thing that the capability is for.
+const GIVEN_UP: [(&str, &str); 7] = [
+    // Names of a machine, those of containers, too.
+    ("CAP_SYS_ADMIN", "ProtectHostname"),
+    // Containers of other architectures.
+    ("CAP_SYS_ADMIN", "LockPersonality"),
+    // Programs in containers that become another user.
+    ("CAP_SETUID", "NoNewPrivileges"),
+    // Files that make such programs, when systems are unpacked.
+    ("CAP_FSETID", "RestrictSUIDSGID"),
+    ("CAP_SYS_NICE", "RestrictRealtime"),
+    ("CAP_SYS_TIME", "ProtectClock"),
+    ("CAP_SYSLOG", "ProtectKernelLogs"),
+];
+/// Where directories are gone after each boot.
+const RUN: &str = "/run/";
 /// Where programs are looked for; nothing of the caller's environment is passed on.
 pub(crate) const PATH: &str =
     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin";
@@ -196,16 +213,35 @@ fn drop_in(sandbox: &Sandbox) -> String {
         quoted.collect::<Vec<_>>().join(" ")
     };
     let capabilities = sandbox.capabilities.join(" ");
+    let declares = |wanted: &str| sandbox.capabilities.iter().any(|declared| declared == wanted);
+    let given_up = GIVEN_UP.iter().filter(|(capability, _)| declares(capability));
+    let given_up: String = given_up.map(|(_, protection)| format!("{protection}=no\n")).collect();
+    // Root has them without, and what it starts would have them to hand on to other users.
+    let ambient = if sandbox.user == "root" { "" } else { &capabilities };
     let network = if sandbox.network { "no" } else { "yes" };
     format!(
         "[Service]\nUser={}\nSupplementaryGroups={}\nCapabilityBoundingSet={capabilities}\n\
-         AmbientCapabilities={capabilities}\nReadOnlyPaths={}\nReadWritePaths={}\n\
-         PrivateNetwork={network}\nRuntimeMaxSec=infinity\n",
+         AmbientCapabilities={ambient}\nReadOnlyPaths={}\nReadWritePaths={}\n\
+         PrivateNetwork={network}\nRuntimeMaxSec=infinity\n{given_up}{}",
         sandbox.user,
         sandbox.groups.join(" "),
         paths(&sandbox.read),
         paths(&sandbox.write),
+        made(sandbox),
     )
+}
+
+/// Makes directories directly in `/run` that a plugin of root writes to, before it is confined: what is
+/// not there then cannot be written to, and root's own programs make theirs when they need them. For
+/// other users that is up to whoever installs what the directory is for.
+fn made(sandbox: &Sandbox) -> String {
+    let is_plain = |name: &&str| {
+        name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    let names = sandbox.write.iter().filter_map(|path| path.strip_prefix(RUN)).filter(is_plain);
+    let names = names.filter(|name| !name.is_empty() && sandbox.user == "root");
+    let make = |name| format!("ExecStartPre=+/bin/mkdir --parents --mode=755 {RUN}{name}\n");
+    names.map(make).collect()
 }
 
 #[cfg(test)]
@@ -238,6 +274,34 @@ mod tests {
         ] {
             assert!(drop_in.lines().any(|found| found == line), "{line}\n{drop_in}");
         }
+        assert!(!drop_in.contains("=no") && !drop_in.contains("mkdir"), "{drop_in}");
         assert!(out.join("sockets.target.wants/op-dbus-plugin@lamp.socket").is_symlink());
+    }
+
+    #[test]
+    fn a_plugin_that_makes_containers_can() {
+        let text = include_str!("../../plugins/lxc/plugin.toml");
+        let plugin = op_dbus_formats::plugin::parse(text.as_bytes()).unwrap();
+        let PluginSource::HandWritten { mut sandbox, .. } = plugin.source else { panic!("{text}") };
+        let drop_in = super::drop_in(&sandbox);
+        for line in [
+            "ProtectHostname=no",
+            "LockPersonality=no",
+            "NoNewPrivileges=no",
+            "RestrictSUIDSGID=no",
+            "AmbientCapabilities=",
+            "ExecStartPre=+/bin/mkdir --parents --mode=755 /run/lxc",
+        ] {
+            assert!(drop_in.lines().any(|found| found == line), "{line}\n{drop_in}");
+        }
+        for protection in ["RestrictRealtime", "ProtectClock", "ProtectKernelLogs"] {
+            assert!(!drop_in.contains(protection), "{drop_in}");
+        }
+        sandbox.write =
+            ["/run", "/run/", "/run/a/b", "/run/a b", "/running"].map(String::from).into();
+        assert_eq!(made(&sandbox), "");
+        sandbox.write = vec!["/run/a".to_owned()];
+        sandbox.user = "lamp".to_owned();
+        assert_eq!(made(&sandbox), "");
     }
 }

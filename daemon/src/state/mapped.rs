@@ -105,16 +105,7 @@ impl Mapped<'_> {
 
     /// The interface and the name of a property, and its type.
     fn property(&self, mapped: &MappedState) -> Result<(&str, &str, &str)> {
-        let (wanted, name) = match mapped.property.rsplit_once('.') {
-            Some((interface, name)) => (Some(interface), name),
-            None => (self.service.mapping.service.interface.as_deref(), mapped.property.as_str()),
-        };
-        let interfaces = self.service.introspection.interfaces.iter();
-        let mut named = interfaces
-            .filter(|interface| wanted.is_none_or(|wanted| wanted == interface.name))
-            .flat_map(|interface| interface.properties.iter().map(move |found| (interface, found)))
-            .filter(|(_, found)| found.name == name);
-        let (interface, found) = named.next().ok_or_else(|| {
+        let (interface, found) = self.service.property(&mapped.property).ok_or_else(|| {
             let problem = format!("there is no property {}", mapped.property);
             BusError::new(ErrorKind::Invalid, problem, "correct [state_mapping]")
         })?;

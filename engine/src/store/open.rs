@@ -68,7 +68,6 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
         state.pause_compactions();
     }
     let commits = CommitQueue::new(state.last_sequence()?);
-    let followers = followers(&state);
     let journal_end = Mutex::new(JournalEnd::new(state.journal_head()?));
     let collections = collections(&state, store_file.hash_seed)?;
     let sources = Sources {
@@ -86,15 +85,15 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
         warm_up,
         segments,
         layout,
+        followers: followers(&state),
         state,
         cache,
         tier,
         memory,
         hash_seed: store_file.hash_seed,
-        threads: std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
+        threads: processors_count(),
         recorder,
         commits,
-        followers,
         journal_end,
         space,
         collections: RwLock::new(collections),
@@ -105,6 +104,11 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
         placement,
         taken_unix_ms: config.taken_unix_ms,
     })
+}
+
+/// Those that this process may use.
+fn processors_count() -> NonZero<usize> {
+    std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN)
 }
 
 /// Where whoever has the store at `base` open can be asked instead, if it said so; nobody if it is not

@@ -107,7 +107,12 @@ pub fn check_member_name(name: &str) -> Result<(), NameProblem> {
 
 /// Checks a name whose form D-Bus leaves free: of a property, an argument, an
 /// annotation or a node.
-pub(super) fn check_free_name(name: &str) -> Result<(), NameProblem> {
+///
+/// Valid: `Frobnicate`, `scan-type`, `parent-window 2`. Invalid: the empty name, `a\nb`.
+///
+/// # Errors
+/// Says why it is none.
+pub fn check_free_name(name: &str) -> Result<(), NameProblem> {
     check_len(name)?;
     match name.chars().find(|character| character.is_control()) {
         Some(found) => Err(NameProblem::Character { found }),

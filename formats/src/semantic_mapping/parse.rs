@@ -11,8 +11,8 @@ use super::{
 };
 use crate::TextError;
 use crate::introspection::{
-    NAME_LEN_MAX_BYTES, NameProblem, check_bus_name, check_interface_name, check_member_name,
-    check_object_path,
+    NAME_LEN_MAX_BYTES, NameProblem, check_bus_name, check_free_name, check_interface_name,
+    check_member_name, check_object_path,
 };
 use crate::toml::{Document, Name, Table};
 
@@ -49,7 +49,7 @@ pub fn parse(bytes: &[u8]) -> Result<SemanticMapping, TextError> {
     let root = document.root(TABLES)?;
     let service = service(&root)?;
     let methods = methods(&root)?;
-    let properties = named(&root, "properties", PROPERTY_KEYS, check_name, property)?;
+    let properties = named(&root, "properties", PROPERTY_KEYS, check_property, property)?;
     let signals = named(&root, "signals", SIGNAL_KEYS, check_name, signal)?;
     let state = named(&root, "state_mapping", STATE_KEYS, check_state_key, state)?;
     let safety = safety(&root, &service, &methods)?;
@@ -106,7 +106,7 @@ fn methods(root: &Table<'_>) -> Result<BTreeMap<String, MappedMethod>, TextError
 fn method(table: &Table<'_>) -> Result<MappedMethod, TextError> {
     let safe = table.bool("safe")?.unwrap_or(false);
     let args = match table.has("args") {
-        true => Some(table.list("args", |text| check_argument(text).map(|()| text.to_owned()))?),
+        true => Some(table.list("args", |text| check_free_name(text).map(|()| text.to_owned()))?),
         false => None,
     };
     let known = args.as_deref().unwrap_or_default();
@@ -201,7 +201,9 @@ fn signal(table: &Table<'_>) -> Result<MappedSignal, TextError> {
 }
 
 fn state(table: &Table<'_>) -> Result<MappedState, TextError> {
-    let property = table.required("property", member(table, "property")?)?;
+    let property =
+        table.parsed("property", |text| check_property(text).map(|()| text.to_owned()))?;
+    let property = table.required("property", property)?;
     let args = table.values("args")?;
     let setter = match (member(table, "method")?, args) {
         (None, Some(_)) => {
@@ -234,7 +236,8 @@ fn safety(
     let default = Safety::default();
     let Some(table) = root.table("safety", SAFETY_KEYS)? else { return Ok(default) };
     let deny = |text: &str| {
-        check_name(text)?;
+        // A method, a signal or a property.
+        check_property(text)?;
         let mut safe = methods.iter().filter(|(_, method)| method.safe).map(|(name, _)| name);
         match safe.find(|name| may_mean_the_same(text, name, service.interface.as_deref())) {
             Some(name) => Err(format!("[methods] says that {name} is safe")),
@@ -278,6 +281,17 @@ fn check_name(name: &str) -> Result<(), String> {
     })
 }
 
+/// A property, or an interface and a property. What a service may call its properties is free, points
+/// included: fprintd has `scan-type`.
+fn check_property(name: &str) -> Result<(), String> {
+    let plain = check_free_name(name);
+    let mut points = name.match_indices('.').map(|(at, _)| at);
+    let is_qualified = points.any(|at| {
+        check_interface_name(&name[..at]).is_ok() && check_free_name(&name[at + 1..]).is_ok()
+    });
+    if is_qualified { Ok(()) } else { plain.map_err(|problem| problem.to_string()) }
+}
+
 fn check_state_key(key: &str) -> Result<(), String> {
     let allowed = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
     match (key.chars().next(), key.chars().find(|character| !allowed(character))) {
@@ -290,17 +304,6 @@ fn check_state_key(key: &str) -> Result<(), String> {
             Err(format!("the key has {} bytes, the limit is {NAME_LEN_MAX_BYTES}", key.len()))
         }
         _ => Ok(()),
-    }
-}
-
-fn check_argument(name: &str) -> Result<(), String> {
-    match name.chars().find(|character| character.is_control()) {
-        Some(found) => Err(format!("it has the character {found:?}")),
-        None if name.is_empty() => Err("it is empty".to_owned()),
-        None if name.len() > NAME_LEN_MAX_BYTES => {
-            Err(format!("it has {} bytes, the limit is {NAME_LEN_MAX_BYTES}", name.len()))
-        }
-        None => Ok(()),
     }
 }
 

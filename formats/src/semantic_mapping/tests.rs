@@ -160,7 +160,10 @@ fn what_is_wrong_is_located() {
             8,
             "2 times",
         ),
-        (after("[safety]\ndeny = ['B', 'a b']"), 4, 14, "it has the character ' '"),
+        (after("[safety]\ndeny = ['B', \"a\\tb\"]"), 4, 14, "it has the character '\\t'"),
+        (after("[properties.'']"), 3, 13, "it is empty"),
+        (after("[properties.\"a.b.c\\n\"]"), 3, 13, "it has the character '\\n'"),
+        (after("[signals.'scan-type']"), 3, 10, "it has the character '-'"),
         (after("[safety]\ncalls_per_minute_max = 0"), 4, 24, "it may be 1 to 6000"),
         (after("[safety]\ntimeout_ms = 600001"), 4, 14, "it may be 1 to 600000"),
         (after("[methods.A]\nsafe = true\n[safety]\ndeny = ['A']"), 6, 9, "says that A is safe"),
@@ -176,8 +179,53 @@ fn what_is_wrong_is_located() {
     assert!(parse(other.as_bytes()).is_ok());
 }
 
+#[test]
+fn properties_have_the_names_that_introspection_has() {
+    use crate::introspection;
+
+    let long = "p".repeat(introspection::NAME_LEN_MAX_BYTES);
+    let names =
+        ["num-enroll-stages", "parent-window 2", "a.b", "größe", ".", "a..b", "2", "'\"#", &long];
+    for name in names {
+        let escaped = name.replace('"', "&quot;").replace('\'', "&apos;");
+        let xml = format!(
+            "<node><interface name='x.Reader'><property name='{escaped}' type='s' access='read'/>\
+             </interface></node>"
+        );
+        let node = introspection::parse(xml.as_bytes()).unwrap();
+        assert_eq!(node.interfaces[0].properties[0].name, name);
+        let quoted = name.replace('"', "\\\"");
+        for mapped in [quoted.clone(), format!("x.Reader.{quoted}")] {
+            let text = format!(
+                "{SERVICE}[properties.\"{mapped}\"]\nreadable = false\n\
+                 [state_mapping.a]\nproperty = \"{mapped}\"\n[safety]\ndeny = [\"{mapped}\"]"
+            );
+            let mapping = parse(text.as_bytes()).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(parse(render(&mapping).as_bytes()).as_ref(), Ok(&mapping));
+            assert!(!mapping.property("x.Reader", name).unwrap().readable, "{mapped}");
+            assert!(mapping.denies("x.Reader", name), "{mapped}");
+            assert!(mapping.property("x.Reader", "other").is_none());
+        }
+    }
+    for name in ["", "a\nb", &format!("{long}p")] {
+        let xml = format!(
+            "<node><interface name='x.R'><property name='{name}' type='s' access='read'/>\
+             </interface></node>"
+        );
+        // A line break in an attribute is a blank.
+        let is_blank = name.contains('\n');
+        assert_eq!(introspection::parse(xml.as_bytes()).is_err(), !is_blank, "{name:?}");
+        let text = format!("{SERVICE}[properties.\"{}\"]", name.replace('\n', "\\n"));
+        assert!(parse(text.as_bytes()).is_err(), "{name:?}");
+    }
+}
+
 fn names() -> impl Strategy<Value = String> {
     prop_oneof!["[A-Z][a-z0-9_]{0,6}", "[a-z]{1,3}\\.[a-z]{1,3}\\.[A-Z][a-z]{0,3}"]
+}
+
+fn property_names() -> impl Strategy<Value = String> {
+    prop_oneof![names(), "\\PC{1,9}", "[a-z]{1,3}\\.[a-z]{1,3}\\.\\PC{1,6}"]
 }
 
 fn values() -> impl Strategy<Value = Value> {
@@ -252,13 +300,13 @@ fn states() -> impl Strategy<Value = MappedState> {
         let fixed = values.into_iter().map(SetterArg::Fixed);
         Setter { method, args: fixed.chain([SetterArg::Wanted]).collect() }
     });
-    (names(), prop::option::of(setter), any::<bool>())
+    (property_names(), prop::option::of(setter), any::<bool>())
         .prop_map(|(property, setter, secret)| MappedState { property, setter, secret })
 }
 
 fn mappings() -> impl Strategy<Value = SemanticMapping> {
     let methods = prop::collection::btree_map(names(), methods(), 0..4);
-    let properties = prop::collection::btree_map(names(), properties(), 0..4);
+    let properties = prop::collection::btree_map(property_names(), properties(), 0..4);
     let state = prop::collection::btree_map("[A-Za-z_][A-Za-z0-9_-]{0,5}", states(), 0..4);
     let safety = (1..=CALLS_PER_MINUTE_MAX, 1..=TIMEOUT_MAX_MS);
     let signals = prop::collection::btree_map(names(), signals(), 0..4);
