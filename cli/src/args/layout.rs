@@ -57,7 +57,7 @@ pub(crate) enum LayoutCommand {
     Migrate,
 }
 
-/// Say what is well and what is not: the store's file system, who compresses what, NUMA nodes
+/// Say what is well and what is not: file system, compression, NUMA, processor, model, bus, polkit, clock
 ///
 /// Each line is ok, a warning or a problem; what is not ok says what it costs, and the command that
 /// changes it. Nothing is changed, and the store may be in use.

@@ -1,5 +1,7 @@
 //! `op-dbus doctor`: what is well and what is not, and what to do about it.
 
+mod machine;
+
 use op_dbus_engine::{
     Compressor, Error as EngineError, ErrorKind, LayoutReport, PartReport, StorePart,
     examine_layout, numa_nodes,
@@ -58,6 +60,7 @@ pub(super) fn run(config: &Config, output: &Output, arguments: &Doctor) -> Resul
         Err(error) => vec![Check::problem("store", &error)],
     };
     checks.extend(numa_checks(config));
+    checks.extend(machine::checks(config));
     let is_well = checks.iter().all(|check| check.state != State::Problem);
     output.answer(&json!({ "checks": checks }), |out| {
         for Check { name, state, found, remedy } in &checks {
