@@ -211,9 +211,9 @@ Examples:
   op-dbus query \"restart the network\"
   op-dbus query \"compress a directory\" -k 3 --collection packages
   op-dbus query \"change the time zone\" --json | jq -r '.hits[].key'
-  op-dbus query \"restart\" --filter 'service = \"org.freedesktop.login1\" and safe'
-  op-dbus query \"restart\" --filter 'kind in [\"method\", \"signal\"] and not (risk = \"high\")'
-  op-dbus query \"a list\" --filter 'args.0.type starts with \"a\" and exists documentation'
+  op-dbus query \"restart\" --filter 'service = \"org.freedesktop.login1\" and live'
+  op-dbus query \"restart\" --filter 'kind in [\"method\", \"signal\"] and not risk = \"denied\"'
+  op-dbus query \"a list\" --filter 'arguments.0.signature starts with \"a\"'
 
 Filters:
   FIELD                  true if the field of the payload is true; a.b and a.0 lead into it
@@ -234,7 +234,7 @@ pub(crate) struct Query {
     /// Leave out records that score less (-1 to 1)
     #[arg(long, value_name = "SCORE", allow_negative_numbers = true, value_parser = score)]
     pub(crate) min_score: Option<f32>,
-    /// Find only records of which this is true, such as 'kind = \"method\" and safe'
+    /// Find only records of which this is true, such as 'kind = "method" and live'
     #[arg(long, value_name = "FILTER")]
     pub(crate) filter: Option<String>,
     /// Find exactly the nearest, also in collections that have a graph

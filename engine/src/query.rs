@@ -141,7 +141,7 @@ impl Query {
     ///
     /// ```
     /// use op_dbus_engine::{Filter, Query};
-    /// let filter: Filter = r#"kind = "method" and safe"#.parse()?;
+    /// let filter: Filter = r#"kind = "method" and live"#.parse()?;
     /// let query = Query::text("restart the network").filter(filter);
     /// # Ok::<(), op_dbus_formats::TextError>(())
     /// ```

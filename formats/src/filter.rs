@@ -1,8 +1,8 @@
 //! Filters: conditions on records, as people write them.
 //!
 //! ```text
-//! service = "org.freedesktop.login1" and safe
-//! kind in ["method", "signal"] and not (risk = "high" or args.0.name starts with "un")
+//! service = "org.freedesktop.login1" and live
+//! kind in ["method", "signal"] and not (risk = "denied" or arguments.0.name starts with "un")
 //! exists documentation and @key contains "Reboot" and size >= 1.5
 //! ```
 //!

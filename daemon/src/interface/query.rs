@@ -31,7 +31,7 @@ impl Query {
     ///
     /// Options: limit (u), min-score (d), recall (d), exact (b), collections (as), filter (s). A hit
     /// is its collection, key, score, text and payload. A filter is a condition on the payload, such
-    /// as: service = "org.freedesktop.login1" and safe; only records of which it is true are found.
+    /// as: service = "org.freedesktop.login1" and live; only records of which it is true are found.
     #[zbus(out_args("hits"))]
     async fn search(
         &self,
