@@ -5,12 +5,13 @@
 //! that somebody chose. A value whose checksum is wrong is soon refused, so the bytes
 //! of values are also tried with a checksum that is right.
 
+mod filter;
+
 use op_dbus_formats::arena_file::{self as arena_file_format, ArenaFileHeader, Entry};
 use op_dbus_formats::embedding::{self, EncodedEmbedding, Encoding, Packing};
 use op_dbus_formats::exchange::{
     fvecs, jsonl, npy, onnx as onnx_format, vec_file as vec_file_format,
 };
-use op_dbus_formats::filter::{LEN_MAX_BYTES as FILTER_LEN_MAX_BYTES, Subject};
 use op_dbus_formats::graph_file::{self as graph_file_format, GraphFileHeader, Sections};
 use op_dbus_formats::header::{FILE_HEADER_LEN_BYTES, FileHeader, Magic, value_checksum};
 use op_dbus_formats::heat::{self as heat_format, HeatChecksums};
@@ -21,8 +22,8 @@ use op_dbus_formats::introspection::{
 use op_dbus_formats::manifest::{self as manifest_format, Manifest};
 use op_dbus_formats::page;
 use op_dbus_formats::{
-    CollectionSpec, EmbeddingSource, Filter, HistoryEntry, JournalEntry, Mount, NumaList, Payload,
-    Record, SnapshotFile, StoreFile, TextError, acknowledged as acknowledged_format,
+    CollectionSpec, EmbeddingSource, HistoryEntry, JournalEntry, Mount, NumaList, Payload, Record,
+    SnapshotFile, StoreFile, TextError, acknowledged as acknowledged_format,
     acknowledged::Acknowledged,
     change as change_format, collection as collection_format, document as document_format,
     history as history_format, numa_list as numa_list_format, plugin as plugin_format,
@@ -32,6 +33,8 @@ use op_dbus_formats::{
     state_file as state_file_format, store_file as store_file_format,
     trace::{self as trace_format, TraceStart},
 };
+
+pub use filter::filter;
 
 /// A function that must not panic.
 pub type Target = fn(&[u8]);
@@ -212,31 +215,6 @@ pub fn graph_file(data: &[u8]) {
             assert!(end <= section.start && section.start <= section.end);
             end = section.end;
         }
-    }
-}
-
-/// The canonical form of a filter is the filter again, and true of the same. Up to the first zero
-/// byte it is a filter, then the payload of a record.
-pub fn filter(data: &[u8]) {
-    let Ok(text) = std::str::from_utf8(data) else { return };
-    let (text, payload) = text.split_once('\0').unwrap_or((text, "{}"));
-    let filter = match Filter::parse(text) {
-        Ok(filter) => filter,
-        Err(error) => return check_place(text.as_bytes(), &error),
-    };
-    let canonical = filter.to_string();
-    if canonical.len() > FILTER_LEN_MAX_BYTES {
-        return;
-    }
-    let again = Filter::parse(&canonical).unwrap_or_else(|error| panic!("{canonical}: {error}"));
-    assert_eq!((&again, again.to_string()), (&filter, canonical));
-    let payload = Payload::Json(payload.into());
-    let subject = Subject { collection: "dbus", key: data, text: Some(text), payload: &payload };
-    let is_true = filter.matches(&subject);
-    assert_eq!(again.matches(&subject), is_true);
-    // In parentheses: it may be too deep or too long then.
-    if let Ok(negated) = Filter::parse(&format!("not ({text})")) {
-        assert_eq!(negated.matches(&subject), !is_true);
     }
 }
 
