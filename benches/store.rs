@@ -1,13 +1,17 @@
-//! What the store's own paths cost: a cached embedding, a record by key, a synced put, a search.
+//! What the store's own paths cost: a cached embedding, a record by key, a synced put, a search, and
+//! one with a filter beside the same without.
 //!
 //! The cache hit stands beside a copy of the same bytes from a random place in memory, which no
 //! cache can beat.
 
 use std::hint::black_box;
+use std::num::NonZero;
 use std::path::PathBuf;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use op_dbus_engine::{EmbedderConfig, Payload, Query, Record, Store, StoreConfig};
+use op_dbus_engine::{
+    EmbedderConfig, LinkOptions, Payload, Profile, Query, Record, Store, StoreConfig,
+};
 
 const TEXTS_COUNT: usize = 20_000;
 const DIMENSIONS: usize = 384;
@@ -125,5 +129,43 @@ fn records(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, cache_hit, records);
+/// Searches by a graph, of records about as large as that of a D-Bus method.
+fn filtered(criterion: &mut Criterion) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = Store::open(StoreConfig::new(directory.path())).expect("a new store");
+    let mut numbers = Numbers(5);
+    let record = |index: usize| {
+        let payload = format!(
+            r#"{{"kind":"method","share":{},"service":"org.example.Service","documentation":"{}"}}"#,
+            numbers.unit(),
+            text(index).repeat(4)
+        );
+        let record = Record::new(format!("method:org.example.Service.Interface.Member{index}"));
+        record.with_vector(numbers.vector()).with_payload(Payload::Json(payload.into()))
+    };
+    let made: Vec<Record> = (0..TEXTS_COUNT).map(record).collect();
+    for batch in made.chunks(1000) {
+        store.put_batch("rows", batch).expect("room on the disk");
+    }
+    let threads = NonZero::new(2).expect("two");
+    let options = LinkOptions { profile: Profile::Speed, threads };
+    store.link("rows", options, &mut |_, _| Ok(())).expect("vectors to link");
+    let mut group = criterion.benchmark_group("filtered_20k");
+    group.sample_size(20);
+    let query = Query::vector(numbers.vector()).collection("rows").limit(10).recall(0.95);
+    let filters = ["", "share < 0.5", "share < 0.1", "share < 0.01", "share < 0.001"];
+    for filter in filters {
+        let query = match filter {
+            "" => query.clone(),
+            filter => query.clone().filter(filter.parse().expect("a filter")),
+        };
+        let name = if filter.is_empty() { "without" } else { filter };
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| black_box(store.search(&query).expect("a search")));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, cache_hit, records, filtered);
 criterion_main!(benches);

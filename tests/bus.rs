@@ -6,6 +6,8 @@
 
 #[path = "bus/bounds.rs"]
 mod bounds;
+#[path = "bus/filter.rs"]
+mod filter;
 #[path = "bus/journal.rs"]
 mod journal;
 #[path = "bus/life.rs"]

@@ -229,7 +229,17 @@ pub(crate) enum SourceFormat {
 Examples:
   op-dbus query \"restart the network\"
   op-dbus query \"compress a directory\" -k 3 --collection packages
-  op-dbus query \"change the time zone\" --json | jq -r '.hits[].key'")]
+  op-dbus query \"change the time zone\" --json | jq -r '.hits[].key'
+  op-dbus query \"restart\" --filter 'service = \"org.freedesktop.login1\" and live'
+  op-dbus query \"restart\" --filter 'kind in [\"method\", \"signal\"] and not risk = \"denied\"'
+  op-dbus query \"a list\" --filter 'arguments.0.signature starts with \"a\"'
+
+Filters:
+  FIELD                  true if the field of the payload is true; a.b and a.0 lead into it
+  FIELD = VALUE          also != < <= > >=; a value is \"text\", 'text', a number, true, false, null
+  FIELD in [VALUE, ...]  FIELD contains VALUE, FIELD starts with \"TEXT\", exists FIELD
+  @key @collection @text are of the record itself; and, or, not and parentheses join conditions.
+  What is of another type is not true, and no error.")]
 pub(crate) struct Query {
     /// What you are looking for, in your own words
     #[arg(value_name = "TEXT")]
@@ -243,6 +253,9 @@ pub(crate) struct Query {
     /// Leave out records that score less (-1 to 1)
     #[arg(long, value_name = "SCORE", allow_negative_numbers = true, value_parser = score)]
     pub(crate) min_score: Option<f32>,
+    /// Find only records of which this is true, such as 'kind = "method" and live'
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) filter: Option<String>,
     /// Find exactly the nearest, also in collections that have a graph
     #[arg(long, conflicts_with = "recall")]
     pub(crate) exact: bool,

@@ -3,8 +3,12 @@
 use std::path::Path;
 
 use op_dbus_engine::ErrorKind;
+use op_dbus_formats::TextError;
 
 use crate::exit::Exit;
+
+/// So much of a text that is wrong is shown.
+const PICTURE_CHARACTERS: usize = 76;
 
 /// The result of a command's step.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
@@ -16,6 +20,8 @@ pub(crate) enum Error {
     BrokenPipe,
     /// The command line or the environment is wrong.
     Usage { problem: String, remedy: Option<String> },
+    /// A filter on the command line is wrong.
+    Filter { filter: String, error: TextError },
     /// The engine, or a file the command was given.
     Engine(op_dbus_engine::Error),
 }
@@ -48,7 +54,7 @@ impl Error {
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::BrokenPipe => Exit::Success,
-            Self::Usage { .. } => Exit::Usage,
+            Self::Usage { .. } | Self::Filter { .. } => Exit::Usage,
             Self::Engine(error) => Exit::Failed(error.kind()),
         }
     }
@@ -62,6 +68,7 @@ impl Error {
         match self {
             Self::BrokenPipe => None,
             Self::Usage { remedy, .. } => remedy.as_deref(),
+            Self::Filter { .. } => Some("op-dbus query --help shows how filters are written"),
             Self::Engine(error) => error.remedy(),
         }
     }
@@ -71,8 +78,27 @@ impl Error {
         match self {
             Self::BrokenPipe => String::new(),
             Self::Usage { problem, .. } => problem.clone(),
+            Self::Filter { filter, error } if !filter.contains('\n') => {
+                format!("the filter is wrong at column {}: {}", error.column, error.problem)
+            }
+            Self::Filter { error, .. } => format!("the filter is wrong at {error}"),
             Self::Engine(error) => error.chain(),
         }
+    }
+
+    /// The text that is wrong, and below it a caret where it is.
+    pub(crate) fn picture(&self) -> Option<String> {
+        let Self::Filter { filter, error } = self else { return None };
+        let line = filter.split('\n').nth(error.line.saturating_sub(1) as usize)?;
+        let column = error.column.saturating_sub(1) as usize;
+        // Of a long filter the part is shown that is about the place.
+        let start = column.saturating_sub(PICTURE_CHARACTERS / 2);
+        let part = |count: usize| -> String {
+            let shown = line.chars().skip(start).take(count);
+            shown.map(|next| if next.is_control() { ' ' } else { next }).collect()
+        };
+        let width = console::measure_text_width(&part(column - start));
+        Some(format!("  {}\n  {:width$}^", part(PICTURE_CHARACTERS), ""))
     }
 }
 

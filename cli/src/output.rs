@@ -74,13 +74,13 @@ impl Output {
             writeln!(stderr, "{report}")
         } else {
             let label = Style::new().for_stderr().red().bold().apply_to("error:");
-            writeln!(stderr, "{label} {}", error.message()).and_then(|()| match error.remedy() {
-                Some(remedy) => {
-                    let label = Style::new().for_stderr().bold().apply_to("remedy:");
-                    writeln!(stderr, "{label} {remedy}")
-                }
-                None => Ok(()),
-            })
+            let mut text = format!("{label} {}\n", error.message());
+            error.picture().iter().for_each(|picture| text.push_str(&format!("{picture}\n")));
+            if let Some(remedy) = error.remedy() {
+                let label = Style::new().for_stderr().bold().apply_to("remedy:");
+                text.push_str(&format!("{label} {remedy}\n"));
+            }
+            stderr.write_all(text.as_bytes())
         };
         exit
     }

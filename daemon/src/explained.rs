@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use op_dbus_engine::{CollectionExplain, Explain, Plan};
+use op_dbus_engine::{CollectionExplain, Explain, FilterExplain, FilterPlan, Plan};
 use serde::{Deserialize, Serialize};
 
 /// How a search was done and what it cost; times in microseconds.
@@ -25,6 +25,30 @@ struct ExplainedCollection {
     compared: u64,
     full_hot: u64,
     full_cold: u64,
+    /// Only where there is a filter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    filter: Option<ExplainedFilter>,
+}
+
+/// How a filter was asked about the records of one collection.
+#[derive(Debug, Serialize, Deserialize)]
+struct ExplainedFilter {
+    plan: String,
+    tested: u64,
+    passed: u64,
+}
+
+impl From<FilterExplain> for ExplainedFilter {
+    fn from(FilterExplain { plan, tested, passed }: FilterExplain) -> Self {
+        Self { plan: plan.name().to_owned(), tested, passed }
+    }
+}
+
+impl From<ExplainedFilter> for FilterExplain {
+    fn from(ExplainedFilter { plan, tested, passed }: ExplainedFilter) -> Self {
+        let known = FilterPlan::ALL.into_iter().find(|known| known.name() == plan);
+        Self { plan: known.unwrap_or(FilterPlan::Met), tested, passed }
+    }
 }
 
 impl From<&Explain> for Explained {
@@ -37,6 +61,7 @@ impl From<&Explain> for Explained {
             compared: done.compared,
             full_hot: done.full_hot,
             full_cold: done.full_cold,
+            filter: done.filter.map(ExplainedFilter::from),
         };
         Self {
             embedding_hit: explain.embedding_hit,
@@ -62,6 +87,7 @@ impl From<Explained> for Explain {
             compared: done.compared,
             full_hot: done.full_hot,
             full_cold: done.full_cold,
+            filter: done.filter.map(FilterExplain::from),
         };
         Self {
             collections: explained.collections.into_iter().map(collection).collect(),

@@ -67,11 +67,14 @@ pub use layout::StorePart;
 pub use op_dbus_formats::change::Operation;
 pub use op_dbus_formats::collection::{Metric, ModelFingerprint};
 pub use op_dbus_formats::embedding::Encoding;
+pub use op_dbus_formats::filter::Filter;
 pub use op_dbus_formats::journal::JournalKind;
 pub use op_dbus_formats::numa_list::NumaList;
 pub use op_dbus_formats::record::Payload;
 pub use op_dbus_formats::trace::TracedAccess;
-pub use query::{Answer, CollectionExplain, Explain, Hit, LIMIT_MAX, Plan, Query};
+pub use query::{
+    Answer, CollectionExplain, Explain, FilterExplain, FilterPlan, Hit, LIMIT_MAX, Plan, Query,
+};
 pub use record::Record;
 pub use snapshot::{
     Period, Retention, SendOptions, SnapshotInfo, SnapshotSize, Snapshots, Transfer,

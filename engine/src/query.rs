@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use op_dbus_formats::filter::{Filter, Subject};
 use op_dbus_formats::record::Payload;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::record::Record;
 
 /// The most hits one query may ask for.
 pub const LIMIT_MAX: usize = 10_000;
@@ -24,6 +26,33 @@ pub struct Query {
     pub(crate) min_score: Option<f32>,
     pub(crate) exact: bool,
     pub(crate) recall: f64,
+    pub(crate) filter: Option<Filter>,
+    pub(crate) standing: Option<Standing>,
+}
+
+/// Which records stand for others.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standing {
+    prefix: &'static [u8],
+    target: fn(&Payload<'_>) -> Option<Vec<u8>>,
+}
+
+impl Standing {
+    /// Whether the record of this key may stand for another.
+    pub(crate) fn may_be_of(&self, key: &[u8]) -> bool {
+        key.starts_with(self.prefix)
+    }
+
+    /// The key of the record that one with this payload stands for.
+    pub(crate) fn target(&self, payload: &Payload<'_>) -> Option<Vec<u8>> {
+        (self.target)(payload)
+    }
+}
+
+impl PartialEq for Standing {
+    fn eq(&self, other: &Self) -> bool {
+        self.prefix == other.prefix && std::ptr::fn_addr_eq(self.target, other.target)
+    }
 }
 
 /// What a query is near to.
@@ -60,6 +89,8 @@ impl Query {
             min_score: None,
             exact: false,
             recall: Self::RECALL_DEFAULT,
+            filter: None,
+            standing: None,
         }
     }
 
@@ -104,6 +135,45 @@ impl Query {
     pub fn recall(mut self, recall: f64) -> Self {
         self.recall = recall;
         self
+    }
+
+    /// Finds only records of which a filter is true; as many as asked for, if there are so many.
+    ///
+    /// ```
+    /// use op_dbus_engine::{Filter, Query};
+    /// let filter: Filter = r#"kind = "method" and live"#.parse()?;
+    /// let query = Query::text("restart the network").filter(filter);
+    /// # Ok::<(), op_dbus_formats::TextError>(())
+    /// ```
+    ///
+    /// Cost: records are read to be tested, those that the search comes by, or all of the collection
+    /// where few pass.
+    #[must_use]
+    pub fn filter(mut self, filter: Filter) -> Self {
+        self.filter = Some(filter);
+        self
+    }
+
+    /// Says that records whose keys begin with `prefix` stand for others of their collection: for
+    /// that of the key that `target` finds in their payload, if it finds one. A filter is then asked
+    /// about that one; what is not there passes no filter. Hits are those that stand for it.
+    #[must_use]
+    pub fn standing(
+        mut self,
+        prefix: &'static [u8],
+        target: fn(&Payload<'_>) -> Option<Vec<u8>>,
+    ) -> Self {
+        self.standing = Some(Standing { prefix, target });
+        self
+    }
+
+    /// Whether the filter, if there is one, is true of a record itself.
+    #[must_use]
+    pub fn lets_pass(&self, collection: &str, record: &Record) -> bool {
+        let Record { key, payload, .. } = record;
+        let text = record.text.as_deref();
+        let subject = Subject { collection, key, text, payload };
+        self.filter.as_ref().is_none_or(|filter| filter.matches(&subject))
     }
 
     /// How many hits come back at most.
@@ -194,6 +264,42 @@ pub struct CollectionExplain {
     pub full_hot: u64,
     /// Vectors compared in full that had to be read.
     pub full_cold: u64,
+    /// How the filter was asked, if there is one.
+    pub filter: Option<FilterExplain>,
+}
+
+/// How a filter was asked about the records of one collection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FilterExplain {
+    /// Which way was chosen.
+    pub plan: FilterPlan,
+    /// Records that were tested.
+    pub tested: u64,
+    /// Those of them that passed.
+    pub passed: u64,
+}
+
+/// A way to find out which records pass a filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FilterPlan {
+    /// Each was read and tested when the search came by it.
+    Met,
+    /// All of the collection were read and tested, in their order.
+    All,
+}
+
+impl FilterPlan {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Met, Self::All];
+
+    /// Its name, which does not change.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Met => "met",
+            Self::All => "all",
+        }
+    }
 }
 
 /// A way to find the nearest.

@@ -35,6 +35,7 @@ pub mod document;
 pub mod embedding;
 mod error;
 pub mod exchange;
+pub mod filter;
 pub mod graph_file;
 pub mod header;
 pub mod heat;
@@ -65,6 +66,7 @@ pub use collection::{
 };
 pub use embedding::{EmbeddingKey, EncodedEmbedding, Encoding, Packing};
 pub use error::{FormatError, TextError};
+pub use filter::Filter;
 pub use history::HistoryEntry;
 pub use journal::{Actor, JournalEntry, JournalKind};
 pub use mount_info::Mount;

@@ -134,6 +134,9 @@ async fn unknown_options_and_wrong_types_are_refused() {
         ("recall", Variant::from(f64::NAN)),
         ("recall", Variant::from(2.0)),
         ("exact", Variant::from(1_u32)),
+        ("filter", Variant::from(1_u32)),
+        ("filter", Variant::from("kind =")),
+        ("filter", Variant::from(vec!["kind"])),
         ("collections", Variant::from("state")),
         ("collections", Variant::from(vec![1_u32])),
     ];

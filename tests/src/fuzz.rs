@@ -5,6 +5,8 @@
 //! that somebody chose. A value whose checksum is wrong is soon refused, so the bytes
 //! of values are also tried with a checksum that is right.
 
+mod filter;
+
 use op_dbus_formats::arena_file::{self as arena_file_format, ArenaFileHeader, Entry};
 use op_dbus_formats::embedding::{self, EncodedEmbedding, Encoding, Packing};
 use op_dbus_formats::exchange::{
@@ -32,17 +34,20 @@ use op_dbus_formats::{
     trace::{self as trace_format, TraceStart},
 };
 
+pub use filter::filter;
+
 /// A function that must not panic.
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its folder in the corpus.
-pub const TARGETS: [(&str, Target); 29] = [
+pub const TARGETS: [(&str, Target); 30] = [
     ("acknowledged", acknowledged),
     ("arena_file", arena_file),
     ("change", change),
     ("collection", collection),
     ("document", document),
     ("embedding", embedding),
+    ("filter", filter),
     ("fvecs", fvecs),
     ("graph_file", graph_file),
     ("heat", heat),

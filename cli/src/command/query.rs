@@ -5,7 +5,10 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use op_dbus_daemon::{Explained, OptionValue, QueryProxy, find};
-use op_dbus_engine::{Answer, Error as EngineError, ErrorKind, Explain, Hit, Payload, Plan, Query};
+use op_dbus_engine::{
+    Answer, CollectionExplain, Error as EngineError, ErrorKind, Explain, Filter, FilterPlan, Hit,
+    Payload, Plan, Query,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -34,10 +37,12 @@ struct HitJson {
 }
 
 pub(super) fn run(config: &Config, output: &Output, arguments: args::Query) -> Result<Exit> {
+    // Said here whether or not a service runs, and before anything is opened.
+    let filter = arguments.filter.as_deref().map(parse_filter).transpose()?;
     let (answer, took) = match config.open_or_ask(&arguments.at)? {
         Source::Store(store) => {
             let started = Instant::now();
-            let answer = find(&store, &engine_query(&arguments))?;
+            let answer = find(&store, &engine_query(&arguments, filter))?;
             let took = started.elapsed();
             store.close();
             (answer, took)
@@ -60,13 +65,20 @@ pub(super) fn run(config: &Config, output: &Output, arguments: args::Query) -> R
     Ok(found)
 }
 
-fn engine_query(arguments: &args::Query) -> Query {
+fn parse_filter(filter: &str) -> Result<Filter> {
+    filter.parse().map_err(|error| Error::Filter { filter: filter.to_owned(), error })
+}
+
+fn engine_query(arguments: &args::Query, filter: Option<Filter>) -> Query {
     let mut query = Query::text(&arguments.text).limit(arguments.limit).recall(arguments.recall);
     if arguments.exact {
         query = query.exact();
     }
     for collection in &arguments.collection {
         query = query.collection(collection);
+    }
+    if let Some(filter) = filter {
+        query = query.filter(filter);
     }
     match arguments.min_score {
         Some(score) => query.min_score(score),
@@ -81,6 +93,9 @@ fn ask(client: &Client, arguments: &args::Query) -> Result<(Answer, Duration)> {
     add(&mut options, "exact", arguments.exact.into());
     if let Some(score) = arguments.min_score {
         add(&mut options, "min-score", f64::from(score).into());
+    }
+    if let Some(filter) = &arguments.filter {
+        add(&mut options, "filter", filter.clone().into());
     }
     let text = arguments.text.clone();
     let started = Instant::now();
@@ -234,8 +249,19 @@ fn render_explain(out: &mut dyn Write, explain: &Explain) -> std::io::Result<()>
             "{name}: {plan}; {expanded} vertices expanded, {compared} vectors compared by"
         )?;
         writeln!(out, "  their bytes, in full {hot} hot and {cold} cold ones")?;
+        render_filter(out, done)?;
     }
     Ok(())
+}
+
+fn render_filter(out: &mut dyn Write, done: &CollectionExplain) -> std::io::Result<()> {
+    let Some(filter) = done.filter else { return Ok(()) };
+    let how = match filter.plan {
+        FilterPlan::Met => "as the search met them",
+        FilterPlan::All => "all of the collection before the search",
+    };
+    let [tested, passed] = [filter.tested, filter.passed].map(grouped);
+    writeln!(out, "  the filter was asked about {tested} records, {how}; {passed} passed")
 }
 
 fn hit_json(hit: Hit) -> Result<HitJson> {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use op_dbus_engine::{ErrorKind, Query};
+use op_dbus_engine::{ErrorKind, Filter, Query};
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zbus::wire::{Signature, Type, as_variant};
@@ -23,6 +23,8 @@ pub enum OptionValue {
     Number(f64),
     /// Whether or not.
     Flag(bool),
+    /// Words.
+    Text(String),
     /// Names.
     Names(Vec<String>),
     /// Anything else.
@@ -47,6 +49,12 @@ impl From<bool> for OptionValue {
     }
 }
 
+impl From<String> for OptionValue {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
 impl From<Vec<String>> for OptionValue {
     fn from(names: Vec<String>) -> Self {
         Self::Names(names)
@@ -63,6 +71,7 @@ impl Serialize for OptionValue {
             Self::Count(count) => as_variant::serialize(count, serializer),
             Self::Number(number) => as_variant::serialize(number, serializer),
             Self::Flag(flag) => as_variant::serialize(flag, serializer),
+            Self::Text(text) => as_variant::serialize(text, serializer),
             Self::Names(names) => as_variant::serialize(names, serializer),
             Self::Other => Err(serde::ser::Error::custom("no option has such a value")),
         }
@@ -94,6 +103,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
             "u" => OptionValue::Count(variant.next_element()?.ok_or_else(missing)?),
             "d" => OptionValue::Number(variant.next_element()?.ok_or_else(missing)?),
             "b" => OptionValue::Flag(variant.next_element()?.ok_or_else(missing)?),
+            "s" => OptionValue::Text(variant.next_element()?.ok_or_else(missing)?),
             "as" => OptionValue::Names(variant.next_element()?.ok_or_else(missing)?),
             _ => {
                 let _: IgnoredAny = variant.next_element()?.ok_or_else(missing)?;
@@ -126,6 +136,7 @@ pub(super) fn search(
             ("recall", OptionValue::Number(recall)) => query.recall(*recall),
             ("exact", OptionValue::Flag(true)) => query.exact(),
             ("exact", OptionValue::Flag(false)) => query,
+            ("filter", OptionValue::Text(text)) => query.filter(filter(text)?),
             ("collections", OptionValue::Names(names)) => {
                 for name in names {
                     query = query.collection(name.as_str());
@@ -137,9 +148,10 @@ pub(super) fn search(
             ("min-score", _) => return Err(wrong("min-score", "d")),
             ("recall", _) => return Err(wrong("recall", "d")),
             ("exact", _) => return Err(wrong("exact", "b")),
+            ("filter", _) => return Err(wrong("filter", "s")),
             ("collections", _) => return Err(wrong("collections", "as")),
             (unknown, _) => {
-                let remedy = "use limit, min-score, recall, exact or collections";
+                let remedy = "use limit, min-score, recall, exact, filter or collections";
                 let problem = format!("there is no option \"{unknown}\"");
                 return Err(BusError::new(ErrorKind::Invalid, problem, remedy));
             }
@@ -150,6 +162,13 @@ pub(super) fn search(
     }
     // Not by naming the others: those that do not fit the query would be an error then.
     Ok(known().into_iter().filter(|name| !reader.may_read(name)).fold(query, Query::except))
+}
+
+fn filter(text: &str) -> Result<Filter> {
+    text.parse().map_err(|error| {
+        let remedy = "op-dbus query --help shows how filters are written";
+        BusError::new(ErrorKind::Invalid, format!("the filter is wrong at {error}"), remedy)
+    })
 }
 
 fn wrong(name: &str, signature: &str) -> BusError {

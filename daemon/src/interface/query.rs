@@ -29,8 +29,9 @@ pub(crate) struct Query(pub(crate) Door);
 impl Query {
     /// Finds the records nearest in meaning to a text, best first.
     ///
-    /// Options: limit (u), min-score (d), recall (d), exact (b), collections (as). A hit is its
-    /// collection, key, score, text and payload.
+    /// Options: limit (u), min-score (d), recall (d), exact (b), collections (as), filter (s). A hit
+    /// is its collection, key, score, text and payload. A filter is a condition on the payload, such
+    /// as: service = "org.freedesktop.login1" and live; only records of which it is true are found.
     #[zbus(out_args("hits"))]
     async fn search(
         &self,
@@ -91,8 +92,8 @@ impl Query {
         fields(record)
     }
 
-    /// Finds as Search does, and says how: a JSON object with the plan, what was compared, and the
-    /// microseconds of each stage.
+    /// Finds as Search does, and says how: a JSON object with the plan, what was compared, how many
+    /// records the filter was asked about, and the microseconds of each stage.
     #[zbus(out_args("hits", "explain"))]
     async fn explain(
         &self,

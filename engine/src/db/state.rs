@@ -286,6 +286,11 @@ impl StateDatabase {
         Records { records, vectors }
     }
 
+    /// Walks the records of a collection without their vectors.
+    pub(crate) fn records_alone(&self, id: CollectionId) -> RecordsAlone<'_> {
+        RecordsAlone { records: self.db.iterate(RECORDS, &RecordKey::prefix(id, b"")) }
+    }
+
     /// As [`Database::write_out`].
     pub(crate) fn write_out(&self) {
         self.db.write_out(&FAMILIES);
@@ -382,6 +387,21 @@ impl Records<'_> {
                 Ok(read(&key[size_of::<CollectionId>()..], record, vector))
             })?
             .transpose()
+    }
+}
+
+/// As [`Records`], without vectors.
+pub(crate) struct RecordsAlone<'a> {
+    records: Walk<'a>,
+}
+
+impl RecordsAlone<'_> {
+    /// Hands the next key and record to `read`; `None` at the end.
+    pub(crate) fn next_with<T>(
+        &mut self,
+        read: impl FnOnce(&[u8], &[u8]) -> T,
+    ) -> Result<Option<T>> {
+        self.records.next_with(|key, record| read(&key[size_of::<CollectionId>()..], record))
     }
 }
 

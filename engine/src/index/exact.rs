@@ -66,6 +66,11 @@ impl ExactIndex {
         self.keys.len()
     }
 
+    /// About so many of its keys, from everywhere.
+    pub(crate) fn some_keys(&self, count: usize) -> impl Iterator<Item = &[u8]> {
+        self.keys.iter().step_by(self.len().div_ceil(count).max(1)).map(|key| &**key)
+    }
+
     /// Where the memory of its vectors lies.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = Range<usize>> {
         self.rows.addresses()

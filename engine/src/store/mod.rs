@@ -10,6 +10,7 @@ mod compression;
 mod difference;
 mod examine;
 mod expiry;
+mod filter;
 mod graph;
 mod history;
 mod journal;

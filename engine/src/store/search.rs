@@ -1,6 +1,6 @@
 //! Searching: embed the query, compare, merge, fetch the records found.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,9 +9,10 @@ use op_dbus_formats::embedding::EmbeddingKey;
 use op_dbus_formats::record::{self as format, EmbeddingSource};
 
 use super::collection::Collection;
+use super::filter::{Passing, SAMPLE_COUNT};
 use super::{Store, lock};
 use crate::error::{Error, ErrorKind, Result};
-use crate::index::{Filter, Scored};
+use crate::index::{ExactIndex, Filter, Scored};
 use crate::os::clock::unix_ms;
 use crate::os::threads::in_parts_on;
 use crate::query::{Answer, CollectionExplain, Explain, Hit, Plan, Query, Target};
@@ -78,12 +79,14 @@ impl Store {
         let now_unix_ms = unix_ms();
         let expired = self.state.expired_keys(now_unix_ms)?;
         for collection in collections {
-            let scored = self.search_collection(
+            let passing = Passing::new(
+                self,
                 &collection,
-                &vector,
-                (query, expired.of(collection.spec.id)),
-                &mut explain,
-            )?;
+                query,
+                (expired.of(collection.spec.id), now_unix_ms),
+            );
+            let scored =
+                self.search_collection(&collection, &vector, (query, passing), &mut explain)?;
             let found_there = |scored| Found { collection: Arc::clone(&collection), scored };
             found.extend(scored.into_iter().map(found_there));
         }
@@ -91,7 +94,7 @@ impl Store {
         let started = Instant::now();
         let hits = found
             .into_iter()
-            .filter_map(|found| self.hit(&found, now_unix_ms).transpose())
+            .filter_map(|found| self.hit(&found, query, now_unix_ms).transpose())
             .collect::<Result<_>>()?;
         explain.fetch = started.elapsed();
         Ok(Answer { hits, explain })
@@ -112,18 +115,17 @@ impl Store {
         &self,
         collection: &Arc<Collection>,
         vector: &[f32],
-        (query, expired): (&Query, Option<&HashSet<Vec<u8>>>),
+        (query, passing): (&Query, Passing<'_>),
         explain: &mut Explain,
     ) -> Result<Vec<Scored>> {
         let started = Instant::now();
-        let is_visible = |key: &[u8]| expired.is_none_or(|expired| !expired.contains(key));
-        let filter = expired.map(|_| &is_visible as Filter<'_>);
         self.open_graph(collection);
         explain.load += started.elapsed();
         let started = Instant::now();
-        if let Some((scored, done)) = self.search_graph(collection, vector, query, filter)? {
+        if let Some((scored, done)) = self.search_graph(collection, vector, query, &passing)? {
             explain.search += started.elapsed();
-            explain.collections.push(done);
+            let filter = passing.finish()?;
+            explain.collections.push(CollectionExplain { filter, ..done });
             return Ok(scored);
         }
         self.load_index(collection)?;
@@ -131,6 +133,11 @@ impl Store {
         let started = Instant::now();
         let index = collection.index();
         let Some(index) = &*index else { return Ok(Vec::new()) };
+        passing.prepare(index.len(), || self.asks_about_many(index, query, &passing))?;
+        let passes = |key: &[u8]| passing.passes(key);
+        let filter = passing.is_needed().then_some(&passes as Filter<'_>);
+        let scored = index.search(vector, query.limit, filter, self.threads)?;
+        explain.search += started.elapsed();
         explain.collections.push(CollectionExplain {
             name: collection.name.to_string(),
             plan: Plan::Exact,
@@ -138,10 +145,20 @@ impl Store {
             compared: 0,
             full_hot: index.len() as u64,
             full_cold: 0,
+            filter: passing.finish()?,
         });
-        let scored = index.search(vector, query.limit, filter, self.threads)?;
-        explain.search += started.elapsed();
         Ok(scored)
+    }
+
+    /// Whether to compare all would ask about so many that they are better walked.
+    fn asks_about_many(&self, index: &ExactIndex, query: &Query, passing: &Passing<'_>) -> bool {
+        let part = passing.part(index.some_keys(SAMPLE_COUNT));
+        let passing_count = index.len() as f64 * part;
+        // Each thread asks about what is among the nearest that it has seen so far: at first about
+        // all, and then ever less often.
+        let found_count = (query.limit as f64).min(passing_count).max(1.0);
+        let rounds = 1.0 + (passing_count / found_count).ln().max(0.0);
+        passing.are_many(self.threads.get() as f64 * found_count / part * rounds)
     }
 
     /// The collections that a query names, or all whose space its target lies in.
@@ -341,8 +358,9 @@ impl Store {
         Ok(embeddings.into_iter().map(|embedding| embedding.vector).collect())
     }
 
-    /// Reads a record found; `None` if it was removed meanwhile, or replaced by one that expired.
-    fn hit(&self, found: &Found, now_unix_ms: u64) -> Result<Option<Hit>> {
+    /// Reads a record found; `None` if it was removed meanwhile, or replaced by one that expired or
+    /// that the filter does not let pass.
+    fn hit(&self, found: &Found, query: &Query, now_unix_ms: u64) -> Result<Option<Hit>> {
         let Found { collection, scored } = found;
         let key = &scored.key;
         let Some(bytes) = self.state.record(collection.spec.id, key)? else { return Ok(None) };
@@ -350,6 +368,12 @@ impl Store {
             .map_err(|error| self.damaged(collection, "record", key, error))?;
         if is_past(record.expires_at_unix_ms, now_unix_ms) {
             return Ok(None);
+        }
+        if query.filter.is_some() {
+            let passing = Passing::new(self, collection, query, (None, now_unix_ms));
+            if !passing.passes_read(key, &record)? {
+                return Ok(None);
+            }
         }
         Ok(Some(Hit {
             collection: collection.name.to_string(),

@@ -215,6 +215,11 @@ impl GraphIndex {
         Ok(())
     }
 
+    /// Whether a search would compare all that pass, as far as a sample tells how many these are.
+    pub(crate) fn would_scan(&self, options: &SearchOptions<'_>) -> bool {
+        self.plan_search(options, self.wanted_count(&options.filter)).0 == SearchPlan::Scan
+    }
+
     /// Finds candidates; a scan finds them all.
     fn traverse(
         &self,

@@ -1,14 +1,15 @@
 //! Searching by a graph: full vectors are read where they are, hot or cold.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use super::super::collection::Collection;
+use super::super::filter::Passing;
 use super::super::{Store, Vectors, lock};
 use super::keyed::KeyedGraph;
 use crate::error::Result;
 use crate::index::{
-    Filter, FullVectors, GraphFilter, Neighbour, Scored, SearchOptions, SearchPlan,
+    FullVectors, GraphFilter, Neighbour, Scored, SearchOptions, SearchPlan, VertexSet,
 };
 use crate::query::{CollectionExplain, Plan, Query};
 
@@ -41,18 +42,17 @@ impl FullVectors for RecordVectors<'_> {
 }
 
 impl Store {
-    /// Searches a collection by its graph, if it has one that is open. Of keys that do not
-    /// pass nothing may be found.
+    /// Searches a collection by its graph, if it has one that is open, for records that pass.
     pub(in super::super) fn search_graph(
         &self,
         collection: &Arc<Collection>,
         vector: &[f32],
         query: &Query,
-        passes: Option<Filter<'_>>,
+        passing: &Passing<'_>,
     ) -> Result<Option<(Vec<Scored>, CollectionExplain)>> {
         let found = match &*collection.graph.read() {
             None => return Ok(None),
-            Some(graph) => match self.search_keyed(graph, collection, (vector, query, passes)) {
+            Some(graph) => match self.search_keyed(graph, collection, (vector, query, passing)) {
                 Err(error) if graph.index.is_damaged() => error,
                 found => return found.map(Some),
             },
@@ -66,7 +66,7 @@ impl Store {
         &self,
         graph: &KeyedGraph,
         collection: &Arc<Collection>,
-        (vector, query, passes): (&[f32], &Query, Option<Filter<'_>>),
+        (vector, query, passing): (&[f32], &Query, &Passing<'_>),
     ) -> Result<(Vec<Scored>, CollectionExplain)> {
         let slot = &collection.graph;
         let vectors = RecordVectors {
@@ -75,21 +75,29 @@ impl Store {
             hot_count: Cell::new(0),
             cold_count: Cell::new(0),
         };
-        // One whose key cannot be read is found out when it is to be an answer.
-        let is_visible = |id: u32| match (passes, graph.key(id)) {
-            (Some(passes), Ok(key)) => passes(key),
-            _ => true,
+        let limit = query.limit;
+        let effort = graph.index.effort_for(query.recall, limit).max(limit);
+        let asked = RefCell::new(Asked::default());
+        let passes = |id: u32| asked.borrow_mut().or_ask(id, || may_be_found(graph, passing, id));
+        let filter = match passing.is_needed() {
+            true => GraphFilter::Where(&passes),
+            false => GraphFilter::All,
         };
-        let filter =
-            if passes.is_some() { GraphFilter::Where(&is_visible) } else { GraphFilter::All };
+        let options = SearchOptions { limit, effort, filter };
+        // A scan asks about all.
+        let reads_many = || query.exact || graph.index.would_scan(&options);
+        let walked: Option<VertexSet> =
+            passing.prepare(graph.index.len(), reads_many)?.then(|| {
+                let ids = 0..graph.index.rows_count() as u32;
+                ids.filter(|id| may_be_found(graph, passing, *id)).collect()
+            });
+        let filter = walked.as_ref().map_or(filter, GraphFilter::Among);
         let mut search = lock(&slot.idle).pop().unwrap_or_default();
         let before = search.counts();
-        let limit = query.limit;
         let found = if query.exact {
             graph.index.find_exactly(&mut search, vector, (limit, filter), &vectors)
         } else {
-            let effort = graph.index.effort_for(query.recall, limit).max(limit);
-            let options = SearchOptions { limit, effort, filter };
+            let options = SearchOptions { filter, ..options };
             graph.index.find(&mut search, vector, &options, &vectors)
         };
         let scored = |near: &Neighbour| {
@@ -108,8 +116,30 @@ impl Store {
             compared: after.compared + after.scanned - before.compared - before.scanned,
             full_hot: vectors.hot_count.get(),
             full_cold: vectors.cold_count.get(),
+            filter: None,
         };
         lock(&slot.idle).push(search);
         Ok((scored, explain))
     }
+}
+
+/// What is known of vertices: a search asks about one again and again.
+#[derive(Default)]
+struct Asked {
+    asked: VertexSet,
+    passing: VertexSet,
+}
+
+impl Asked {
+    fn or_ask(&mut self, id: u32, ask: impl FnOnce() -> bool) -> bool {
+        if self.asked.insert(id) && ask() {
+            self.passing.insert(id);
+        }
+        self.passing.contains(id)
+    }
+}
+
+/// One whose key cannot be read is found out when it is to be an answer.
+fn may_be_found(graph: &KeyedGraph, passing: &Passing<'_>, id: u32) -> bool {
+    graph.key(id).map_or(true, |key| passing.passes(key))
 }
