@@ -169,7 +169,9 @@ fn value_of(text: &str) -> Value {
             Ok(integer) => integer.into(),
             Err(_) => text.parse::<f64>().ok().filter(|number| number.is_finite())?.into(),
         };
-        (value.to_string() == text).then_some(value)
+        // As JSON writes it: 0x1 and 1e3 stay texts.
+        let written = value.to_string();
+        (written.as_str() == text).then_some(value)
     };
     match text.parse::<bool>() {
         Ok(value) => value.into(),
