@@ -12,6 +12,7 @@ use op_dbus_formats::store_file::StoreFile;
 
 use super::collection::Collection;
 use super::journal::JournalEnd;
+use super::latency::Latencies;
 use super::memory::MemoryCap;
 use super::space::Space;
 use super::warmth::Sources;
@@ -93,6 +94,7 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
         hash_seed: store_file.hash_seed,
         threads: std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
         recorder,
+        latencies: Latencies::default(),
         commits,
         followers,
         journal_end,
