@@ -26,6 +26,7 @@ pub mod plugin;
 mod service;
 mod socket;
 mod state;
+mod traffic;
 pub mod vector;
 
 pub use config::{Bus, DaemonConfig, Limits, Readers};
@@ -40,3 +41,4 @@ pub use interface::{
 pub use names::{NAME, PATH, PLUGINS_PATH};
 pub use service::run;
 pub use state::{Change, PluginOutcome, PluginReport, StateReport};
+pub use traffic::Traffic;
