@@ -9,12 +9,15 @@ mod command;
 mod config;
 mod error;
 pub mod exit;
+mod feed;
 mod input;
 mod interrupt;
 mod journal;
 mod output;
 mod progress;
+mod rates;
 mod sample;
+mod screen;
 mod settings;
 
 use std::ffi::OsString;
