@@ -49,11 +49,8 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
     let store_file = prepare(&layout, is_snapshot, &config.subvolumes)?;
     let memory = MemoryCap::find(config.capacity_bytes);
     let recorder = Arc::new(open_recorder(&layout, &store_file, is_snapshot));
-    let tier = Arc::new(Tier::new(
-        (memory.tier_bytes(), config.policy),
-        Arc::clone(&recorder),
-        Arc::clone(&placement),
-    )?);
+    let size = (memory.tier_bytes(), config.policy);
+    let tier = Arc::new(Tier::new(size, Arc::clone(&recorder), Arc::clone(&placement))?);
     let was_relieved = !is_snapshot && space.relieve();
     let open_cache = || {
         let (path, memory) = (database(&layout.cache()), memory.database());
