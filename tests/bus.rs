@@ -363,6 +363,12 @@ fn others_may_not_read_and_readers_may_not_change() {
     let world = World::with(&["--group", "nogroup"]);
     let names = ["org.freedesktop.DBus.Properties.Get", "org.opdbus.Query1", "Collections"];
     let _ = attempt(&world, &names).succeeded();
+    // What is told of collections is told of those alone that may be read.
+    let own = world.tool(&["busctl", "--address=@BUS@", "call", NAME, PATH]);
+    let own = own.arguments(["org.opdbus.Query1", "Stats"]).run().succeeded().text();
+    assert!(own.contains("declared"), "{own}");
+    let stats = attempt(&world, &["org.opdbus.Query1.Stats"]).succeeded().text();
+    assert!(!stats.contains("declared") && stats.contains("\"bus\":{\"answered\":"), "{stats}");
     for line in [
         &["org.opdbus.State1.Put", "key", "{}"][..],
         &["org.opdbus.Snapshot1.Create", "why", "false"],

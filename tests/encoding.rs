@@ -131,7 +131,7 @@ fn searches_find_nearly_the_same() {
         assert!(recall >= least, "{encoding:?}: {recall}");
     }
     let stats = store.stats().unwrap();
-    let encodings: Vec<_> = stats.collections.iter().map(|known| known.encoding).collect();
+    let encodings: Vec<_> = stats.collections.iter().map(|known| known.encoding.as_str()).collect();
     assert_eq!(encodings, ["f16", "f32", "i8"]);
 }
 

@@ -156,13 +156,13 @@ async fn who_may_read_a_collection_follows_the_file() {
         }
     };
     until(settings(&format!("state = [\"@{group}\"]\n")), true).await;
-    until(settings("state = [\"root\"]\n"), false).await;
-    until(settings(""), true).await;
     // A wrong file: all stays as it was.
     place.file("config.toml", "[daemon.readers]\nstate = 1\n");
     served.signal(Signal::HUP);
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(get(&other).await.is_ok());
+    until(settings("state = [\"root\"]\n"), false).await;
+    until(settings(""), true).await;
     let ended = tokio::task::block_in_place(|| served.terminate().succeeded());
     assert!(ended.stderr.contains("the settings stay as they were"), "{}", ended.stderr);
 }

@@ -3,6 +3,7 @@
 mod benchmark;
 mod daemon;
 mod documents;
+mod figures;
 mod global;
 mod layout;
 mod models;
@@ -25,6 +26,7 @@ use crate::exit;
 pub(crate) use benchmark::{Benchmark, Search, Truth};
 pub(crate) use daemon::{Daemon, READERS_DELIMITER};
 pub(crate) use documents::{Expiry, Get, History, Put, Remove};
+pub(crate) use figures::{Stats, Top};
 use global::policy;
 pub(crate) use global::{Global, LogLevel};
 pub(crate) use layout::{Btrfs, Doctor, LayoutCommand};
@@ -170,6 +172,7 @@ pub(crate) enum Command {
     Doctor(Doctor),
     Scrub(Scrub),
     Stats(Stats),
+    Top(Top),
     Benchmark(Benchmark),
 }
 
@@ -501,15 +504,4 @@ pub(crate) struct Scrub {
     /// Go on where the last scrub was broken off, by Ctrl-C or otherwise
     #[arg(long)]
     pub(crate) resume: bool,
-}
-
-/// Show what the store holds and has done
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  op-dbus stats
-  op-dbus stats --json | jq '.collections[].records'")]
-pub(crate) struct Stats {
-    #[command(flatten)]
-    pub(crate) at: At,
 }

@@ -4,11 +4,12 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-use op_dbus_daemon::Bus;
+use op_dbus_daemon::{Bus, QueryProxy, Traffic};
 use op_dbus_engine::{
-    EmbedderConfig, ErrorKind, NumaConfig, NumaPolicy, PolicyKind, Snapshots, Store, StoreConfig,
-    StorePart, store_address,
+    Activity, EmbedderConfig, Error as EngineError, ErrorKind, NumaConfig, NumaPolicy, PolicyKind,
+    Snapshots, Stats, Store, StoreConfig, StorePart, store_address,
 };
+use serde::de::DeserializeOwned;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -29,6 +30,54 @@ pub(crate) enum Source {
     Store(Box<Store>),
     /// The service that has it open.
     Service(Client),
+}
+
+impl Source {
+    /// Saves what a store has learnt; a service goes on.
+    pub(crate) fn close(self) {
+        if let Self::Store(store) = self {
+            store.close();
+        }
+    }
+
+    /// Figures with all that is counted, and the calls of the service if that is asked.
+    pub(crate) fn stats(&self) -> Result<(Stats, Option<Traffic>)> {
+        match self {
+            Self::Store(store) => Ok((store.stats()?, None)),
+            Self::Service(client) => {
+                let told = client.ask(QueryProxy::new, async |query| query.stats().await)?;
+                with_traffic(&told)
+            }
+        }
+    }
+
+    /// The figures that are known without counting.
+    pub(crate) fn activity(&self) -> Result<(Activity, Option<Traffic>)> {
+        match self {
+            Self::Store(store) => Ok((store.activity(), None)),
+            Self::Service(client) => {
+                let told = client.ask(QueryProxy::new, async |query| query.activity().await)?;
+                with_traffic(&told)
+            }
+        }
+    }
+}
+
+fn with_traffic<T: DeserializeOwned>(told: &str) -> Result<(T, Option<Traffic>)> {
+    let (figures, traffic) = Traffic::parse(told).map_err(strange)?;
+    Ok((figures, Some(traffic)))
+}
+
+/// Reads figures that the service has told.
+pub(crate) fn parsed<T: DeserializeOwned>(told: &str) -> Result<T> {
+    Ok(serde_json::from_str(told).map_err(strange)?)
+}
+
+fn strange(error: serde_json::Error) -> EngineError {
+    let problem = "the service tells figures that this program does not know";
+    EngineError::new(ErrorKind::Unsupported, problem)
+        .with_source(error)
+        .with_remedy("let both be of the same version")
 }
 
 /// What the global options and variables come to.

@@ -30,6 +30,15 @@ pub(crate) fn catch() {
     }
 }
 
+/// From now on, [`is_requested`] is all that a signal does. Only for what asks several times a second,
+/// and leaves the terminal as it was.
+pub(crate) fn note() {
+    let interrupted = INTERRUPTED.get_or_init(Arc::default);
+    for signal in [SIGINT, SIGTERM] {
+        let _ = flag::register(signal, Arc::clone(interrupted));
+    }
+}
+
 /// Whether the user wants long work to end.
 pub(crate) fn is_requested() -> bool {
     INTERRUPTED.get().is_some_and(|interrupted| interrupted.load(Ordering::Relaxed))

@@ -10,12 +10,15 @@ mod completion;
 mod config;
 mod error;
 pub mod exit;
+mod feed;
 mod input;
 mod interrupt;
 mod journal;
 mod output;
 mod progress;
+mod rates;
 mod sample;
+mod screen;
 mod settings;
 
 use std::ffi::OsString;

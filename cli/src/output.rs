@@ -126,6 +126,24 @@ pub(crate) fn grouped(count: u64) -> String {
     indicatif::HumanCount(count).to_string()
 }
 
+/// How fast a count grows.
+pub(crate) fn per_second(rate: f64) -> String {
+    if rate < 10.0 { format!("{rate:.1}/s") } else { format!("{}/s", grouped(rate.round() as u64)) }
+}
+
+/// A count and, where that is known, how fast it grows, in columns.
+pub(crate) fn growing(count: u64, rate: Option<f64>) -> String {
+    match rate {
+        Some(rate) => format!("{:<14} {:>9}", grouped(count), per_second(rate)),
+        None => grouped(count),
+    }
+}
+
+/// A number of seconds that somebody has chosen.
+pub(crate) fn seconds(period: Duration) -> String {
+    format!("{} s", period.as_secs_f64())
+}
+
 /// A duration in the unit that shows three digits of it.
 pub(crate) fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();

@@ -20,6 +20,7 @@ use crate::caller::{Caller, Callers, processors_count};
 use crate::config::{DaemonConfig, Limits, Readers};
 use crate::error::{BusError, Result};
 use crate::indexer::STATE_INDEX_COLLECTION;
+use crate::traffic::{Counted, Counters, Traffic};
 
 /// Grants of reading that are remembered, so that they are journaled once.
 const NOTED_COUNT_MAX: usize = 10_000;
@@ -60,6 +61,8 @@ pub(crate) struct Gate {
     answering: Arc<Semaphore>,
     /// Whether no more calls are let in.
     is_closing: AtomicBool,
+    /// What became of calls.
+    counters: Arc<Counters>,
 }
 
 /// The part of the configuration that can be read anew.
@@ -140,6 +143,7 @@ pub(crate) struct Reader {
     rules: Arc<Rules>,
     _slot: OwnedSemaphorePermit,
     answering: Option<OwnedSemaphorePermit>,
+    counted: Counted,
 }
 
 impl Reader {
@@ -216,7 +220,8 @@ impl Gate {
         let answering = Arc::new(Semaphore::new(CALLS_AT_ONCE_COUNT_MAX as usize));
         let computing = Arc::new(Semaphore::new(processors_count()));
         let is_closing = AtomicBool::new(false);
-        Self { store, callers, authority, rules, noted, computing, answering, is_closing }
+        let counters = Arc::new(Counters::new());
+        Self { store, callers, authority, rules, noted, computing, answering, is_closing, counters }
     }
 
     /// Lets nobody in any more, and waits until all are out.
@@ -256,8 +261,21 @@ impl Gate {
         rules.may_read(caller) && rules.may_read_collection(caller, STATE_COLLECTION)
     }
 
+    /// What became of the calls so far.
+    pub(crate) fn traffic(&self) -> Traffic {
+        self.counters.sum()
+    }
+
     /// Lets somebody in who may read.
     pub(crate) async fn admit(&self, call: &Call<'_>) -> Result<Reader> {
+        let admitted = self.decide(call).await;
+        if admitted.is_err() {
+            self.counters.refuse();
+        }
+        admitted
+    }
+
+    async fn decide(&self, call: &Call<'_>) -> Result<Reader> {
         let rules = self.rules();
         let answering = self.begin()?;
         let caller = match &call.peer {
@@ -279,7 +297,8 @@ impl Gate {
             let remedy = "ask the administrator to add you to the group op-dbus";
             return Err(BusError::new(ErrorKind::Denied, problem, remedy));
         }
-        Ok(Reader { caller, rules, _slot: slot, answering: Some(answering) })
+        let counted = Counted::new(&self.counters);
+        Ok(Reader { caller, rules, _slot: slot, answering: Some(answering), counted })
     }
 
     /// Counts a call, as long as there may be another.
@@ -301,6 +320,7 @@ impl Gate {
         if reader.may_read(collection) {
             return Ok(());
         }
+        reader.counted.refuse();
         let caller = reader.caller();
         if caller.is_first_refused(collection) {
             let details = json!({ "allowed": false });
@@ -389,6 +409,7 @@ impl Gate {
             self.authority.decide(&caller, request.action, &call.header, call.connection).await;
         let Request { action, what, details } = request;
         if let Decision::Denied(reason) = decision {
+            reader.counted.refuse();
             let mut details = details;
             details["denied"] = reason.clone().into();
             self.deny(&caller, &what, &details).await?;

@@ -27,6 +27,7 @@ pub mod plugin;
 mod service;
 mod socket;
 mod state;
+mod traffic;
 pub mod vector;
 
 pub use config::{Bus, DaemonConfig, Limits, Readers};
@@ -42,3 +43,4 @@ pub use names::{NAME, PATH, PLUGINS_PATH};
 pub use phrases::Phrases;
 pub use service::run;
 pub use state::{Change, PluginOutcome, PluginReport, StateReport};
+pub use traffic::Traffic;

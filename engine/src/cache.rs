@@ -48,7 +48,7 @@ pub struct CachedEmbedding {
 }
 
 /// Figures of the embedding cache, all measured.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CacheStats {
     /// Embeddings stored.
     pub embeddings: u64,
@@ -74,6 +74,46 @@ pub struct CacheStats {
     pub tier: TierStats,
     /// Hits in memory by lookups; `None` when there were no lookups.
     pub tier_hit_rate: Option<f64>,
+}
+
+/// Figures of the embedding cache that are known without looking through it; as in [`CacheStats`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheActivity {
+    /// Memory held for embeddings.
+    pub bytes_memory: u64,
+    /// Bytes on disk that they use.
+    pub bytes_disk: u64,
+    /// Embeddings that were removed from the disk because there were too many.
+    pub evictions_disk: u64,
+    /// Lookups that found their embedding.
+    pub hits: u64,
+    /// Lookups that did not.
+    pub misses: u64,
+    /// Vectors in memory, those of records included.
+    pub tier: TierStats,
+}
+
+impl CacheStats {
+    /// Takes over what is known now of what can change without notice; what was counted stays.
+    pub(crate) fn refresh(&mut self, now: CacheActivity) {
+        let seconds_a_hit = self.embed_seconds_saved / (self.hits.max(1)) as f64;
+        self.embed_seconds_saved = now.hits as f64 * seconds_a_hit;
+        self.hit_rate = now.hit_rate();
+        self.tier_hit_rate = now.tier.hit_rate();
+        let CacheActivity { bytes_memory, bytes_disk, evictions_disk, hits, misses, tier } = now;
+        (self.bytes_memory, self.bytes_disk) = (bytes_memory, bytes_disk);
+        (self.evictions_disk, self.hits, self.misses) = (evictions_disk, hits, misses);
+        self.tier = tier;
+    }
+}
+
+impl CacheActivity {
+    /// Hits by lookups; `None` when there were no lookups.
+    #[must_use]
+    pub fn hit_rate(&self) -> Option<f64> {
+        let lookups = self.hits + self.misses;
+        (lookups > 0).then(|| self.hits as f64 / lookups as f64)
+    }
 }
 
 /// What was removed from the embedding cache.
@@ -476,6 +516,18 @@ impl EmbeddingCache {
         stats
     }
 
+    /// Measures what is known without looking through the embeddings.
+    pub(crate) fn activity(&self) -> CacheActivity {
+        CacheActivity {
+            hits: self.counters.hits(),
+            misses: self.counters.misses(),
+            evictions_disk: self.counters.evicted.load(Ordering::Relaxed),
+            bytes_memory: self.db.memory_bytes(),
+            bytes_disk: used_bytes(self.db.path()),
+            tier: self.tier_stats(),
+        }
+    }
+
     pub(crate) fn stats(&self) -> Result<CacheStats> {
         let (mut embeddings, mut plain_bytes) = (0_u64, 0_u64);
         let count = |bytes: &[u8]| {
@@ -486,23 +538,22 @@ impl EmbeddingCache {
         };
         self.db.for_each_embedding(count).map_err(|error| self.with_remedy(error))?;
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let (hits, misses) = (self.counters.hits(), self.counters.misses());
+        let activity = self.activity();
+        let CacheActivity { hits, misses, bytes_disk, .. } = activity;
         let computed = load(&self.counters.computed);
         let compute_seconds = load(&self.counters.compute_nanos) as f64 / 1e9;
-        let bytes_disk = used_bytes(self.db.path());
         let ratio = |part: f64, whole: f64| (whole > 0.0 && part > 0.0).then(|| part / whole);
-        let tier = self.tier_stats();
         Ok(CacheStats {
-            tier_hit_rate: tier.hit_rate(),
-            tier,
+            hit_rate: activity.hit_rate(),
+            tier_hit_rate: activity.tier.hit_rate(),
+            tier: activity.tier,
             embeddings,
-            bytes_memory: self.db.memory_bytes(),
+            bytes_memory: activity.bytes_memory,
             bytes_disk,
             bytes_disk_max: self.disk_max_bytes,
-            evictions_disk: load(&self.counters.evicted),
+            evictions_disk: activity.evictions_disk,
             hits,
             misses,
-            hit_rate: (hits + misses > 0).then(|| hits as f64 / (hits + misses) as f64),
             compression_ratio: ratio(plain_bytes as f64, bytes_disk as f64),
             embed_seconds_saved: hits as f64
                 * ratio(compute_seconds, computed as f64).unwrap_or(0.0),

@@ -52,7 +52,7 @@ mod store;
 mod tier;
 
 pub use arena::{NumaConfig, NumaPolicy};
-pub use cache::{CacheStats, CachedEmbedding, Removed};
+pub use cache::{CacheActivity, CacheStats, CachedEmbedding, Removed};
 pub use embed::{
     Embedder, EmbedderConfig, Embedding, KnownModel, ModelFile, ModelOutline, Provider,
     QuantizedModel, forbid_telemetry,
@@ -81,12 +81,12 @@ pub use snapshot::{
     TransferProgress,
 };
 pub use store::{
-    ArenaResidency, Change, CollectionInfo, CollectionOptions, CollectionStats, Compressor,
-    Difference, Differences, Fault, GraphStats, LayoutReport, LinkOptions, MemoryCap,
-    MountCompression, NumaNode, NumaStats, PartKind, PartReport, PutReport, ReembedProgress,
-    Reembedded, STATE_COLLECTION, STATE_VERSIONS_KEPT, Scan, ScrubOptions, ScrubProgress,
-    ScrubReport, Stats, Store, StoreConfig, Vector, Vectors, Version, Watch, examine_layout,
-    migrate_layout, numa_nodes, store_address,
+    Activity, ArenaResidency, Change, CollectionInfo, CollectionOptions, CollectionStats,
+    Compressor, Difference, Differences, Fault, GraphStats, LayoutReport, LinkOptions, MemoryCap,
+    MountCompression, NumaNode, NumaStats, PartKind, PartReport, PutReport, QueryStats,
+    ReembedProgress, Reembedded, STATE_COLLECTION, STATE_VERSIONS_KEPT, Scan, ScrubOptions,
+    ScrubProgress, ScrubReport, Stats, Store, StoreConfig, Vector, Vectors, Version, Watch,
+    examine_layout, migrate_layout, numa_nodes, store_address,
 };
 pub use tier::{
     Evictions, PolicyKind, SimulationReport, TierStats, TraceReport, read_trace, simulate,

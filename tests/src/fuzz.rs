@@ -6,6 +6,7 @@
 //! of values are also tried with a checksum that is right.
 
 mod filter;
+mod settings;
 
 use op_dbus_formats::arena_file::{self as arena_file_format, ArenaFileHeader, Entry};
 use op_dbus_formats::embedding::{self, EncodedEmbedding, Encoding, Packing};
@@ -28,13 +29,14 @@ use op_dbus_formats::{
     change as change_format, collection as collection_format, document as document_format,
     history as history_format, numa_list as numa_list_format, plugin as plugin_format,
     record as record_format, semantic_mapping as semantic_mapping_format,
-    settings as settings_format, snapshot_file as snapshot_file_format,
+    snapshot_file as snapshot_file_format,
     snapshot_stream::{self as snapshot_stream_format, Chunk, StreamStart},
     state_file as state_file_format, store_file as store_file_format,
     trace::{self as trace_format, TraceStart},
 };
 
 pub use filter::filter;
+pub use settings::settings;
 
 /// A function that must not panic.
 pub type Target = fn(&[u8]);
@@ -469,25 +471,6 @@ pub fn state_file(data: &[u8]) {
         Ok(file) => {
             let text = state_file_format::render(&file);
             assert_eq!(state_file_format::parse(text.as_bytes()), Ok(file), "{text}");
-        }
-        Err(error) => check_place(data, &error),
-    }
-}
-
-/// What is parsed renders to a file that is parsed to the same settings, but for where they stand.
-pub fn settings(data: &[u8]) {
-    use settings_format::Form::{List, Single, Table};
-    let known = [(None, "a", Single), (Some("t"), "b", List), (Some("t"), "c", Table)];
-    let known = known.map(|(table, key, form)| settings_format::Known { table, key, form });
-    match settings_format::parse(data, &known) {
-        Ok(settings) => {
-            let plain = |mut settings: Vec<settings_format::Setting>| {
-                settings.iter_mut().for_each(|setting| (setting.line, setting.column) = (1, 1));
-                settings
-            };
-            let text = settings_format::render(settings.iter().map(|setting| (setting, None)));
-            let again = settings_format::parse(text.as_bytes(), &known);
-            assert_eq!(again.map(plain), Ok(plain(settings)), "{text}");
         }
         Err(error) => check_place(data, &error),
     }

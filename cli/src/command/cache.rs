@@ -5,18 +5,22 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use op_dbus_daemon::CacheProxy;
 use op_dbus_engine::{CacheStats, Record, Store};
 use op_dbus_formats::exchange::jsonl::{self, ExchangeRecord};
 use serde_json::json;
 
 use super::ingest::{self, Ingest};
 use super::{simulate, snapshot, trace};
-use crate::args::{Cache, CacheClean, CacheExport, CacheGet, CacheImport, CachePut, ExportFormat};
-use crate::config::Config;
+use crate::args::{
+    At, Cache, CacheClean, CacheExport, CacheGet, CacheImport, CachePut, ExportFormat,
+};
+use crate::config::{Config, Source, parsed};
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::input;
-use crate::output::{Output, bytes, grouped};
+use crate::output::{Output, bytes, grouped, growing};
+use crate::rates::Rates;
 
 /// A vector of the greatest length, written without care, is shorter.
 const VECTOR_FILE_BYTES_MAX: u64 = 4 << 20;
@@ -39,10 +43,16 @@ pub(super) fn run(config: &Config, output: &Output, command: Cache) -> Result<Ex
 }
 
 fn stats(config: &Config, output: &Output) -> Result<Exit> {
-    let store = config.open()?;
-    let stats = store.cache_stats()?;
-    output.answer(&stats, |out| render_stats(out, "", &stats))?;
-    store.close();
+    let source = config.open_or_ask(&At { at: None })?;
+    let stats = match &source {
+        Source::Store(store) => store.cache_stats()?,
+        Source::Service(client) => {
+            let ask = async |cache: CacheProxy<'_>| Ok(cache.statistics().await?);
+            parsed(&client.ask(CacheProxy::new, ask)?)?
+        }
+    };
+    output.answer(&stats, |out| render_stats(out, "", &stats, None))?;
+    source.close();
     Ok(Exit::Success)
 }
 
@@ -51,7 +61,9 @@ pub(super) fn render_stats(
     out: &mut dyn Write,
     indent: &str,
     stats: &CacheStats,
+    rates: Option<&Rates>,
 ) -> std::io::Result<()> {
+    let counted = |count: u64, rate: fn(&Rates) -> f64| growing(count, rates.map(rate));
     let or_dash = |figure: Option<String>| figure.unwrap_or_else(|| "–".to_owned());
     let hit_rate = or_dash(stats.hit_rate.map(|rate| format!("{:.1} %", rate * 100.0)));
     let ratio = or_dash(stats.compression_ratio.map(|ratio| format!("{ratio:.2}x")));
@@ -60,9 +72,13 @@ pub(super) fn render_stats(
     let cap = stats.bytes_disk_max.map(|cap| format!(", of {} at most", bytes(cap)));
     let cap = cap.unwrap_or_default();
     writeln!(out, "{indent}on disk          {}{cap}", bytes(stats.bytes_disk))?;
-    writeln!(out, "{indent}evicted, disk    {}", grouped(stats.evictions_disk))?;
-    writeln!(out, "{indent}hits             {}", grouped(stats.hits))?;
-    writeln!(out, "{indent}misses           {}", grouped(stats.misses))?;
+    writeln!(
+        out,
+        "{indent}evicted, disk    {}",
+        counted(stats.evictions_disk, |rates| rates.evictions_disk)
+    )?;
+    writeln!(out, "{indent}hits             {}", counted(stats.hits, |rates| rates.hits))?;
+    writeln!(out, "{indent}misses           {}", counted(stats.misses, |rates| rates.misses))?;
     writeln!(out, "{indent}hit rate         {hit_rate}")?;
     writeln!(out, "{indent}compression      {ratio}")?;
     writeln!(out, "{indent}embed time saved {:.1} s", stats.embed_seconds_saved)?;
@@ -75,13 +91,13 @@ pub(super) fn render_stats(
     writeln!(
         out,
         "{indent}promoted         {} ({} not admitted)",
-        grouped(tier.promotions),
+        counted(tier.promotions, |rates| rates.promotions),
         grouped(tier.refusals)
     )?;
     writeln!(
         out,
         "{indent}evicted          {} for room, {} changed, {} expired",
-        grouped(tier.evictions.capacity),
+        counted(tier.evictions.capacity, |rates| rates.evictions),
         grouped(tier.evictions.change),
         grouped(tier.evictions.expiry)
     )

@@ -27,15 +27,19 @@ fn daemon_config(bus: Option<&Bus>, arguments: &args::Daemon) -> DaemonConfig {
         changes_burst_count: arguments.changes_per_second.saturating_mul(5),
         message_len_max_bytes: arguments.call_max_bytes,
     };
-    let readers = arguments.readers.iter();
+    let unless_told = DaemonConfig::new(bus.cloned().unwrap_or(Bus::System));
+    // Whoever says who reads one collection opens no other: the journal stays protected.
+    let mut readers = unless_told.readers;
+    readers
+        .extend(arguments.readers.iter().map(|it| (it.collection.to_string(), it.readers.clone())));
     DaemonConfig {
         group: arguments.group.clone(),
         limits,
-        readers: readers.map(|it| (it.collection.to_string(), it.readers.clone())).collect(),
+        readers,
         plugins: arguments.plugins.plugins.clone(),
         interfaces: arguments.interfaces.clone(),
         is_indexing_live: arguments.index_live,
-        ..DaemonConfig::new(bus.cloned().unwrap_or(Bus::System))
+        ..unless_told
     }
 }
 

@@ -1,5 +1,6 @@
 //! `op-dbus journal`: who did what.
 
+use std::collections::VecDeque;
 use std::io::Write;
 
 use op_dbus_daemon::{BusError, JournalProxy, QueryProxy};
@@ -17,6 +18,8 @@ use crate::output::{Output, columns, one_line, utc};
 const PART_COUNT: u32 = 1000;
 /// The collection that entries are found in by meaning.
 const COLLECTION: &str = "journal";
+/// Lines that are kept of its end.
+const TAIL_LEN_MAX: usize = 200;
 
 pub(super) fn run(config: &Config, output: &Output, command: Journal) -> Result<Exit> {
     let source = config.open_or_ask(&At { at: None })?;
@@ -39,6 +42,10 @@ fn show(source: &Source, output: &Output, arguments: &JournalShow) -> Result<Exi
 }
 
 fn render(out: &mut dyn Write, entry: &Value) -> std::io::Result<()> {
+    writeln!(out, "{}", one_line(&line(entry), columns()))
+}
+
+fn line(entry: &Value) -> String {
     let number = entry["number"].as_u64().unwrap_or_default();
     let time = utc(entry["written_at_unix_ms"].as_u64().unwrap_or_default());
     let kind = entry["kind"].as_str().unwrap_or_default();
@@ -48,8 +55,60 @@ fn render(out: &mut dyn Write, entry: &Value) -> std::io::Result<()> {
         actor => format!("user {}", actor["uid"]),
     };
     let of = entry["intent"].as_u64().map(|intent| format!(" of {intent}")).unwrap_or_default();
-    let line = format!("{number:>7}  {time}  {kind}{of}  {who}  {action}  {}", entry["details"]);
-    writeln!(out, "{}", one_line(&line, columns()))
+    format!("{number:>7}  {time}  {kind}{of}  {who}  {action}  {}", entry["details"])
+}
+
+/// The end of the journal, followed as it grows.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tail {
+    /// As `journal show` has them.
+    lines: VecDeque<String>,
+    /// The number of the next entry, once some were read.
+    next: Option<u64>,
+    /// Why it is not read.
+    refusal: Option<String>,
+}
+
+impl Tail {
+    pub(super) fn lines(&self) -> &VecDeque<String> {
+        &self.lines
+    }
+
+    pub(super) fn refusal(&self) -> Option<&str> {
+        self.refusal.as_deref()
+    }
+
+    /// Reads what came since the last time. Whoever may not read it is not refused again and again.
+    pub(super) fn follow(&mut self, source: &Source) -> Result<()> {
+        if self.refusal.is_some() {
+            return Ok(());
+        }
+        let from = match self.next {
+            Some(next) => next,
+            None => length(source)?.saturating_sub(TAIL_LEN_MAX as u64) + 1,
+        };
+        let entries = match entries(source, from, PART_COUNT) {
+            Err(Error::Engine(error)) if error.kind() == ErrorKind::Denied => {
+                self.refusal = Some(error.to_string());
+                return Ok(());
+            }
+            entries => entries?,
+        };
+        self.next = Some(from + entries.len() as u64);
+        self.take(entries.iter().map(|entry| one_line(&line(entry), usize::MAX)));
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub(super) fn refused(refusal: &str) -> Self {
+        Self { refusal: Some(refusal.to_owned()), ..Self::default() }
+    }
+
+    pub(super) fn take(&mut self, lines: impl IntoIterator<Item = String>) {
+        self.lines.extend(lines);
+        let more = self.lines.len().saturating_sub(TAIL_LEN_MAX);
+        self.lines.drain(..more);
+    }
 }
 
 fn export(source: &Source, output: &Output) -> Result<Exit> {

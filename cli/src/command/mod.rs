@@ -24,6 +24,7 @@ mod simulate;
 mod snapshot;
 mod state;
 mod stats;
+mod top;
 mod trace;
 mod transfer;
 
@@ -59,5 +60,6 @@ pub(crate) fn run(config: &Config, output: &Output, command: Command) -> Result<
         Command::Scrub(arguments) => scrub::run(config, output, &arguments),
         Command::Snapshot { command } => snapshot::run(config, output, command),
         Command::Stats(arguments) => stats::run(config, output, &arguments),
+        Command::Top(arguments) => top::run(config, output, &arguments),
     }
 }

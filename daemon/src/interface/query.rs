@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use op_dbus_engine::{Answer, ErrorKind, Payload, Query as EngineQuery, Record, Store};
+use op_dbus_engine::{Answer, ErrorKind, NumaStats, Payload, Query as EngineQuery, Record, Store};
 use serde_json::json;
 use zbus::message::Header;
 use zbus::{Connection, OwnedVariant, Variant, interface};
@@ -109,6 +109,37 @@ impl Query {
         Ok((hits(answer), explain))
     }
 
+    /// Measures the store and the service, without the collections that whoever asks may not read: the
+    /// JSON object of `op-dbus stats --json`. Counts records and embeddings, which takes time.
+    #[zbus(out_args("stats"))]
+    async fn stats(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<String> {
+        let reader = self.0.admit(header, connection).await?;
+        let store = Arc::clone(&self.0.service.store);
+        let mut stats = self.0.service.gate.compute(&reader, move || store.stats()).await?;
+        stats.collections.retain(|collection| reader.may_read(&collection.name));
+        keep_readable(&mut stats.numa, &reader);
+        Ok(self.0.service.gate.traffic().beside(&stats))
+    }
+
+    /// Measures what is known without counting, as often as somebody wants to watch it: a JSON object
+    /// with counters of lookups, queries, changes and calls, and where memory lies.
+    #[zbus(out_args("activity"))]
+    async fn activity(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<String> {
+        let reader = self.0.admit(header, connection).await?;
+        let store = Arc::clone(&self.0.service.store);
+        let mut activity = blocking(move || Ok(store.activity())).await?;
+        keep_readable(&mut activity.numa, &reader);
+        Ok(self.0.service.gate.traffic().beside(&activity))
+    }
+
     /// The collections that there are, and that whoever asks may read.
     #[zbus(property(emits_changed_signal = "false"))]
     async fn collections(
@@ -146,6 +177,11 @@ impl Query {
         };
         self.0.service.gate.compute(reader, search).await
     }
+}
+
+/// Leaves out where the memory of collections lies that this reader may not read.
+fn keep_readable(numa: &mut NumaStats, reader: &Reader) {
+    numa.arenas.retain(|arena| arena.collection.as_ref().is_none_or(|name| reader.may_read(name)));
 }
 
 fn vector_of(store: &Store, collection: &str, key: &str) -> op_dbus_engine::Result<Vec<f32>> {

@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use op_dbus_formats::numa_list::{self, NumaList};
 use rustix::thread::CpuSet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::os::memory::Reservation;
@@ -32,7 +32,7 @@ use crate::os::numa::topology::Topology;
 use crate::os::numa::{self, MemoryPolicy, ThreadPolicy};
 
 /// Where hot memory lies on a machine of several NUMA nodes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NumaPolicy {
     /// Where the kernel puts it.

@@ -1,6 +1,6 @@
 //! How much memory a store may take, and who gets it.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::db::DatabaseMemory;
 use crate::os::limits;
@@ -15,7 +15,7 @@ const OF_DATABASES: u64 = 4;
 const OVERHEAD_PERCENT: u64 = 7;
 
 /// Memory of a store: what was asked for, what it may be, and why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoryCap {
     /// What was configured; `None` if nothing was.
     pub configured_bytes: Option<u64>,

@@ -14,6 +14,7 @@ mod filter;
 mod graph;
 mod history;
 mod journal;
+mod latency;
 mod memory;
 mod migrate;
 mod numa;
@@ -62,6 +63,8 @@ pub use examine::{LayoutReport, PartReport, examine_layout};
 pub use graph::LinkOptions;
 pub use history::Version;
 use journal::JournalEnd;
+use latency::Latencies;
+pub use latency::QueryStats;
 pub use memory::MemoryCap;
 pub use migrate::{PartKind, migrate_layout};
 pub use numa::{ArenaResidency, NumaNode, NumaStats, numa_nodes};
@@ -69,7 +72,7 @@ pub use open::store_address;
 pub use reembed::{ReembedProgress, Reembedded};
 pub use scrub::{Fault, ScrubOptions, ScrubProgress, ScrubReport};
 use space::{Admitted, Space};
-pub use stats::{CollectionStats, GraphStats, Stats};
+pub use stats::{Activity, CollectionStats, GraphStats, Stats};
 pub use vectors::{Vector, Vectors};
 use warmth::WarmUp;
 use watch::Followers;
@@ -211,6 +214,7 @@ pub struct Store {
     /// the answer is read from files of the kernel.
     threads: NonZero<usize>,
     recorder: Arc<Recorder>,
+    latencies: Latencies,
     commits: CommitQueue,
     followers: Followers,
     journal_end: Mutex<JournalEnd>,

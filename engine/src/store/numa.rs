@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use op_dbus_formats::numa_list;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Store;
 use crate::arena::NumaPolicy;
@@ -16,7 +16,7 @@ use crate::os::numa::{self, residency};
 const SAMPLED_COUNT: usize = 4096;
 
 /// NUMA nodes of the machine, and what of the store lies where.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NumaStats {
     /// The policy that was asked for.
     pub policy: NumaPolicy,
@@ -33,7 +33,7 @@ pub struct NumaStats {
 }
 
 /// A NUMA node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NumaNode {
     /// Its number.
     pub node: u32,
@@ -51,10 +51,12 @@ pub struct NumaNode {
 }
 
 /// Where the memory of an arena lies.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArenaResidency {
     /// What is in it.
     pub arena: String,
+    /// The collection that it belongs to; `None` for what several share.
+    pub collection: Option<String>,
     /// Address space in use.
     pub bytes: u64,
     /// Of the pages that the kernel was asked about and that were ever touched, those on each node.
@@ -90,21 +92,22 @@ impl Store {
         for pool in self.tier.pools() {
             let name = format!("hot vectors of {} dimensions", pool.dimensions());
             let [slots, table] = pool.addresses();
-            arenas.push(lies(name, &[slots]));
-            arenas.push(lies(format!("keys of {} dimensions", pool.dimensions()), &[table]));
+            arenas.push(lies(name, None, &[slots]));
+            arenas.push(lies(format!("keys of {} dimensions", pool.dimensions()), None, &[table]));
         }
         for collection in self.all_collections() {
+            let of = || Some(collection.name.to_string());
             collection.graph.wait_until_placed();
             for (copy, addresses) in (1..).zip(collection.graph.addresses()) {
                 let name = match self.placement.copies_count() {
                     1 => format!("graph of {}", collection.name),
                     _ => format!("graph of {}, copy {copy}", collection.name),
                 };
-                arenas.push(lies(name, &[addresses]));
+                arenas.push(lies(name, of(), &[addresses]));
             }
             if let Some(index) = &*collection.index() {
                 let addresses: Vec<_> = index.addresses().collect();
-                arenas.push(lies(format!("vectors of {}", collection.name), &addresses));
+                arenas.push(lies(format!("vectors of {}", collection.name), of(), &addresses));
             }
         }
         NumaStats {
@@ -118,10 +121,11 @@ impl Store {
     }
 }
 
-fn lies(arena: String, ranges: &[Range<usize>]) -> ArenaResidency {
+fn lies(arena: String, collection: Option<String>, ranges: &[Range<usize>]) -> ArenaResidency {
     let bytes: usize = ranges.iter().map(Range::len).sum();
     let mut lies = ArenaResidency {
         arena,
+        collection,
         bytes: bytes as u64,
         pages_by_node: BTreeMap::new(),
         refused: None,

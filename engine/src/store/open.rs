@@ -12,6 +12,7 @@ use op_dbus_formats::store_file::StoreFile;
 
 use super::collection::Collection;
 use super::journal::JournalEnd;
+use super::latency::Latencies;
 use super::memory::MemoryCap;
 use super::space::Space;
 use super::warmth::Sources;
@@ -48,11 +49,8 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
     let store_file = prepare(&layout, is_snapshot, &config.subvolumes)?;
     let memory = MemoryCap::find(config.capacity_bytes);
     let recorder = Arc::new(open_recorder(&layout, &store_file, is_snapshot));
-    let tier = Arc::new(Tier::new(
-        (memory.tier_bytes(), config.policy),
-        Arc::clone(&recorder),
-        Arc::clone(&placement),
-    )?);
+    let size = (memory.tier_bytes(), config.policy);
+    let tier = Arc::new(Tier::new(size, Arc::clone(&recorder), Arc::clone(&placement))?);
     let was_relieved = !is_snapshot && space.relieve();
     let open_cache = || {
         let (path, memory) = (database(&layout.cache()), memory.database());
@@ -93,6 +91,7 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
         hash_seed: store_file.hash_seed,
         threads: processors_count(),
         recorder,
+        latencies: Latencies::default(),
         commits,
         journal_end,
         space,

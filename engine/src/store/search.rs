@@ -56,6 +56,7 @@ impl Store {
     /// a named collection does not exist, [`ErrorKind::Unavailable`] if a text has to be embedded
     /// and there is no model.
     pub fn search(&self, query: &Query) -> Result<Answer> {
+        let begun = Instant::now();
         query.validate()?;
         let collections = self.searched_collections(query)?;
         let started = Instant::now();
@@ -97,6 +98,7 @@ impl Store {
             .filter_map(|found| self.hit(&found, query, now_unix_ms).transpose())
             .collect::<Result<_>>()?;
         explain.fetch = started.elapsed();
+        self.latencies.note(begun.elapsed());
         Ok(Answer { hits, explain })
     }
 

@@ -1,18 +1,21 @@
 //! What a store holds and has done, as measured now.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Store;
+use super::latency::QueryStats;
 use super::memory::MemoryCap;
 use super::numa::NumaStats;
-use crate::cache::CacheStats;
+use crate::cache::{CacheActivity, CacheStats};
 use crate::error::Result;
 use crate::os::clock::unix_ms;
 use crate::os::file::used_bytes;
 
 /// Figures of an opened store.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Stats {
+    /// The directory of the store.
+    pub store: String,
     /// The sequence of the last committed mutation.
     pub sequence: u64,
     /// The collections, by name.
@@ -27,10 +30,35 @@ pub struct Stats {
     pub cache: CacheStats,
     /// On which NUMA nodes that memory lies.
     pub numa: NumaStats,
+    /// The queries that were answered.
+    pub queries: QueryStats,
+}
+
+/// Figures of an opened store that are known without looking through it; as in [`Stats`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Activity {
+    /// The directory of the store.
+    pub store: String,
+    /// The sequence of the last committed mutation.
+    pub sequence: u64,
+    /// Memory that the databases and the vectors in memory hold.
+    pub bytes_memory: u64,
+    /// Vectors in mapped files, of those that were hot when the store was closed.
+    pub bytes_mapped: u64,
+    /// Bytes on disk that the store's files use.
+    pub bytes_disk: u64,
+    /// Memory that the store may take.
+    pub memory: MemoryCap,
+    /// The embedding cache and the vectors in memory.
+    pub cache: CacheActivity,
+    /// On which NUMA nodes that memory lies.
+    pub numa: NumaStats,
+    /// The queries that were answered.
+    pub queries: QueryStats,
 }
 
 /// Figures of one collection.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CollectionStats {
     /// Its name.
     pub name: String,
@@ -39,9 +67,9 @@ pub struct CollectionStats {
     /// Elements of every vector; 0 while it has no embedding space.
     pub dimensions: u32,
     /// How nearness is measured.
-    pub metric: &'static str,
+    pub metric: String,
     /// How vectors given by callers are stored.
-    pub encoding: &'static str,
+    pub encoding: String,
     /// Fingerprint of the model its texts are embedded by; `None` if callers give the vectors.
     pub model: Option<String>,
     /// The graph that finds the nearest, if it is open.
@@ -49,7 +77,7 @@ pub struct CollectionStats {
 }
 
 /// Figures of the graph of a collection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GraphStats {
     /// Vectors in it.
     pub vectors: u64,
@@ -69,7 +97,6 @@ impl Store {
     /// if the databases cannot be read.
     pub fn stats(&self) -> Result<Stats> {
         let mut collections = Vec::new();
-        let mut vectors_bytes = 0;
         let expired = self.state.expired_keys(unix_ms())?;
         for collection in self.all_collections() {
             let mut records = 0;
@@ -84,31 +111,76 @@ impl Store {
                 vectors: vectors as u64,
                 bytes: bytes as u64,
             });
-            vectors_bytes += graph.map_or(0, |graph| graph.bytes as usize);
-            vectors_bytes += collection.index().as_ref().map_or(0, |index| index.memory_bytes());
             collections.push(CollectionStats {
                 name: collection.name.to_string(),
                 records,
                 dimensions: collection.spec.dimensions,
-                metric: collection.spec.metric.name(),
-                encoding: collection.spec.encoding.name(),
+                metric: collection.spec.metric.name().to_owned(),
+                encoding: collection.spec.encoding.name().to_owned(),
                 model: collection.spec.model.map(|model| model.to_string()),
                 graph,
             });
         }
         let cache = self.cache.stats()?;
+        let Activity {
+            store,
+            sequence,
+            bytes_memory,
+            bytes_mapped: _,
+            bytes_disk,
+            memory,
+            cache: _,
+            numa,
+            queries,
+        } = self.activity();
         Ok(Stats {
-            sequence: self.commits.last_sequence(),
+            store,
+            sequence,
             collections,
+            bytes_memory,
+            bytes_disk,
+            memory,
+            cache,
+            numa,
+            queries,
+        })
+    }
+
+    /// Measures what is known without looking through the store.
+    ///
+    /// Cost: asks the kernel about some thousand pages, the machine, and the size of each file, which
+    /// takes milliseconds; waits for graphs that are being brought to their NUMA nodes.
+    #[must_use]
+    pub fn activity(&self) -> Activity {
+        let cache = self.cache.activity();
+        let vectors_bytes: usize = self
+            .all_collections()
+            .iter()
+            .map(|collection| {
+                let graph = collection.graph.measured().map_or(0, |(bytes, _)| bytes);
+                graph + collection.index().as_ref().map_or(0, |index| index.memory_bytes())
+            })
+            .sum();
+        let mapped = self.tier.pools().into_iter().filter_map(|pool| {
+            Some(
+                u64::from(pool.file()?.rows_count())
+                    * (pool.dimensions() * size_of::<f32>()) as u64,
+            )
+        });
+        Activity {
+            store: self.path().display().to_string(),
+            sequence: self.commits.last_sequence(),
             bytes_memory: self.state.memory_bytes()
                 + cache.bytes_memory
                 + cache.tier.memory_bytes
                 + vectors_bytes as u64,
-            memory: self.memory,
+            bytes_mapped: mapped.sum(),
             bytes_disk: used_bytes(self.layout.base()),
+            memory: self.memory,
             cache,
             numa: self.numa_stats(),
-        })
+            queries: self.latencies.stats(),
+        }
     }
 
     /// Measures the embedding cache.
@@ -117,5 +189,16 @@ impl Store {
     /// As [`Store::stats`].
     pub fn cache_stats(&self) -> Result<CacheStats> {
         self.cache.stats()
+    }
+}
+
+impl Stats {
+    /// Takes over what is known now without looking through the store. What was counted stays: records,
+    /// and embeddings.
+    pub fn refresh(&mut self, now: Activity) {
+        self.cache.refresh(now.cache);
+        (self.store, self.sequence, self.memory) = (now.store, now.sequence, now.memory);
+        (self.bytes_memory, self.bytes_disk) = (now.bytes_memory, now.bytes_disk);
+        (self.numa, self.queries) = (now.numa, now.queries);
     }
 }
