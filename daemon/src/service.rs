@@ -212,7 +212,8 @@ async fn serve(
     let stop = Arc::new(AtomicBool::new(false));
     let watching = {
         let (store, stop) = (Arc::clone(&store), Arc::clone(&stop));
-        std::thread::spawn(move || follow(&store, &stop, &sender))
+        let from = store.last_sequence();
+        std::thread::spawn(move || follow(&store, from, &stop, &sender))
     };
     let listening = match &config.bus {
         Bus::Socket(path) => {
@@ -453,9 +454,14 @@ pub(crate) fn serve_at<'b>(builder: Builder<'b>, door: Door) -> Builder<'b> {
     })
 }
 
-/// Follows the changes of the state, and passes them on.
-fn follow(store: &Store, stop: &AtomicBool, sender: &broadcast::Sender<StateChange>) {
-    let mut from = store.last_sequence();
+/// Follows the changes of the state, and passes them on: those after a sequence of before anybody could
+/// make one, because this thread may begin late.
+fn follow(
+    store: &Store,
+    mut from: u64,
+    stop: &AtomicBool,
+    sender: &broadcast::Sender<StateChange>,
+) {
     while !stop.load(Ordering::Relaxed) {
         let followed = store.watch(None, b"", from).and_then(|mut changes| {
             while !stop.load(Ordering::Relaxed) {
