@@ -71,8 +71,13 @@ fn snapshots(current: &OsStr) -> Vec<CompletionCandidate> {
 }
 
 fn plugins(current: &OsStr) -> Vec<CompletionCandidate> {
-    candidates(current, |_| {
-        let told = told("--plugins").or_else(|| std::env::var_os("OPDBUS_PLUGINS"));
+    candidates(current, |config| {
+        let in_file = || {
+            let file = settings::File::find(config.settings_path()).ok().flatten()?;
+            file.settings.get("plugins")?.values.first().map(OsString::from)
+        };
+        let told =
+            told("--plugins").or_else(|| std::env::var_os("OPDBUS_PLUGINS")).or_else(in_file);
         let directory = told.map_or_else(|| PathBuf::from(DaemonConfig::PLUGINS), PathBuf::from);
         let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
         let directories = entries.filter(|entry| entry.path().is_dir());

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue};
@@ -145,7 +146,8 @@ impl File {
         let bytes = std::fs::read(path).map_err(|error| Error::io("read", path, error))?;
         let settables = settables();
         let known: Vec<Known<'_>> = settables.values().map(Settable::known).collect();
-        let parsed = settings::parse(&bytes, &known).map_err(|error| wrong(path, &error))?;
+        let parsed =
+            settings::parse(&bytes, &known).map_err(|error| wrong(path, &placed(&error)))?;
         let mut settings = BTreeMap::new();
         for setting in parsed {
             if let Some(settable) = settables.get(&setting.name)
@@ -154,11 +156,16 @@ impl File {
                 let shown = setting.values.join(", ");
                 let problem = format!("{} is {shown:?}: {problem}", setting.name);
                 let (line, column) = (setting.line, setting.column);
-                return Err(wrong(path, &TextError { line, column, problem }));
+                return Err(wrong(path, &placed(&TextError { line, column, problem })));
             }
             settings.insert(setting.name.clone(), setting);
         }
         Ok(Self { path: path.to_owned(), settings })
+    }
+
+    /// An error that no line alone is to blame for.
+    pub(crate) fn wrong(&self, problem: &dyn Display) -> Error {
+        wrong(&self.path, &format_args!(" {problem}"))
     }
 
     /// Lets settings be what options are that nobody told.
@@ -180,9 +187,13 @@ impl File {
     }
 }
 
-fn wrong(path: &Path, error: &TextError) -> Error {
-    let (path, TextError { line, column, problem }) = (path.display(), error);
-    let problem = format!("{path}:{line}:{column}: {problem}");
+/// An error after its line and column.
+fn placed(TextError { line, column, problem }: &TextError) -> String {
+    format!("{line}:{column}: {problem}")
+}
+
+fn wrong(path: &Path, problem: &dyn Display) -> Error {
+    let problem = format!("{}:{problem}", path.display());
     let remedy = "correct it; op-dbus config check FILE says whether it is right";
     Error::Engine(op_dbus_engine::Error::new(ErrorKind::Invalid, problem).with_remedy(remedy))
 }
