@@ -315,10 +315,11 @@ async fn a_full_disk_has_its_name_and_can_be_read() {
     let daemon = Invocation::new(Path::new(env!("CARGO_BIN_EXE_op-dbus")));
     let store = disk.path().join("store");
     let daemon = daemon.arguments(["--store".as_ref(), store.as_os_str()]);
-    let served = Served::start(
-        daemon.arguments(["daemon", "--model", "no-model", "--plugins", "no-plugins"]),
-        &bus,
-    );
+    let start = || {
+        let line = ["daemon", "--model", "no-model", "--plugins", "no-plugins"];
+        Served::start(daemon.clone().arguments(line), &bus)
+    };
+    let served = start();
     let connection = bus.connect().await;
     let state = state(&connection).await;
     put(&connection, "small").await.unwrap();
@@ -333,7 +334,13 @@ async fn a_full_disk_has_its_name_and_can_be_read() {
     };
     assert_eq!(refused.name(), "org.opdbus.Error.Full", "{refused:?}");
     assert_eq!(state.get("small".to_owned()).await.unwrap(), "{}");
+    // It ends and begins on a full disk, which whoever makes room will want.
     let _ = served.terminate().succeeded();
+    fill(&disk.path().join("filled"));
+    let served = start();
+    assert_eq!(state.get("small".to_owned()).await.unwrap(), "{}");
+    let ended = served.terminate().succeeded();
+    assert!(ended.problem().contains("not journaled"), "{}", ended.problem());
 }
 
 #[test]

@@ -129,12 +129,12 @@ pub fn run(
     let served = runtime.block_on(serve(Arc::clone(&store), config, &reload));
     // Whatever still computes for a caller who is no longer answered ends first.
     runtime.shutdown_timeout(PATIENCE);
-    note(&store, "stop", served.is_ok())?;
+    let noted = note(&store, "stop", served.is_ok());
     match Arc::try_unwrap(store) {
         Ok(store) => store.close(),
         Err(_) => tracing::warn!("a call is still at work: warmth and counters are not saved"),
     }
-    served
+    served.and(noted)
 }
 
 /// Verifies the journal from its first entry on, and journals of everything that was begun, and of which
@@ -167,15 +167,24 @@ fn check_journal(store: &Store) -> Result<()> {
     Ok(())
 }
 
+/// Journals that the service begins or ends. A full disk, which changes nothing else that there is to
+/// serve, keeps it from neither: whoever has to make room needs the service.
 fn note(store: &Store, action: &str, is_well: bool) -> Result<()> {
-    store.append_journal(&[JournalNote {
+    let noted = store.append_journal(&[JournalNote {
         kind: JournalKind::Event,
         intent: None,
         actor: None,
         action: action.to_owned(),
         details: json!({ "version": env!("CARGO_PKG_VERSION"), "well": is_well }).to_string(),
-    }])?;
-    Ok(())
+    }]);
+    match noted {
+        Err(error) if error.kind() == ErrorKind::Full => {
+            let remedy = error.remedy().unwrap_or_default();
+            tracing::warn!(%error, remedy, action, "not journaled");
+            Ok(())
+        }
+        noted => noted.map(drop),
+    }
 }
 
 /// Makes the collection of declared state, which keeps versions and no embeddings.
