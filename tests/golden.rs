@@ -18,7 +18,7 @@ use op_dbus_formats::snapshot_stream::{Chunk, StreamParent, StreamStart};
 use op_dbus_formats::{
     Actor, Change, CollectionId, CollectionSpec, EmbeddingSource, FormatError, HistoryEntry,
     JournalEntry, JournalKind, Metric, ModelFingerprint, Operation, Payload, Record, SnapshotFile,
-    StoreFile, TraceStart, TracedAccess, change, document, introspection, trace,
+    StoreFile, TraceStart, TracedAccess, change, document, introspection, note_file, trace,
 };
 use support::derived;
 
@@ -113,6 +113,12 @@ fn values() -> Vec<Golden> {
     };
     vec![
         value("acknowledged", "sequence", acknowledged.encode().to_vec(), dump_acknowledged),
+        value(
+            "note_file",
+            "counters",
+            note_file::encode(br#"{"hits":12}"#).unwrap(),
+            dump_note_file,
+        ),
         value("snapshot_file", "snapshot", snapshot.encode().unwrap(), dump_snapshot_file),
         value("store_file", "store", store.encode().unwrap().to_vec(), dump_store_file),
         value("record", "empty", Record::default().encode().unwrap(), dump_record),
@@ -436,6 +442,11 @@ fn dump_history(bytes: &[u8]) -> Result<String, String> {
     let entry = HistoryEntry::decode(bytes).map_err(|error| error.to_string())?;
     let record = entry.record.map(dump_record).transpose()?.unwrap_or_default();
     Ok(format!("{:?} at {}\n{record}", entry.operation(), entry.written_at_unix_ms))
+}
+
+fn dump_note_file(bytes: &[u8]) -> Result<String, String> {
+    let note = note_file::decode(bytes).map_err(|error| error.to_string())?;
+    Ok(format!("{}\n", String::from_utf8_lossy(note)))
 }
 
 fn dump_acknowledged(bytes: &[u8]) -> Result<String, String> {

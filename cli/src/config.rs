@@ -213,18 +213,27 @@ impl Config {
         Client::connect(&self.bus.clone().or_else(|| self.holder()).unwrap_or(Bus::System))
     }
 
-    /// Opens the store, or finds who has it open and can be asked.
+    /// Opens the store to read it, or finds who has it open and can be asked.
     pub(crate) fn open_or_ask(&self, at: &At) -> Result<Source> {
+        if self.bus.is_some() && at.at.is_some() {
+            return Err(Error::Usage {
+                problem: "--at asks a snapshot where it lies, and --bus the service".to_owned(),
+                remedy: Some("leave one of them out".to_owned()),
+            });
+        }
+        self.or_ask(|| self.open_at(at))
+    }
+
+    /// Opens the store to change it, or finds who has it open and can be asked.
+    pub(crate) fn change_or_ask(&self) -> Result<Source> {
+        self.or_ask(|| self.open())
+    }
+
+    fn or_ask(&self, open: impl FnOnce() -> Result<Store>) -> Result<Source> {
         if let Some(bus) = &self.bus {
-            if at.at.is_some() {
-                return Err(Error::Usage {
-                    problem: "--at asks a snapshot where it lies, and --bus the service".to_owned(),
-                    remedy: Some("leave one of them out".to_owned()),
-                });
-            }
             return Ok(Source::Service(Client::connect(bus)?));
         }
-        match self.open_at(at) {
+        match open() {
             Err(Error::Engine(error)) if error.kind() == ErrorKind::Busy => match self.holder() {
                 Some(bus) => Ok(Source::Service(Client::connect(&bus)?)),
                 None => Err(error.into()),
@@ -243,16 +252,16 @@ impl Config {
         store_address(&self.store)?.parse().ok()
     }
 
-    /// Opens the store, which must exist: asking must not create.
+    /// Opens the store to change it, which must exist.
     pub(crate) fn open(&self) -> Result<Store> {
         Ok(Store::open(self.store_config().existing())?)
     }
 
-    /// Opens the store, or the snapshot that is asked for.
+    /// Opens the store, or the snapshot that is asked for, to read it: asking must not create.
     pub(crate) fn open_at(&self, at: &At) -> Result<Store> {
         let snapshots = self.snapshots();
         let snapshot = match &at.at {
-            None => return self.open(),
+            None => return Ok(Store::open(self.store_config().to_read())?),
             Some(Moment::Name(name)) => snapshots.named(name)?,
             Some(Moment::UnixMs(unix_ms)) => snapshots.at(*unix_ms)?,
         };

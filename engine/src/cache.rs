@@ -1,12 +1,14 @@
 //! The embedding cache: (model fingerprint, text) → embedding, so that no text is computed twice.
 //!
 //! Keys are XXH3-128 under a seed that only this store knows, so that nobody can prepare two texts
-//! that share a key. Lookups count; the counters outlive the process when the store is closed
+//! that share a key. Lookups count; the [counters] outlive the process when the store is closed
 //! properly and lose at most one process's share otherwise: they are statistics, not state.
 
 mod compute;
+mod counters;
 mod flights;
 mod notes;
+mod pending;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -25,11 +27,12 @@ use crate::embed::Embedder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::os::file::used_bytes;
 use crate::os::random;
-use crate::tier::{Counter, Departure, Fence, Pool, Tier, TierStats};
+use crate::tier::{Departure, Fence, Pool, Tier, TierStats};
+use counters::Counters;
 use flights::Flights;
-use notes::{read_meta, write_meta};
+use notes::read_meta;
+use pending::Pending;
 
-const COUNTERS: &str = "counters";
 const GENERATION: &str = "generation";
 
 /// What is left of the cap when the oldest have gone, so that it does not happen at every put.
@@ -140,6 +143,8 @@ pub(crate) struct EmbeddingCache {
     /// Embeddings that are being computed.
     flights: Flights,
     counters: Counters,
+    /// What waits for the end where nothing is written before.
+    pending: Pending,
 }
 
 /// An embedding that is known, where it was found.
@@ -148,80 +153,31 @@ pub(crate) enum Found<'a> {
     Cold(Vec<f32>),
 }
 
-#[derive(Default)]
-struct Counters {
-    hits: Counter,
-    misses: Counter,
-    /// Counted by earlier processes.
-    hits_before: u64,
-    misses_before: u64,
-    tier_before: TierStats,
-    computed: AtomicU64,
-    compute_nanos: AtomicU64,
-    evicted: AtomicU64,
-}
-
-impl Counters {
-    fn hits(&self) -> u64 {
-        self.hits_before + self.hits.sum()
-    }
-
-    fn misses(&self) -> u64 {
-        self.misses_before + self.misses.sum()
-    }
-}
-
-/// The counters as they lie in the database.
-#[derive(Default, Serialize, Deserialize)]
-struct SavedCounters {
-    hits: u64,
-    misses: u64,
-    computed: u64,
-    compute_nanos: u64,
-    #[serde(default)]
-    evicted: u64,
-    #[serde(default)]
-    tier: TierStats,
+/// Where the cache lies, and with what it is opened.
+pub(crate) struct CacheConfig<'a> {
+    /// The database.
+    pub(crate) path: &'a Path,
+    /// The file of its counters.
+    pub(crate) counters: &'a Path,
+    pub(crate) seed: u64,
+    pub(crate) memory: DatabaseMemory,
+    /// Bytes of embeddings above which the oldest are removed.
+    pub(crate) disk_max_bytes: Option<u64>,
+    pub(crate) tier: Arc<Tier>,
 }
 
 impl EmbeddingCache {
-    pub(crate) fn open(
-        path: &Path,
-        seed: u64,
-        memory: DatabaseMemory,
-        disk_max_bytes: Option<u64>,
-        tier: Arc<Tier>,
-    ) -> Result<Self> {
-        Self::of_database(CacheDatabase::open(path, memory)?, seed, disk_max_bytes, tier)
+    /// Opens the cache, making it if it is missing and replacing it if it is damaged.
+    pub(crate) fn open(config: CacheConfig<'_>) -> Result<Self> {
+        Self::of_database(CacheDatabase::open(config.path, config.memory)?, config)
     }
 
-    /// Opens a copy that nobody writes to.
-    pub(crate) fn open_to_read(
-        path: &Path,
-        seed: u64,
-        memory: DatabaseMemory,
-        tier: Arc<Tier>,
-    ) -> Result<Self> {
-        Self::of_database(CacheDatabase::open_to_read(path, memory)?, seed, None, tier)
+    /// Opens the cache and writes nothing, unless [`EmbeddingCache::write_pending`] is asked to.
+    pub(crate) fn open_to_read(config: CacheConfig<'_>) -> Result<Self> {
+        Self::of_database(CacheDatabase::open_to_read(config.path, config.memory)?, config)
     }
 
-    fn of_database(
-        db: CacheDatabase,
-        seed: u64,
-        disk_max_bytes: Option<u64>,
-        tier: Arc<Tier>,
-    ) -> Result<Self> {
-        let saved: SavedCounters = read_meta(&db, COUNTERS).unwrap_or_default();
-        let counters = Counters {
-            hits: Counter::default(),
-            misses: Counter::default(),
-            hits_before: saved.hits,
-            misses_before: saved.misses,
-            tier_before: saved.tier,
-            computed: saved.computed.into(),
-            compute_nanos: saved.compute_nanos.into(),
-            evicted: saved.evicted.into(),
-        };
+    fn of_database(db: CacheDatabase, config: CacheConfig<'_>) -> Result<Self> {
         let generation = match read_meta(&db, GENERATION) {
             Some(generation) => generation,
             // One that cannot be kept is none.
@@ -231,14 +187,15 @@ impl EmbeddingCache {
         let generation = AtomicU64::new(generation);
         Ok(Self {
             db,
-            disk_max_bytes,
+            disk_max_bytes: config.disk_max_bytes,
             writing: Mutex::default(),
-            seed,
-            tier,
+            seed: config.seed,
+            tier: config.tier,
             pool: OnceLock::new(),
             generation,
             flights: Flights::default(),
-            counters,
+            counters: Counters::go_on(config.counters),
+            pending: Pending::default(),
         })
     }
 
@@ -323,9 +280,6 @@ impl EmbeddingCache {
         embeddings: &[(EmbeddingKey, &[f32])],
         known: &HashSet<EmbeddingKey>,
     ) -> Result<()> {
-        if !self.db.database().is_written() {
-            return Ok(());
-        }
         let encoded: Vec<_> = embeddings
             .iter()
             .map(|(key, vector)| {
@@ -337,6 +291,10 @@ impl EmbeddingCache {
                     })
             })
             .collect::<Result<_>>()?;
+        if !self.db.database().is_written() {
+            self.pending.add_embeddings(encoded);
+            return Ok(());
+        }
         let _writing = self.writing();
         self.db.put_embeddings(encoded, known)?;
         self.warm(embeddings);
@@ -497,22 +455,14 @@ impl EmbeddingCache {
         self.db.write_out();
     }
 
-    pub(crate) fn save_counters(&self) {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let saved = SavedCounters {
-            hits: self.counters.hits(),
-            misses: self.counters.misses(),
-            computed: load(&self.counters.computed),
-            compute_nanos: load(&self.counters.compute_nanos),
-            evicted: load(&self.counters.evicted),
-            tier: self.tier_stats(),
-        };
-        write_meta(&self.db, COUNTERS, &saved);
+    /// Keeps what was counted in this file.
+    pub(crate) fn save_counters(&self, path: &Path) {
+        self.counters.save(path, self.tier_stats());
     }
 
     fn tier_stats(&self) -> TierStats {
         let mut stats = self.tier.stats();
-        stats.add_counts(&self.counters.tier_before);
+        stats.add_counts(self.counters.tier_before());
         stats
     }
 

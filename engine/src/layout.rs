@@ -98,6 +98,11 @@ impl Layout {
         self.part(StorePart::Cache)
     }
 
+    /// What the embedding cache has counted.
+    pub(crate) fn cache_counters(&self) -> PathBuf {
+        self.cache().join("COUNTERS")
+    }
+
     /// What was measured: nothing depends on it.
     pub(crate) fn timing(&self) -> PathBuf {
         self.part(StorePart::Timing)

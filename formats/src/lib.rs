@@ -46,6 +46,7 @@ pub mod journal;
 mod json;
 pub mod manifest;
 pub mod mount_info;
+pub mod note_file;
 pub mod numa_list;
 pub mod page;
 pub mod plugin;

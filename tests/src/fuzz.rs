@@ -6,6 +6,7 @@
 //! of values are also tried with a checksum that is right.
 
 mod filter;
+mod note_file;
 mod settings;
 
 use op_dbus_formats::arena_file::{self as arena_file_format, ArenaFileHeader, Entry};
@@ -36,13 +37,14 @@ use op_dbus_formats::{
 };
 
 pub use filter::filter;
+pub use note_file::note_file;
 pub use settings::settings;
 
 /// A function that must not panic.
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its folder in the corpus.
-pub const TARGETS: [(&str, Target); 30] = [
+pub const TARGETS: [(&str, Target); 31] = [
     ("acknowledged", acknowledged),
     ("arena_file", arena_file),
     ("change", change),
@@ -60,6 +62,7 @@ pub const TARGETS: [(&str, Target); 30] = [
     ("jsonl", jsonl),
     ("manifest", manifest),
     ("mount_info", mount_info),
+    ("note_file", note_file),
     ("npy", npy),
     ("numa_list", numa_list),
     ("onnx", onnx),

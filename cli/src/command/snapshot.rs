@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::transfer;
-use crate::args::{At, Snapshot, SnapshotCreate, SnapshotDelete, SnapshotRestore};
+use crate::args::{Snapshot, SnapshotCreate, SnapshotDelete, SnapshotRestore};
 use crate::client::Client;
 use crate::config::{Config, Source};
 use crate::error::Result;
@@ -47,7 +47,7 @@ pub(super) fn run(config: &Config, output: &Output, command: Snapshot) -> Result
 
 pub(super) fn create(config: &Config, output: &Output, arguments: &SnapshotCreate) -> Result<Exit> {
     let retention = arguments.retention();
-    let (taken, deleted) = match config.open_or_ask(&At::default())? {
+    let (taken, deleted) = match config.change_or_ask()? {
         Source::Store(store) => {
             let taken = store.take_snapshot(&arguments.reason, arguments.keep)?;
             store.close();

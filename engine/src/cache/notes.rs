@@ -29,7 +29,15 @@ impl EmbeddingCache {
 
     /// Keeps a note for a later process; one that is lost costs time.
     pub(crate) fn put_note(&self, name: &str, note: &impl Serialize) {
-        write_meta(&self.db, name, note);
+        let written = serde_json::to_vec(note)
+            .map_err(|error| Error::new(ErrorKind::Invalid, "it is no JSON").with_source(error))
+            .and_then(|bytes| match self.db.database().is_written() {
+                true => self.db.put_meta(name, &bytes),
+                false => Ok(self.pending.add_note(name, bytes)),
+            });
+        if let Err(error) = written {
+            tracing::warn!(name, %error, "cannot keep a note");
+        }
     }
 
     /// What an earlier open learned about the model in this directory.
@@ -48,7 +56,7 @@ impl EmbeddingCache {
             fingerprint: known.fingerprint.0,
             dimensions: known.dimensions,
         };
-        write_meta(&self.db, &model_meta(directory), &saved);
+        self.put_note(&model_meta(directory), &saved);
     }
 }
 
@@ -61,16 +69,4 @@ pub(super) fn read_meta<T: DeserializeOwned>(db: &CacheDatabase, name: &str) -> 
     let warn = |error: &dyn std::fmt::Display| tracing::warn!(name, %error, "cannot read a note");
     let bytes = db.meta(name).inspect_err(|error| warn(error)).ok()??;
     serde_json::from_slice(&bytes).inspect_err(|error| warn(error)).ok()
-}
-
-pub(super) fn write_meta<T: Serialize>(db: &CacheDatabase, name: &str, value: &T) {
-    if !db.database().is_written() {
-        return;
-    }
-    let written = serde_json::to_vec(value)
-        .map_err(|error| Error::new(ErrorKind::Invalid, "it is no JSON").with_source(error))
-        .and_then(|bytes| db.put_meta(name, &bytes));
-    if let Err(error) = written {
-        tracing::warn!(name, %error, "cannot keep a note");
-    }
 }

@@ -160,6 +160,11 @@ impl CacheDatabase {
         }
     }
 
+    /// Whether the database at `path` is replaced when it is opened next.
+    pub(crate) fn is_condemned(path: &Path) -> bool {
+        condemned(path).exists()
+    }
+
     pub(crate) fn database(&self) -> &Database {
         &self.db
     }

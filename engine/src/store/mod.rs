@@ -82,6 +82,17 @@ pub use write::PutReport;
 /// How far a caller's embedding may be from length 1: what f16 makes of one.
 const UNIT_LENGTH_TOLERANCE: f64 = 1e-2;
 
+/// What a store is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    /// To be changed, by this process alone.
+    Write,
+    /// To be read, beside others who do.
+    Read,
+    /// The same of a snapshot, in which nothing at all is written.
+    Snapshot,
+}
+
 /// How to open a store.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
@@ -94,7 +105,7 @@ pub struct StoreConfig {
     warm: bool,
     numa: NumaConfig,
     subvolumes: Vec<StorePart>,
-    is_snapshot: bool,
+    access: Access,
     taken_unix_ms: Option<u64>,
 }
 
@@ -112,7 +123,7 @@ impl StoreConfig {
             warm: true,
             numa: NumaConfig::default(),
             subvolumes: StorePart::ALL.to_vec(),
-            is_snapshot: false,
+            access: Access::Write,
             taken_unix_ms: None,
         }
     }
@@ -176,6 +187,18 @@ impl StoreConfig {
         self
     }
 
+    /// Opens a store that exists to read it, which takes a fraction of the time. Any number of processes
+    /// may read it so at once.
+    ///
+    /// Nothing in it can be changed. What was counted, and embeddings of texts that were computed, are
+    /// kept when it is closed, if nobody else has it open then. A store that has something to recover,
+    /// after a crash, is opened by this process alone, and that is done.
+    #[must_use]
+    pub fn to_read(mut self) -> Self {
+        self.access = Access::Read;
+        self.existing().cold()
+    }
+
     /// Opens a snapshot of the store instead, of which nothing can be changed.
     ///
     /// Any number of processes may have it open, beside the one that has the store.
@@ -187,7 +210,7 @@ impl StoreConfig {
 
     fn in_snapshot(mut self, directory: PathBuf) -> Self {
         self.base = directory;
-        self.is_snapshot = true;
+        self.access = Access::Snapshot;
         self.existing().cold()
     }
 
@@ -226,8 +249,9 @@ pub struct Store {
     embedder_config: Option<EmbedderConfig>,
     embedder: OnceLock<Arc<Embedder>>,
     opening_embedder: Mutex<()>,
+    access: Access,
     // Last, so that the databases are closed before somebody else may open them. `None` for a
-    // snapshot, which is only read.
+    // snapshot.
     lock: Option<Lock>,
 }
 
@@ -346,14 +370,18 @@ impl Store {
         self.cache.put_text(embedder.fingerprint(), text, vector)
     }
 
-    /// Refuses to change a snapshot.
+    /// Refuses to change what is only read.
     fn require_writable(&self) -> Result<()> {
-        if self.lock.is_some() {
-            return Ok(());
-        }
+        let (what, remedy) = match self.access {
+            Access::Write => return Ok(()),
+            Access::Read => ("is open to be read alone", "open it to write"),
+            Access::Snapshot => (
+                "is a snapshot, which cannot be changed",
+                "change the store itself, or restore the snapshot to another directory",
+            ),
+        };
         let path = self.path().display();
-        Err(Error::new(ErrorKind::Denied, format!("{path} is a snapshot, which cannot be changed"))
-            .with_remedy("change the store itself, or restore the snapshot to another directory"))
+        Err(Error::new(ErrorKind::Denied, format!("{path} {what}")).with_remedy(remedy))
     }
 
     /// Removes every cached embedding; records and callers' vectors stay.
@@ -424,19 +452,33 @@ impl Store {
     /// Nothing acknowledged depends on this; a store that is only dropped loses statistics and
     /// warmth, and is opened more slowly next time.
     pub fn close(mut self) {
-        if self.require_writable().is_err() {
-            return;
+        match self.access {
+            Access::Write => {}
+            Access::Read => return self.close_read(),
+            Access::Snapshot => return,
         }
         // It may be the first to start threads of sled.
         let _visit = self.placement.visit();
         self.all_collections().iter().for_each(|known| known.graph.wait_until_placed());
         self.save_warmth();
         self.save_graphs();
-        self.cache.save_counters();
+        self.cache.save_counters(&self.layout.cache_counters());
         // On a full disk the room is for the next opening, which knows how to get more.
         if self.space.is_relaxed() {
             self.state.write_out();
             self.cache.write_out();
+        }
+    }
+
+    /// Keeps what may be lost, unless others would notice.
+    fn close_read(self) {
+        let is_alone = self.lock.as_ref().is_some_and(Lock::hold_alone);
+        if !is_alone || !self.space.is_relaxed() {
+            return;
+        }
+        self.cache.save_counters(&self.layout.cache_counters());
+        if let Err(error) = self.cache.write_pending(self.memory.database()) {
+            tracing::warn!(%error, "embeddings are not kept and will be computed again");
         }
     }
 

@@ -17,12 +17,13 @@ use super::memory::MemoryCap;
 use super::space::Space;
 use super::warmth::Sources;
 use super::watch::Followers;
-use super::{Store, StoreConfig, parts};
+use super::{Access, Store, StoreConfig, parts};
 use crate::arena::Placement;
-use crate::cache::EmbeddingCache;
-use crate::db::Creation;
+use crate::cache::{CacheConfig, EmbeddingCache};
+use crate::db::cache::CacheDatabase;
 use crate::db::commit::CommitQueue;
 use crate::db::state::StateDatabase;
+use crate::db::{Creation, Database};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::{Layout, StorePart, database, part_unfinished, store_file, trace_directory};
 use crate::os::clock::unix_ms;
@@ -35,6 +36,9 @@ use crate::tier::{Recorder, Tier};
 
 /// No `STORE` file of any version is longer.
 const STORE_FILE_LEN_MAX_BYTES: u64 = 4096;
+/// A log that is longer is written to tables by whoever opens the store next: each reader would read it
+/// again, for about 2 ms a MiB.
+const READ_LOG_BYTES_MAX: u64 = 1 << 20;
 
 pub(super) fn open(config: StoreConfig) -> Result<Store> {
     cpu::check()?;
@@ -43,24 +47,30 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
     let _visit = placement.visit();
     let layout = Layout::new(config.base);
     find(&layout, config.create)?;
-    let is_snapshot = config.is_snapshot;
-    let lock = if is_snapshot { None } else { Some(Lock::acquire(&layout.lock())?) };
-    let space = if is_snapshot { Space::unused(&layout) } else { Space::prepare(&layout) };
-    let store_file = prepare(&layout, is_snapshot, &config.subvolumes)?;
+    // Whoever recovers a store has it alone, which nobody else sees of it.
+    let recovers = config.access == Access::Read && has_to_recover(&layout);
+    let access = if recovers { Access::Write } else { config.access };
+    let lock = lock(&layout, access)?;
+    let is_written = access == Access::Write;
+    let space = if is_written { Space::prepare(&layout) } else { Space::unused(&layout) };
+    let store_file = prepare(&layout, access, &config.subvolumes)?;
     let memory = MemoryCap::find(config.capacity_bytes);
-    let recorder = Arc::new(open_recorder(&layout, &store_file, is_snapshot));
+    let recorder = Arc::new(open_recorder(&layout, &store_file, access));
     let size = (memory.tier_bytes(), config.policy);
     let tier = Arc::new(Tier::new(size, Arc::clone(&recorder), Arc::clone(&placement))?);
-    let was_relieved = !is_snapshot && space.relieve();
+    let was_relieved = is_written && space.relieve();
     let open_cache = || {
-        let (path, memory) = (database(&layout.cache()), memory.database());
-        let (seed, tier) = (store_file.hash_seed, Arc::clone(&tier));
-        match is_snapshot {
-            true => EmbeddingCache::open_to_read(&path, seed, memory, tier),
-            false => EmbeddingCache::open(&path, seed, memory, config.cache_disk_bytes, tier),
-        }
+        let cache = CacheConfig {
+            path: &database(&layout.cache()),
+            counters: &layout.cache_counters(),
+            seed: store_file.hash_seed,
+            memory: memory.database(),
+            disk_max_bytes: config.cache_disk_bytes,
+            tier: Arc::clone(&tier),
+        };
+        if is_written { EmbeddingCache::open(cache) } else { EmbeddingCache::open_to_read(cache) }
     };
-    let (state, cache) = at_the_same_time(|| open_state(&layout, memory, is_snapshot), open_cache);
+    let (state, cache) = at_the_same_time(|| open_state(&layout, memory, is_written), open_cache);
     let (state, cache) = (Arc::new(state?), Arc::new(cache?));
     if was_relieved {
         state.pause_compactions();
@@ -72,7 +82,7 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
         state: Arc::clone(&state),
         cache: Arc::clone(&cache),
         tier: Arc::clone(&tier),
-        segments: Arc::new(open_segments(&layout, &store_file, is_snapshot)),
+        segments: Arc::new(open_segments(&layout, &store_file, is_written)),
         heat: layout.heat(),
     };
     let segments = Arc::clone(&sources.segments);
@@ -99,6 +109,7 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
         embedder_config: config.embedder,
         embedder: OnceLock::new(),
         opening_embedder: Mutex::new(()),
+        access: config.access,
         lock,
         placement,
         taken_unix_ms: config.taken_unix_ms,
@@ -122,20 +133,42 @@ fn find(layout: &Layout, may_create: bool) -> Result<()> {
     if may_create { file::create_directories(layout.base()) } else { require_store(layout) }
 }
 
+/// Takes the lock that this access needs.
+fn lock(layout: &Layout, access: Access) -> Result<Option<Lock>> {
+    match access {
+        Access::Write => Lock::acquire(&layout.lock()).map(Some),
+        Access::Read => Lock::share(&layout.lock()).map(Some),
+        Access::Snapshot => Ok(None),
+    }
+}
+
+/// Whether something is missing or unfinished, or so much lies in a log that every reader would have to
+/// read it anew.
+fn has_to_recover(layout: &Layout) -> bool {
+    let is_whole = |part: &Path| part.is_dir() && !part_unfinished(part).exists();
+    let databases = [layout.state(), layout.cache()].map(|part| database(&part));
+    let log_bytes = databases.iter().map(|database| Database::log_bytes(database)).sum::<u64>();
+    !layout.parts().iter().all(|part| is_whole(part))
+        || CacheDatabase::is_condemned(&databases[1])
+        || log_bytes > READ_LOG_BYTES_MAX
+}
+
 /// Makes what is missing, refuses what is somebody else's, and says which store it is.
-fn prepare(layout: &Layout, is_snapshot: bool, subvolumes: &[StorePart]) -> Result<StoreFile> {
+fn prepare(layout: &Layout, access: Access, subvolumes: &[StorePart]) -> Result<StoreFile> {
     match layout.state().exists() {
         true => parts::require_directory(&layout.state())?,
+        false if access == Access::Write => {
+            create(layout, subvolumes.contains(&StorePart::State))?;
+        }
         // It was deleted meanwhile.
-        false if is_snapshot => require_store(layout)?,
-        false => create(layout, subvolumes.contains(&StorePart::State))?,
+        false => require_store(layout)?,
     }
     // Whoever receives a snapshot is root, and it belongs to whom it belonged to where it comes from.
-    if !(is_snapshot && rustix::process::geteuid().is_root()) {
+    if !(access == Access::Snapshot && rustix::process::geteuid().is_root()) {
         file::check_owner(&layout.state())?;
     }
     let store_file = read_store_file(&layout.state())?;
-    if !is_snapshot {
+    if access == Access::Write {
         remove_begun(layout);
         parts::prepare(layout, &store_file, subvolumes)?;
     }
@@ -152,21 +185,21 @@ fn remove_begun(layout: &Layout) {
     }
 }
 
-fn open_recorder(layout: &Layout, store: &StoreFile, is_snapshot: bool) -> Recorder {
-    let open = if is_snapshot { Recorder::idle } else { Recorder::open };
+fn open_recorder(layout: &Layout, store: &StoreFile, access: Access) -> Recorder {
+    let open = if access == Access::Snapshot { Recorder::idle } else { Recorder::open };
     open(trace_directory(&layout.timing()), store.store_id)
 }
 
-fn open_segments(layout: &Layout, store: &StoreFile, is_snapshot: bool) -> SegmentDirectory {
-    let open = if is_snapshot { SegmentDirectory::open_to_read } else { SegmentDirectory::open };
+fn open_segments(layout: &Layout, store: &StoreFile, is_written: bool) -> SegmentDirectory {
+    let open = if is_written { SegmentDirectory::open } else { SegmentDirectory::open_to_read };
     open(&layout.vectors(), store.store_id)
 }
 
-fn open_state(layout: &Layout, memory: MemoryCap, is_snapshot: bool) -> Result<StateDatabase> {
+fn open_state(layout: &Layout, memory: MemoryCap, is_written: bool) -> Result<StateDatabase> {
     let (path, memory) = (layout.state(), memory.database());
-    match is_snapshot {
-        true => StateDatabase::open_to_read(&path, memory),
-        false => StateDatabase::open(&path, Creation::Refuse, memory),
+    match is_written {
+        true => StateDatabase::open(&path, Creation::Refuse, memory),
+        false => StateDatabase::open_to_read(&path, memory),
     }
 }
 

@@ -22,7 +22,7 @@ const MODE: u32 = 0o700;
 /// What the names of ours begin with or are, by part, where no file says whose it is. `embeddings` is
 /// of an earlier program, whose cache can be imported.
 const OURS: [(&str, &[&str]); 3] = [
-    ("@cache", &["STORE", "db", "engines", "embeddings"]),
+    ("@cache", &["STORE", "COUNTERS", "db", "engines", "embeddings"]),
     ("@timing", &["STORE", "heat", "trace", "latency"]),
     ("@vectors", &["STORE", "MANIFEST"]),
 ];
