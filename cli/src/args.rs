@@ -9,6 +9,7 @@ mod layout;
 mod models;
 mod numa;
 mod plugins;
+mod query;
 mod settings;
 mod shell;
 mod snapshots;
@@ -19,7 +20,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use op_dbus_engine::{Encoding, LIMIT_MAX, PolicyKind, Profile};
+use op_dbus_engine::{Encoding, PolicyKind, Profile};
 
 use crate::exit;
 
@@ -33,6 +34,7 @@ pub(crate) use layout::{Btrfs, Doctor, LayoutCommand};
 pub(crate) use models::{Collection, Model, ModelInstall, ModelNamed, ModelQuantize, Reembed};
 pub(crate) use numa::Numa;
 pub(crate) use plugins::{Plugin, PluginCall, PluginCreate, PluginNamed, PluginValidate};
+pub(crate) use query::{AnswerFormat, Query};
 pub(crate) use settings::{CONFIG_VARIABLE, Settings, SettingsShow};
 pub(crate) use shell::{Completions, Man};
 pub(crate) use snapshots::{
@@ -81,13 +83,6 @@ fn encoding(text: &str) -> Result<Encoding, String> {
     })
 }
 
-fn limit(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(limit) if (1..=LIMIT_MAX).contains(&limit) => Ok(limit),
-        _ => Err(format!("it must be a number from 1 to {LIMIT_MAX}")),
-    }
-}
-
 fn rate(text: &str) -> Result<NonZeroU64, String> {
     const UNITS: [(char, u32); 3] = [('K', 10), ('M', 20), ('G', 30)];
     let unit =
@@ -95,20 +90,6 @@ fn rate(text: &str) -> Result<NonZeroU64, String> {
     let (digits, shift) = unit.map_or((text, 0), |(_, shift)| (&text[..text.len() - 1], *shift));
     let bytes = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
     bytes.and_then(NonZeroU64::new).ok_or_else(|| "it must be like 500K, 50M or 1G".to_owned())
-}
-
-fn recall(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(recall) if recall > 0.0 && recall <= 1.0 => Ok(recall),
-        _ => Err("it must be a number above 0 and at most 1".to_owned()),
-    }
-}
-
-fn score(text: &str) -> Result<f32, String> {
-    match text.parse() {
-        Ok(score) if f32::is_finite(score) => Ok(score),
-        _ => Err("it must be a number".to_owned()),
-    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -181,6 +162,11 @@ impl Command {
     pub(crate) fn takes_settings(&self) -> bool {
         !matches!(self, Self::Settings { .. })
     }
+
+    /// Whether it is to answer in JSON, by an option of its own.
+    pub(crate) fn wants_json(&self) -> bool {
+        matches!(self, Self::Query(Query { format: AnswerFormat::Json | AnswerFormat::Jsonl, .. }))
+    }
 }
 
 /// Read files into the store, so that they are found by meaning
@@ -224,53 +210,6 @@ pub(crate) enum SourceFormat {
     Jsonl,
     /// A text on each line
     Text,
-}
-
-/// Find the records nearest in meaning to a text
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  op-dbus query \"restart the network\"
-  op-dbus query \"compress a directory\" -k 3 --collection packages
-  op-dbus query \"change the time zone\" --json | jq -r '.hits[].key'
-  op-dbus query \"restart\" --filter 'service = \"org.freedesktop.login1\" and live'
-  op-dbus query \"restart\" --filter 'kind in [\"method\", \"signal\"] and not risk = \"denied\"'
-  op-dbus query \"a list\" --filter 'arguments.0.signature starts with \"a\"'
-
-Filters:
-  FIELD                  true if the field of the payload is true; a.b and a.0 lead into it
-  FIELD = VALUE          also != < <= > >=; a value is \"text\", 'text', a number, true, false, null
-  FIELD in [VALUE, ...]  FIELD contains VALUE, FIELD starts with \"TEXT\", exists FIELD
-  @key @collection @text are of the record itself; and, or, not and parentheses join conditions.
-  What is of another type is not true, and no error.")]
-pub(crate) struct Query {
-    /// What you are looking for, in your own words
-    #[arg(value_name = "TEXT")]
-    pub(crate) text: String,
-    /// How many records to show at most
-    #[arg(short = 'k', long, value_name = "N", default_value_t = 10, value_parser = limit)]
-    pub(crate) limit: usize,
-    /// Collection to search; may be repeated [default: all]
-    #[arg(long, short, value_name = "NAME")]
-    pub(crate) collection: Vec<String>,
-    /// Leave out records that score less (-1 to 1)
-    #[arg(long, value_name = "SCORE", allow_negative_numbers = true, value_parser = score)]
-    pub(crate) min_score: Option<f32>,
-    /// Find only records of which this is true, such as 'kind = "method" and live'
-    #[arg(long, value_name = "FILTER")]
-    pub(crate) filter: Option<String>,
-    /// Find exactly the nearest, also in collections that have a graph
-    #[arg(long, conflicts_with = "recall")]
-    pub(crate) exact: bool,
-    /// The part of the nearest to find in collections that have a graph, as far as their calibration
-    /// tells
-    #[arg(long, value_name = "PART", default_value_t = 0.99, value_parser = recall)]
-    pub(crate) recall: f64,
-    /// Say how it was found: plan, vectors compared and read, time of each stage
-    #[arg(long)]
-    pub(crate) explain: bool,
-    #[command(flatten)]
-    pub(crate) at: At,
 }
 
 /// Make the graphs that find the nearest fast

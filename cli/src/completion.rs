@@ -6,10 +6,10 @@ use std::path::PathBuf;
 
 use clap::{Arg, Command, CommandFactory};
 use clap_complete::{ArgValueCompleter, CompleteEnv, CompletionCandidate};
-use op_dbus_daemon::{BusError, DaemonConfig, QueryProxy};
+use op_dbus_daemon::DaemonConfig;
 
 use crate::args::{Arguments, At};
-use crate::config::{Config, Source};
+use crate::config::Config;
 use crate::error::Result;
 use crate::settings;
 
@@ -53,14 +53,11 @@ fn values_of(argument: &Arg, parent: Option<&str>) -> Option<ArgValueCompleter> 
 }
 
 fn collections(current: &OsStr) -> Vec<CompletionCandidate> {
-    candidates(current, |config| match config.open_or_ask(&At { at: None })? {
-        Source::Store(store) => {
-            let names = store.collections().into_iter().map(|info| info.name).collect();
-            store.close();
-            Ok(names)
-        }
-        Source::Service(client) => client
-            .ask(QueryProxy::new, async |query| query.collections().await.map_err(BusError::from)),
+    candidates(current, |config| {
+        let source = config.open_or_ask(&At { at: None })?;
+        let names = source.collection_names();
+        source.close();
+        names
     })
 }
 

@@ -40,6 +40,32 @@ impl Source {
         }
     }
 
+    /// The names of the collections that there are, and that may be read.
+    pub(crate) fn collection_names(&self) -> Result<Vec<String>> {
+        match self {
+            Self::Store(store) => Ok(store.collections().into_iter().map(|it| it.name).collect()),
+            Self::Service(client) => {
+                client.ask(QueryProxy::new, async |query| Ok(query.collections().await?))
+            }
+        }
+    }
+
+    /// Whether a collection has a record with this key.
+    pub(crate) fn has(&self, collection: &str, key: &str) -> Result<bool> {
+        let store = match self {
+            Self::Store(store) => store,
+            Self::Service(client) => {
+                let (collection, key) = (collection.to_owned(), key.to_owned());
+                let get = async |query: QueryProxy<'_>| query.get(collection, key).await;
+                return match client.ask(QueryProxy::new, get) {
+                    Err(Error::Engine(error)) if error.kind() == ErrorKind::NotFound => Ok(false),
+                    record => record.map(|_| true),
+                };
+            }
+        };
+        Ok(store.get(collection, key.as_bytes())?.is_some())
+    }
+
     /// Figures with all that is counted, and the calls of the service if that is asked.
     pub(crate) fn stats(&self) -> Result<(Stats, Option<Traffic>)> {
         match self {

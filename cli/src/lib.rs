@@ -42,7 +42,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Err(Refusal::CommandLine(error)) => return refuse(&error, &given),
         Err(Refusal::File(error)) => return Output::new(wants_json(&given)).error(&error),
     };
-    let output = Output::new(arguments.global.json);
+    let output = Output::new(arguments.global.json || arguments.command.wants_json());
     let config = match Config::resolve(&arguments.global, &given) {
         Ok(config) => config,
         Err(error) => return output.error(&error),

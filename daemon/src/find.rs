@@ -39,7 +39,9 @@ fn first(mut hits: Vec<Hit>, count: usize) -> Vec<Hit> {
 
 /// Replaces phrases by what they lead to, and leaves out what is there already, nearer.
 fn led_to(store: &Store, query: &Query, hits: Vec<Hit>) -> Result<Vec<Hit>> {
-    let mut seen = HashSet::new();
+    // What others are to be like is not found, not by its phrases either.
+    let origin = query.origin().map(|(collection, key)| (collection.to_owned(), key.to_owned()));
+    let mut seen: HashSet<_> = origin.into_iter().collect();
     let mut found = Vec::with_capacity(hits.len());
     for hit in hits {
         let hit = if let Some(target) = led_from(&hit) {

@@ -40,6 +40,8 @@ pub enum Vectors {
     Numbers(Vec<f64>),
     /// Not themselves, but collection and key of the record that has one.
     OfRecord(String, String),
+    /// Not themselves, but the text that they are made of.
+    OfText(String),
     /// Of a type that stands for no vectors.
     Other,
 }
@@ -69,7 +71,7 @@ impl Vectors {
             Self::Bytes(bytes) => of_bytes(bytes),
             Self::File(file) => read_sealed(file),
             Self::Numbers(numbers) => Ok(numbers.iter().map(|number| *number as f32).collect()),
-            Self::OfRecord(..) | Self::Other => {
+            Self::OfRecord(..) | Self::OfText(_) | Self::Other => {
                 let remedy = "send ad, ay (f32 in little-endian order) or h (a sealed memory file)";
                 Err(BusError::new(ErrorKind::Invalid, "a vector of an unknown type", remedy))
             }
@@ -90,6 +92,7 @@ impl Serialize for Vectors {
             Self::OfRecord(collection, key) => {
                 as_variant::serialize(&(collection, key), serializer)
             }
+            Self::OfText(text) => as_variant::serialize(text, serializer),
             Self::Other => Err(serde::ser::Error::custom("no vectors")),
         }
     }
@@ -127,6 +130,7 @@ impl<'de> Visitor<'de> for VectorsVisitor {
                 let (collection, key) = variant.next_element()?.ok_or_else(missing)?;
                 Vectors::OfRecord(collection, key)
             }
+            "s" => Vectors::OfText(variant.next_element()?.ok_or_else(missing)?),
             // One in another.
             "v" => variant.next_element()?.ok_or_else(missing)?,
             _ => {

@@ -60,6 +60,11 @@ impl PartialEq for Standing {
 pub(crate) enum Target {
     Text(String),
     Vector(Vec<f32>),
+    /// What a record has, which is not found itself.
+    Record {
+        collection: String,
+        key: Vec<u8>,
+    },
 }
 
 impl Query {
@@ -78,6 +83,12 @@ impl Query {
     #[must_use]
     pub fn vector(vector: impl Into<Vec<f32>>) -> Self {
         Self::new(Target::Vector(vector.into()))
+    }
+
+    /// Searches for what is near to a record; the record itself is not found.
+    #[must_use]
+    pub fn like(collection: impl Into<String>, key: impl Into<Vec<u8>>) -> Self {
+        Self::new(Target::Record { collection: collection.into(), key: key.into() })
     }
 
     fn new(target: Target) -> Self {
@@ -167,6 +178,21 @@ impl Query {
         self
     }
 
+    /// The record that is searched near to, by collection and key.
+    #[must_use]
+    pub fn origin(&self) -> Option<(&str, &[u8])> {
+        match &self.target {
+            Target::Record { collection, key } => Some((collection, key)),
+            Target::Text(_) | Target::Vector(_) => None,
+        }
+    }
+
+    /// Whether a text has to be embedded for it.
+    #[must_use]
+    pub fn needs_model(&self) -> bool {
+        matches!(self.target, Target::Text(_))
+    }
+
     /// Whether the filter, if there is one, is true of a record itself.
     #[must_use]
     pub fn lets_pass(&self, collection: &str, record: &Record) -> bool {
@@ -203,7 +229,7 @@ impl Query {
                 Some(index) => invalid(format!("the query vector's element {index} is not finite")),
                 None => Ok(()),
             },
-            Target::Text(_) => Ok(()),
+            Target::Text(_) | Target::Record { .. } => Ok(()),
         }
     }
 }
@@ -237,7 +263,7 @@ pub struct Hit {
 pub struct Explain {
     /// What was done in each collection.
     pub collections: Vec<CollectionExplain>,
-    /// Whether the query text's embedding came from the cache; `None` for a vector.
+    /// Whether the query text's embedding came from the cache; `None` for a vector or a record.
     pub embedding_hit: Option<bool>,
     /// Time to get the query's embedding.
     pub embed: Duration,

@@ -113,6 +113,7 @@ const CASES: [Case; 64] = [
     case("Query1", "Search", "open and journal", Right::ReadProtected),
     case("Query1", "Explain", "all", Right::Read),
     case("Query1", "Explain", "journal", Right::ReadProtected),
+    case("Query1", "Explain", "to a record of journal", Right::ReadProtected),
     case("Query1", "Similar", "all", Right::Read),
     case("Query1", "Similar", "journal", Right::ReadProtected),
     case("Query1", "Similar", "to a record of journal", Right::ReadProtected),
@@ -430,9 +431,13 @@ async fn attempt_query(connection: &Connection, case: Case) -> Result<Message, B
         }
         ("Get", "journal") => call(connection, interface, member, &("journal", JOURNAL_KEY)).await,
         ("Get", collection) => call(connection, interface, member, &(collection, "one")).await,
-        ("Similar", "to a record of journal") => {
+        ("Similar" | "Explain", "to a record of journal") => {
             let target = Variant::from(("journal", JOURNAL_KEY));
             call(connection, interface, member, &(target, &options)).await
+        }
+        ("Explain", _) => {
+            let text = Variant::from("a hare under a tree");
+            call(connection, interface, member, &(text, &options)).await
         }
         ("Similar", _) => {
             call(connection, interface, member, &(Variant::from(vector()), &options)).await

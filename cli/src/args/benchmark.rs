@@ -95,7 +95,7 @@ pub(crate) struct Search {
     pub(crate) efforts: Vec<usize>,
     /// Instead of efforts: the part of the nearest to find, by the effort that the graph's calibration
     /// gives; several numbers for several rows. Of a collection 0.9,0.95,0.99 unless told
-    #[arg(long, value_name = "R,…", value_delimiter = ',', value_parser = super::recall,
+    #[arg(long, value_name = "R,…", value_delimiter = ',', value_parser = super::query::recall,
         requires = "asked", conflicts_with = "efforts")]
     pub(crate) recalls: Vec<f64>,
     /// Write what was found with the last effort here: numbers of vectors as little-endian i32, a row

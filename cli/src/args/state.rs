@@ -140,6 +140,6 @@ pub(crate) struct JournalSearch {
     #[arg(value_name = "TEXT")]
     pub(crate) text: String,
     /// How many entries to show at most
-    #[arg(short = 'k', long, value_name = "N", default_value_t = 10, value_parser = super::limit)]
+    #[arg(short = 'k', long, value_name = "N", default_value_t = 10, value_parser = super::query::limit)]
     pub(crate) limit: usize,
 }

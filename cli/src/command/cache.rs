@@ -149,7 +149,8 @@ fn put(config: &Config, output: &Output, arguments: &CachePut) -> Result<Exit> {
     Ok(Exit::Success)
 }
 
-fn read_vector(path: &Path) -> Result<Vec<f32>> {
+/// Reads a vector that lies in a file as a JSON array.
+pub(super) fn read_vector(path: &Path) -> Result<Vec<f32>> {
     let text = input::read_bounded(path, VECTOR_FILE_BYTES_MAX)?;
     serde_json::from_slice(&text).map_err(|error| Error::input(path, &error))
 }

@@ -1,23 +1,26 @@
 //! `op-dbus query`: find by meaning.
 
+mod render;
+
 use std::collections::HashMap;
-use std::io::Write;
 use std::time::{Duration, Instant};
 
+use op_dbus_daemon::vector::Vectors;
 use op_dbus_daemon::{Explained, OptionValue, QueryProxy, find};
 use op_dbus_engine::{
-    Answer, CollectionExplain, Error as EngineError, ErrorKind, Explain, Filter, FilterPlan, Hit,
-    Payload, Plan, Query,
+    Answer, Error as EngineError, ErrorKind, Explain, Filter, Hit, Payload, Query,
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::args;
+use super::cache::read_vector;
+use crate::args::{self, AnswerFormat};
 use crate::client::Client;
 use crate::config::{Config, Source};
 use crate::error::{Error, Result};
 use crate::exit::Exit;
-use crate::output::{Output, columns, duration, grouped, one_line};
+use crate::output::Output;
+use render::{render, render_explain, render_table, summary};
 
 #[derive(Serialize)]
 struct AnswerJson {
@@ -36,32 +39,99 @@ struct HitJson {
     payload: Option<Box<RawValue>>,
 }
 
+/// What others are to be near to.
+enum Target {
+    Text(String),
+    Vector(Vec<f32>),
+    /// By collection and key.
+    Record(String, String),
+}
+
 pub(super) fn run(config: &Config, output: &Output, arguments: args::Query) -> Result<Exit> {
+    if arguments.explain && arguments.format == AnswerFormat::Jsonl {
+        return Err(Error::Usage {
+            problem: "--format jsonl has a line for each record, and none for --explain".to_owned(),
+            remedy: Some("use --format json".to_owned()),
+        });
+    }
     // Said here whether or not a service runs, and before anything is opened.
     let filter = arguments.filter.as_deref().map(parse_filter).transpose()?;
-    let (answer, took) = match config.open_or_ask(&arguments.at)? {
+    let vector = arguments.vector.as_deref().map(read_vector).transpose()?;
+    let source = config.open_or_ask(&arguments.at)?;
+    let target = match (&arguments.text, vector) {
+        (_, Some(vector)) => Target::Vector(vector),
+        (Some(text), _) => Target::Text(text.clone()),
+        (None, None) => record(&source, &arguments)?,
+    };
+    let (answer, took) = match &source {
         Source::Store(store) => {
             let started = Instant::now();
-            let answer = find(&store, &engine_query(&arguments, filter))?;
-            let took = started.elapsed();
-            store.close();
-            (answer, took)
+            let answer = find(store, &engine_query(&arguments, target, filter))?;
+            (answer, started.elapsed())
         }
-        Source::Service(client) => ask(&client, &arguments)?,
+        Source::Service(client) => ask(client, &arguments, target)?,
     };
+    let written = write(output, &arguments, answer, took);
+    // After the answer, which nobody should wait for longer than it takes.
+    source.close();
+    written
+}
+
+/// Finds the record that others are to be like: in one of the collections that are searched.
+fn record(source: &Source, arguments: &args::Query) -> Result<Target> {
+    let key = arguments.like.clone().unwrap_or_default();
+    let names = match &arguments.collection[..] {
+        [] => source.collection_names()?,
+        named => named.to_vec(),
+    };
+    let mut found = Vec::new();
+    for name in &names {
+        if source.has(name, &key)? {
+            found.push(name.clone());
+        }
+    }
+    let error = |kind, problem: String, remedy: &str| {
+        Err(EngineError::new(kind, problem).with_remedy(remedy.to_owned()).into())
+    };
+    match &found[..] {
+        [collection] => Ok(Target::Record(collection.clone(), key)),
+        [] => {
+            let problem = format!("no record has the key {key} in {}", names.join(", "));
+            error(ErrorKind::NotFound, problem, "op-dbus query TEXT finds keys")
+        }
+        several => {
+            let problem = format!("the key {key} is in {}", several.join(", "));
+            error(ErrorKind::Invalid, problem, "name one of them with --collection")
+        }
+    }
+}
+
+/// Writes what was found, and says whether there was anything.
+fn write(output: &Output, arguments: &args::Query, answer: Answer, took: Duration) -> Result<Exit> {
     let found = if answer.hits.is_empty() { Exit::NothingFound } else { Exit::Success };
     let Answer { hits, explain } = answer;
-    if output.is_json() {
-        let hits = hits.into_iter().map(hit_json).collect::<Result<_>>()?;
-        let explain = arguments.explain.then(|| Explained::from(&explain));
-        output.json(&AnswerJson { hits, took_us: took.as_micros() as u64, explain })?;
-    } else {
-        output.text(|out| render(out, &hits))?;
-        if arguments.explain {
-            output.text(|out| render_explain(out, &explain))?;
+    let format = match arguments.format {
+        AnswerFormat::Text if output.is_json() => AnswerFormat::Json,
+        format => format,
+    };
+    match format {
+        AnswerFormat::Json => {
+            let hits = hits.into_iter().map(hit_json).collect::<Result<_>>()?;
+            let explain = arguments.explain.then(|| Explained::from(&explain));
+            output.json(&AnswerJson { hits, took_us: took.as_micros() as u64, explain })?;
+            return Ok(found);
         }
-        output.note(&summary(&explain, took));
+        AnswerFormat::Jsonl => {
+            hits.into_iter().try_for_each(|hit| output.json(&hit_json(hit)?))?;
+            return Ok(found);
+        }
+        AnswerFormat::Text => output.text(|out| render(out, &hits))?,
+        AnswerFormat::Table => output.text(|out| render_table(out, &hits))?,
     }
+    if arguments.explain {
+        output.text(|out| render_explain(out, &explain))?;
+    }
+    output.note(&summary(&explain, took));
     Ok(found)
 }
 
@@ -69,8 +139,13 @@ fn parse_filter(filter: &str) -> Result<Filter> {
     filter.parse().map_err(|error| Error::Filter { filter: filter.to_owned(), error })
 }
 
-fn engine_query(arguments: &args::Query, filter: Option<Filter>) -> Query {
-    let mut query = Query::text(&arguments.text).limit(arguments.limit).recall(arguments.recall);
+fn engine_query(arguments: &args::Query, target: Target, filter: Option<Filter>) -> Query {
+    let query = match target {
+        Target::Text(text) => Query::text(text),
+        Target::Vector(vector) => Query::vector(vector),
+        Target::Record(collection, key) => Query::like(collection, key),
+    };
+    let mut query = query.limit(arguments.limit).recall(arguments.recall);
     if arguments.exact {
         query = query.exact();
     }
@@ -87,7 +162,7 @@ fn engine_query(arguments: &args::Query, filter: Option<Filter>) -> Query {
 }
 
 /// Asks the service, whose answer is the same.
-fn ask(client: &Client, arguments: &args::Query) -> Result<(Answer, Duration)> {
+fn ask(client: &Client, arguments: &args::Query, target: Target) -> Result<(Answer, Duration)> {
     let mut options = options(arguments.limit, &arguments.collection);
     add(&mut options, "recall", arguments.recall.into());
     add(&mut options, "exact", arguments.exact.into());
@@ -97,10 +172,14 @@ fn ask(client: &Client, arguments: &args::Query) -> Result<(Answer, Duration)> {
     if let Some(filter) = &arguments.filter {
         add(&mut options, "filter", filter.clone().into());
     }
-    let text = arguments.text.clone();
+    let target = match target {
+        Target::Text(text) => Vectors::OfText(text),
+        Target::Vector(vector) => Vectors::new(&vector).map_err(EngineError::from)?,
+        Target::Record(collection, key) => Vectors::OfRecord(collection, key),
+    };
     let started = Instant::now();
     let (hits, explain) =
-        client.ask(QueryProxy::new, async |service| service.explain(text, options).await)?;
+        client.ask(QueryProxy::new, async |service| service.explain(target, options).await)?;
     let took = started.elapsed();
     let hits = hits.into_iter().map(hit).collect();
     Ok((Answer { hits, explain: parse_explain(&explain)? }, took))
@@ -140,128 +219,6 @@ fn parse_explain(json: &str) -> Result<Explain, EngineError> {
             .with_remedy("use the same version of op-dbus as the service")
     })?;
     Ok(explained.into())
-}
-
-/// A key as wide as this leaves room for its text on the same line.
-const KEY_COLUMNS_MAX: usize = 32;
-
-/// Writes a line for each hit; two where a terminal is too narrow for long keys and text.
-fn render(out: &mut dyn Write, hits: &[Hit]) -> std::io::Result<()> {
-    let keys: Vec<String> =
-        hits.iter().map(|hit| one_line(&display_key(&hit.key), usize::MAX)).collect();
-    let width = keys.iter().map(|key| console::measure_text_width(key)).max().unwrap_or(0);
-    let columns = columns();
-    for (hit, key) in hits.iter().zip(keys) {
-        if let Some(member) = Member::of(hit) {
-            member.render(out, hit.score)?;
-            continue;
-        }
-        let text = hit.text.as_deref().unwrap_or_default();
-        if width > KEY_COLUMNS_MAX && columns != usize::MAX {
-            writeln!(out, "{:>6.3}  {}", hit.score, one_line(&key, columns.saturating_sub(8)))?;
-            writeln!(out, "        {}", one_line(text, columns.saturating_sub(8)))?;
-        } else {
-            let key = console::pad_str(&key, width, console::Alignment::Left, None);
-            let text = one_line(text, columns.saturating_sub(10 + width));
-            writeln!(out, "{:>6.3}  {key}  {text}", hit.score)?;
-        }
-    }
-    Ok(())
-}
-
-/// What is shown of a member of a D-Bus interface.
-#[derive(Deserialize)]
-struct Member {
-    kind: String,
-    interface: String,
-    member: String,
-    signature: String,
-    #[serde(default)]
-    returns: String,
-    risk: Option<String>,
-    documentation: Option<String>,
-    example: String,
-}
-
-impl Member {
-    /// `None` of any other record.
-    fn of(hit: &Hit) -> Option<Self> {
-        let Payload::Json(json) = &hit.payload else { return None };
-        serde_json::from_str(json).ok()
-    }
-
-    /// Writes what it is, what it does, and how it is used, each on a line.
-    fn render(&self, out: &mut dyn Write, score: f32) -> std::io::Result<()> {
-        let Self { kind, interface, member, signature, .. } = self;
-        let types = match kind.as_str() {
-            "method" => format!("({signature}) -> ({})", self.returns),
-            "signal" => format!("({signature})"),
-            _ => format!(" {signature}"),
-        };
-        let what = match &self.risk {
-            Some(risk) => format!("{kind}, {risk}"),
-            None => kind.clone(),
-        };
-        let room = columns().saturating_sub(8);
-        let types = types.trim_end_matches(" -> ()");
-        writeln!(out, "{score:>6.3}  {}", one_line(&format!("{interface}.{member}{types}"), room))?;
-        let about = self.documentation.as_deref().unwrap_or_default();
-        writeln!(out, "        {}", one_line(&format!("[{what}] {about}"), room))?;
-        writeln!(out, "        {}", one_line(&self.example, usize::MAX))
-    }
-}
-
-fn summary(explain: &Explain, took: Duration) -> String {
-    let embedding = match explain.embedding_hit {
-        Some(true) => "embedding from the cache".to_owned(),
-        Some(false) => format!("embedding {}", duration(explain.embed)),
-        None => "vector given".to_owned(),
-    };
-    let compared = explain.collections.iter().map(|done| match done.plan {
-        Plan::Exact => done.full_hot,
-        Plan::Scan | Plan::Graph => done.compared.max(done.expanded),
-    });
-    format!(
-        "{}: {} vectors compared in {}, brought in in {}; {embedding}",
-        duration(took),
-        grouped(compared.sum()),
-        duration(explain.search),
-        duration(explain.load),
-    )
-}
-
-fn render_explain(out: &mut dyn Write, explain: &Explain) -> std::io::Result<()> {
-    writeln!(out)?;
-    for (what, took) in [
-        ("embed the text", explain.embed),
-        ("bring vectors in", explain.load),
-        ("find the nearest", explain.search),
-        ("read the records", explain.fetch),
-    ] {
-        writeln!(out, "{what:<18}{:>10}", duration(took))?;
-    }
-    for done in &explain.collections {
-        let (name, plan) = (&done.name, done.plan.name());
-        let [expanded, compared, hot, cold] =
-            [done.expanded, done.compared, done.full_hot, done.full_cold].map(grouped);
-        writeln!(
-            out,
-            "{name}: {plan}; {expanded} vertices expanded, {compared} vectors compared by"
-        )?;
-        writeln!(out, "  their bytes, in full {hot} hot and {cold} cold ones")?;
-        render_filter(out, done)?;
-    }
-    Ok(())
-}
-
-fn render_filter(out: &mut dyn Write, done: &CollectionExplain) -> std::io::Result<()> {
-    let Some(filter) = done.filter else { return Ok(()) };
-    let how = match filter.plan {
-        FilterPlan::Met => "as the search met them",
-        FilterPlan::All => "all of the collection before the search",
-    };
-    let [tested, passed] = [filter.tested, filter.passed].map(grouped);
-    writeln!(out, "  the filter was asked about {tested} records, {how}; {passed} passed")
 }
 
 fn hit_json(hit: Hit) -> Result<HitJson> {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use op_dbus_engine::{Answer, ErrorKind, NumaStats, Payload, Query as EngineQuery, Record, Store};
+use op_dbus_engine::{Answer, ErrorKind, NumaStats, Payload, Query as EngineQuery, Record};
 use serde_json::json;
 use zbus::message::Header;
 use zbus::{Connection, OwnedVariant, Variant, interface};
@@ -42,11 +42,12 @@ impl Query {
     ) -> Result<Vec<Hit>> {
         let reader = self.0.admit(header, connection).await?;
         let query = self.query(EngineQuery::text(text), &options, &reader).await?;
-        Ok(hits(self.run(&reader, query, true).await?))
+        Ok(hits(self.run(&reader, query).await?))
     }
 
-    /// Finds the records nearest to a record, given as (ss) collection and key, or to a vector,
-    /// given as ad, ay (f32 in little-endian order) or h (a sealed memory file with the same).
+    /// Finds the records nearest to a record, given as (ss) collection and key, which is not found
+    /// itself, or to a vector, given as ad, ay (f32 in little-endian order) or h (a sealed memory file
+    /// with the same).
     ///
     /// Options are those of Search.
     #[zbus(out_args("hits"))]
@@ -58,17 +59,8 @@ impl Query {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Vec<Hit>> {
         let reader = self.0.admit(header, connection).await?;
-        let query = match target {
-            Vectors::OfRecord(collection, key) => {
-                self.0.service.gate.require(&reader, &collection).await?;
-                let store = Arc::clone(&self.0.service.store);
-                let vector = blocking(move || vector_of(&store, &collection, &key)).await?;
-                EngineQuery::vector(vector)
-            }
-            vector => EngineQuery::vector(vector.read()?),
-        };
-        let query = self.query(query, &options, &reader).await?;
-        Ok(hits(self.run(&reader, query, false).await?))
+        let query = self.query(self.near(target, &reader).await?, &options, &reader).await?;
+        Ok(hits(self.run(&reader, query).await?))
     }
 
     /// Reads a record: its text (s), payload (s, JSON, or ay), vector (ay or h) and when it expires
@@ -92,19 +84,24 @@ impl Query {
         fields(record)
     }
 
-    /// Finds as Search does, and says how: a JSON object with the plan, what was compared, how many
-    /// records the filter was asked about, and the microseconds of each stage.
+    /// Finds as Search does for a text (s), or as Similar does, and says how: a JSON object with the
+    /// plan, what was compared, how many records the filter was asked about, and the microseconds of
+    /// each stage.
     #[zbus(out_args("hits", "explain"))]
     async fn explain(
         &self,
-        text: String,
+        target: Vectors,
         options: Options,
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(Vec<Hit>, String)> {
         let reader = self.0.admit(header, connection).await?;
-        let query = self.query(EngineQuery::text(text), &options, &reader).await?;
-        let answer = self.run(&reader, query, true).await?;
+        let query = match target {
+            Vectors::OfText(text) => EngineQuery::text(text),
+            target => self.near(target, &reader).await?,
+        };
+        let query = self.query(query, &options, &reader).await?;
+        let answer = self.run(&reader, query).await?;
         let explain = json!(Explained::from(&answer.explain)).to_string();
         Ok((hits(answer), explain))
     }
@@ -155,6 +152,17 @@ impl Query {
 }
 
 impl Query {
+    /// A query near to a record, which the reader has to be allowed to read, or to a vector.
+    async fn near(&self, target: Vectors, reader: &Reader) -> Result<EngineQuery> {
+        match target {
+            Vectors::OfRecord(collection, key) => {
+                self.0.service.gate.require(reader, &collection).await?;
+                Ok(EngineQuery::like(collection, key))
+            }
+            vector => Ok(EngineQuery::vector(vector.read()?)),
+        }
+    }
+
     async fn query(
         &self,
         query: EngineQuery,
@@ -167,10 +175,10 @@ impl Query {
         options::search(query, options, reader, || self.0.service.collection_names())
     }
 
-    async fn run(&self, reader: &Reader, query: EngineQuery, needs_model: bool) -> Result<Answer> {
+    async fn run(&self, reader: &Reader, query: EngineQuery) -> Result<Answer> {
         let store = Arc::clone(&self.0.service.store);
         let search = move || {
-            if needs_model {
+            if query.needs_model() {
                 Door::model(&store)?;
             }
             find(&store, &query)
@@ -182,16 +190,6 @@ impl Query {
 /// Leaves out where the memory of collections lies that this reader may not read.
 fn keep_readable(numa: &mut NumaStats, reader: &Reader) {
     numa.arenas.retain(|arena| arena.collection.as_ref().is_none_or(|name| reader.may_read(name)));
-}
-
-fn vector_of(store: &Store, collection: &str, key: &str) -> op_dbus_engine::Result<Vec<f32>> {
-    let vectors = store.vectors(collection)?;
-    let vector = vectors.get(key.as_bytes())?.ok_or_else(|| {
-        let problem = format!("the record {key} of collection {collection} has no vector");
-        op_dbus_engine::Error::new(ErrorKind::NotFound, problem)
-            .with_remedy("name a record with a text or a vector")
-    })?;
-    Ok(vector.to_vec())
 }
 
 fn hits(answer: Answer) -> Vec<Hit> {

@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::index::{ExactIndex, Filter, Scored};
 use crate::os::clock::unix_ms;
 use crate::os::threads::in_parts_on;
-use crate::query::{Answer, CollectionExplain, Explain, Hit, Plan, Query, Target};
+use crate::query::{Answer, CollectionExplain, Explain, Hit, LIMIT_MAX, Plan, Query, Target};
 use crate::record::is_past;
 
 /// Records whose vectors are brought into memory together.
@@ -45,7 +45,7 @@ struct Lost {
 pub(super) type VectorTaker<'a> = dyn FnMut(&[u8], &[f32]) -> Result<()> + 'a;
 
 impl Store {
-    /// Finds the records nearest to a text or a vector: by the graph of a collection if it was
+    /// Finds the records nearest to a text, a vector or a record: by the graph of a collection if it was
     /// [linked](Store::link), else by comparing all of them.
     ///
     /// The first search of a collection without a graph reads its vectors into memory. Embeddings that are no
@@ -53,7 +53,7 @@ impl Store {
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] if the query does not fit the collections, [`ErrorKind::NotFound`] if
-    /// a named collection does not exist, [`ErrorKind::Unavailable`] if a text has to be embedded
+    /// a named collection or the record to be near to does not exist, [`ErrorKind::Unavailable`] if a text has to be embedded
     /// and there is no model.
     pub fn search(&self, query: &Query) -> Result<Answer> {
         let begun = Instant::now();
@@ -66,7 +66,12 @@ impl Store {
                 let embedding = self.embed(text)?;
                 (embedding.vector, Some(embedding.hit))
             }
+            Target::Record { collection, key } => (self.vector_to_search(collection, key)?, None),
         };
+        // The record itself is the nearest, and not wanted.
+        let is_one_more = query.origin().is_some() && query.limit < LIMIT_MAX;
+        let one_more = is_one_more.then(|| query.clone().limit(query.limit + 1));
+        let searched = one_more.as_ref().unwrap_or(query);
         let embed = started.elapsed();
         let mut explain = Explain {
             collections: Vec::new(),
@@ -83,11 +88,11 @@ impl Store {
             let passing = Passing::new(
                 self,
                 &collection,
-                query,
+                searched,
                 (expired.of(collection.spec.id), now_unix_ms),
             );
             let scored =
-                self.search_collection(&collection, &vector, (query, passing), &mut explain)?;
+                self.search_collection(&collection, &vector, (searched, passing), &mut explain)?;
             let found_there = |scored| Found { collection: Arc::clone(&collection), scored };
             found.extend(scored.into_iter().map(found_there));
         }
@@ -194,6 +199,21 @@ impl Store {
                 }
                 collections.retain(|known| known.spec.model == Some(embedder.fingerprint()));
             }
+            Target::Record { collection, .. } => {
+                let origin = self.collection(collection)?;
+                if named {
+                    let dimensions = origin.spec.dimensions as usize;
+                    let check = |known: &Arc<Collection>| {
+                        known.check_dimensions(|| format!("{collection}'s vector"), dimensions)
+                    };
+                    collections.iter().try_for_each(check)?;
+                }
+                let space = |known: &Collection| {
+                    (known.spec.dimensions, known.spec.metric, known.spec.model)
+                };
+                let origin = space(&origin);
+                collections.retain(|known| known.spec.has_space() && space(known) == origin);
+            }
         }
         let Some(first) = collections.first() else { return Err(nothing_to_search(known_count)) };
         let space = |known: &Collection| (known.spec.metric, known.spec.model);
@@ -205,6 +225,20 @@ impl Store {
             .with_remedy("name the collection to search"));
         }
         Ok(collections)
+    }
+
+    /// The vector of a record that others are to be near to.
+    fn vector_to_search(&self, collection: &str, key: &[u8]) -> Result<Vec<f32>> {
+        let nothing = |what: &str| {
+            let key = String::from_utf8_lossy(key);
+            Error::new(ErrorKind::NotFound, format!("record {key} of {collection} {what}"))
+                .with_remedy("name a record with a text or a vector")
+        };
+        match self.vectors(collection)?.get(key)? {
+            Some(vector) => Ok(vector.to_vec()),
+            None if self.get(collection, key)?.is_none() => Err(nothing("does not exist")),
+            None => Err(nothing("has no vector")),
+        }
     }
 
     /// Reads the vectors of a collection into memory, unless they are there.
@@ -400,6 +434,11 @@ fn nothing_to_search(known_count: usize) -> Error {
 
 /// Best first; equal scores by collection and key, so that an answer can be repeated.
 fn keep_best(found: &mut Vec<Found>, query: &Query) {
+    if let Some((collection, key)) = query.origin() {
+        found.retain(|found| {
+            *found.scored.key != *key || found.collection.name.as_str() != collection
+        });
+    }
     if let Some(least) = query.min_score {
         found.retain(|found| found.scored.score(found.collection.spec.metric) >= least);
     }
