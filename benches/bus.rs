@@ -15,7 +15,7 @@ use futures_util::StreamExt;
 use op_dbus_benches::traffic::{DIMENSIONS, Numbers, VALUE_BYTES, fill_vector};
 use op_dbus_engine::{EmbedderConfig, Record, Store, StoreConfig};
 use support::bus::{BusLimits, NAME, PATH, PrivateBus, Served};
-use support::program::Invocation;
+use support::program::{Invocation, beside_this};
 use tokio::task::JoinSet;
 use zbus::message::Type;
 use zbus::{Connection, Message, MessageStream, Variant};
@@ -119,11 +119,6 @@ async fn main() {
     let is_fair = beside_a_flood(&bus, seconds).await;
     tokio::task::block_in_place(|| drop(served.terminate().succeeded()));
     println!("{}", if is_cheap && is_fair { "all bars hold" } else { "NOT all bars hold" });
-}
-
-fn beside_this() -> PathBuf {
-    let this = std::env::current_exe().expect("this is a program");
-    this.ancestors().nth(2).expect("it is in target/PROFILE/deps").join("op-dbus")
 }
 
 fn text(index: u64) -> String {

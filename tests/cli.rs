@@ -61,28 +61,10 @@ fn json_lines(text: &[u8]) -> Vec<Value> {
     lines.map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Every command below `command` that does something, as `--help` lists them.
-fn commands(place: &Workplace, command: &[String]) -> Vec<Vec<String>> {
-    let help = place.op(command).arguments(["--help"]).run().succeeded().text();
-    let listed = help.split("Commands:\n").nth(1).unwrap_or_default();
-    // A line's first word at the usual indent is a command; deeper lines go on with its purpose.
-    let listed = listed.lines().take_while(|line| line.starts_with("  "));
-    let verbs: Vec<&str> = listed
-        .filter_map(|line| line.strip_prefix("  ").filter(|line| !line.starts_with(' ')))
-        .filter_map(|line| line.split(' ').next())
-        .filter(|verb| *verb != "help")
-        .collect();
-    if verbs.is_empty() {
-        return vec![command.to_vec()];
-    }
-    let below = |verb: &&str| commands(place, &[command, &[(*verb).to_owned()]].concat());
-    verbs.iter().flat_map(below).collect()
-}
-
 #[test]
 fn help_of_every_command_has_examples_and_fits() {
     let place = workplace();
-    let commands = commands(&place, &[]);
+    let commands = place.commands(&[]);
     assert!(commands.len() >= 9, "found only {commands:?}");
     for command in &commands {
         let help = place.op(command).arguments(["--help"]).run().succeeded().text();

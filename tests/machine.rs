@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::crash::campaign::skip;
 use support::crash::disk::{Disk, FileSystem};
 use support::program::Workplace;
@@ -73,6 +73,37 @@ fn the_doctor_sees_mounts() {
         let names: Vec<&str> = states.iter().map(|(name, _)| &name[..]).collect();
         assert_eq!(names, warned, "{options}: {answer}");
     }
+}
+
+#[test]
+fn the_doctor_changes_what_it_may_if_that_is_asked() {
+    let disk = match Disk::create_with(FileSystem::Btrfs, DISK_LEN_BYTES, "compress=zstd:3") {
+        Ok(disk) => disk,
+        Err(reason) => return skip("the doctor, changing", &reason),
+    };
+    let (place, store) = (workplace(), disk.path().join("store"));
+    let store = store.to_str().unwrap();
+    let plain = ["put", "host", "--payload", "{}", "--store", store, "--btrfs-enable=false"];
+    let _ = place.op(plain).run().succeeded();
+    let set = ["btrfs", "property", "set", &format!("{store}/@vectors"), "compression", "zstd"];
+    assert!(std::process::Command::new(set[0]).args(&set[1..]).status().unwrap().success());
+    let doctor = |more: &[&str]| {
+        let line = [&["doctor", "--json", "--store", store], more].concat();
+        place.op(line).run().succeeded().json()
+    };
+    let before = doctor(&[]);
+    for name in ["subvolumes", "compression of @vectors"] {
+        assert_eq!(state_of(&before, name), "warning", "{before}");
+    }
+    assert_eq!(before["fixed"], json!([]));
+    let fixed = doctor(&["--fix"]);
+    for name in ["subvolumes", "compression of @vectors"] {
+        assert_eq!(state_of(&fixed, name), "ok", "{fixed}");
+    }
+    // Four directories, and what is asked of one of them.
+    assert_eq!(fixed["fixed"].as_array().unwrap().len(), 5, "{fixed}");
+    assert_eq!(doctor(&["--fix"])["fixed"], json!([]));
+    let _ = place.op(["get", "host", "--store", store]).run().succeeded();
 }
 
 #[test]

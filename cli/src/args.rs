@@ -1,6 +1,7 @@
 //! The command line as clap sees it. Nothing here is resolved or checked against the world.
 
 mod benchmark;
+mod collections;
 mod daemon;
 mod documents;
 mod figures;
@@ -25,18 +26,21 @@ use op_dbus_engine::{Encoding, PolicyKind, Profile};
 use crate::exit;
 
 pub(crate) use benchmark::{Benchmark, Search, Truth};
+pub(crate) use collections::{
+    Collection, CollectionCreate, CollectionDrop, CollectionNamed, Reembed,
+};
 pub(crate) use daemon::{Daemon, READERS_DELIMITER};
 pub(crate) use documents::{Expiry, Get, History, Put, Remove};
 pub(crate) use figures::{Stats, Top};
 use global::policy;
 pub(crate) use global::{Global, LogLevel};
 pub(crate) use layout::{Btrfs, Doctor, LayoutCommand};
-pub(crate) use models::{Collection, Model, ModelInstall, ModelNamed, ModelQuantize, Reembed};
+pub(crate) use models::{Model, ModelInstall, ModelNamed, ModelQuantize};
 pub(crate) use numa::Numa;
 pub(crate) use plugins::{Plugin, PluginCall, PluginCreate, PluginNamed, PluginValidate};
 pub(crate) use query::{AnswerFormat, Query};
 pub(crate) use settings::{CONFIG_VARIABLE, Settings, SettingsShow};
-pub(crate) use shell::{Completions, Man};
+pub(crate) use shell::{Completions, Man, Schema};
 pub(crate) use snapshots::{
     At, Diff, Moment, Snapshot, SnapshotCreate, SnapshotDelete, SnapshotReceive, SnapshotRestore,
     SnapshotSend,
@@ -105,7 +109,7 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Cache,
     },
-    /// Collections as a whole
+    /// Collections as a whole: listed, made, dropped, embedded anew
     Collection {
         #[command(subcommand)]
         command: Collection,
@@ -150,6 +154,7 @@ pub(crate) enum Command {
     },
     Completions(Completions),
     Man(Man),
+    Schema(Schema),
     Doctor(Doctor),
     Scrub(Scrub),
     Stats(Stats),

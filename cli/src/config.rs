@@ -4,12 +4,11 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-use op_dbus_daemon::{Bus, QueryProxy, Traffic};
+use op_dbus_daemon::Bus;
 use op_dbus_engine::{
-    Activity, EmbedderConfig, Error as EngineError, ErrorKind, NumaConfig, NumaPolicy, PolicyKind,
-    Snapshots, Stats, Store, StoreConfig, StorePart, store_address,
+    EmbedderConfig, ErrorKind, NumaConfig, NumaPolicy, PolicyKind, Snapshots, Store, StoreConfig,
+    StorePart, store_address,
 };
-use serde::de::DeserializeOwned;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -20,91 +19,10 @@ use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::journal::Journal;
 use crate::settings::{PREFIX, settables};
+use crate::source::Source;
 
 const MODELS: &str = "models";
 const MODEL: &str = "all-MiniLM-L6-v2";
-
-/// Who answers.
-pub(crate) enum Source {
-    /// The store itself, opened here.
-    Store(Box<Store>),
-    /// The service that has it open.
-    Service(Client),
-}
-
-impl Source {
-    /// Saves what a store has learnt; a service goes on.
-    pub(crate) fn close(self) {
-        if let Self::Store(store) = self {
-            store.close();
-        }
-    }
-
-    /// The names of the collections that there are, and that may be read.
-    pub(crate) fn collection_names(&self) -> Result<Vec<String>> {
-        match self {
-            Self::Store(store) => Ok(store.collections().into_iter().map(|it| it.name).collect()),
-            Self::Service(client) => {
-                client.ask(QueryProxy::new, async |query| Ok(query.collections().await?))
-            }
-        }
-    }
-
-    /// Whether a collection has a record with this key.
-    pub(crate) fn has(&self, collection: &str, key: &str) -> Result<bool> {
-        let store = match self {
-            Self::Store(store) => store,
-            Self::Service(client) => {
-                let (collection, key) = (collection.to_owned(), key.to_owned());
-                let get = async |query: QueryProxy<'_>| query.get(collection, key).await;
-                return match client.ask(QueryProxy::new, get) {
-                    Err(Error::Engine(error)) if error.kind() == ErrorKind::NotFound => Ok(false),
-                    record => record.map(|_| true),
-                };
-            }
-        };
-        Ok(store.get(collection, key.as_bytes())?.is_some())
-    }
-
-    /// Figures with all that is counted, and the calls of the service if that is asked.
-    pub(crate) fn stats(&self) -> Result<(Stats, Option<Traffic>)> {
-        match self {
-            Self::Store(store) => Ok((store.stats()?, None)),
-            Self::Service(client) => {
-                let told = client.ask(QueryProxy::new, async |query| query.stats().await)?;
-                with_traffic(&told)
-            }
-        }
-    }
-
-    /// The figures that are known without counting.
-    pub(crate) fn activity(&self) -> Result<(Activity, Option<Traffic>)> {
-        match self {
-            Self::Store(store) => Ok((store.activity(), None)),
-            Self::Service(client) => {
-                let told = client.ask(QueryProxy::new, async |query| query.activity().await)?;
-                with_traffic(&told)
-            }
-        }
-    }
-}
-
-fn with_traffic<T: DeserializeOwned>(told: &str) -> Result<(T, Option<Traffic>)> {
-    let (figures, traffic) = Traffic::parse(told).map_err(strange)?;
-    Ok((figures, Some(traffic)))
-}
-
-/// Reads figures that the service has told.
-pub(crate) fn parsed<T: DeserializeOwned>(told: &str) -> Result<T> {
-    Ok(serde_json::from_str(told).map_err(strange)?)
-}
-
-fn strange(error: serde_json::Error) -> EngineError {
-    let problem = "the service tells figures that this program does not know";
-    EngineError::new(ErrorKind::Unsupported, problem)
-        .with_source(error)
-        .with_remedy("let both be of the same version")
-}
 
 /// What the global options and variables come to.
 pub(crate) struct Config {
@@ -221,7 +139,7 @@ impl Config {
 
     /// Opens the store, making it if it is missing.
     pub(crate) fn open_or_create(&self) -> Result<Store> {
-        Ok(Store::open(self.store_config())?)
+        self.alone(self.store_config())
     }
 
     /// Opens the store, making it if it is missing, for long: what was hot becomes hot again.
@@ -252,7 +170,12 @@ impl Config {
 
     /// Opens the store to change it, or finds who has it open and can be asked.
     pub(crate) fn change_or_ask(&self) -> Result<Source> {
-        self.or_ask(|| self.open())
+        self.or_ask(|| Ok(Store::open(self.store_config().existing())?))
+    }
+
+    /// The same of a store that is made if it is missing.
+    pub(crate) fn create_or_ask(&self) -> Result<Source> {
+        self.or_ask(|| Ok(Store::open(self.store_config())?))
     }
 
     fn or_ask(&self, open: impl FnOnce() -> Result<Store>) -> Result<Source> {
@@ -280,7 +203,29 @@ impl Config {
 
     /// Opens the store to change it, which must exist.
     pub(crate) fn open(&self) -> Result<Store> {
-        Ok(Store::open(self.store_config().existing())?)
+        self.alone(self.store_config().existing())
+    }
+
+    /// Opens the store for what its service cannot be asked to do.
+    fn alone(&self, config: StoreConfig) -> Result<Store> {
+        if self.is_bus_given() {
+            return Err(Error::Usage {
+                problem: "this command works on the store itself, and asks nobody".to_owned(),
+                remedy: Some("leave out --bus, and end the service that has the store".to_owned()),
+            });
+        }
+        Store::open(config).map_err(|error| match error.kind() {
+            ErrorKind::Busy => error
+                .with_remedy("this command needs the store for itself: wait, or end the service")
+                .into(),
+            _ => error.into(),
+        })
+    }
+
+    /// Whether the command line says whom to ask, and not only its surroundings.
+    fn is_bus_given(&self) -> bool {
+        let mut given = self.given.iter().filter_map(|argument| argument.to_str());
+        given.any(|argument| argument == "--bus" || argument.starts_with("--bus="))
     }
 
     /// Opens the store, or the snapshot that is asked for, to read it: asking must not create.

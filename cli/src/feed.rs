@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use op_dbus_engine::{Error as EngineError, ErrorKind};
 
-use crate::config::Source;
 use crate::error::Result;
 use crate::interrupt;
+use crate::source::Source;
 
 /// How long a signal is not heard at most.
 pub(crate) const POLL: Duration = Duration::from_millis(50);

@@ -20,6 +20,7 @@ mod rates;
 mod sample;
 mod screen;
 mod settings;
+mod source;
 
 use std::ffi::OsString;
 

@@ -24,6 +24,7 @@ pub mod json;
 mod names;
 mod phrases;
 pub mod plugin;
+pub mod record;
 mod service;
 mod socket;
 mod state;

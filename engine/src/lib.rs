@@ -82,11 +82,11 @@ pub use snapshot::{
 };
 pub use store::{
     Activity, ArenaResidency, Change, CollectionInfo, CollectionOptions, CollectionStats,
-    Compressor, Difference, Differences, Fault, GraphStats, LayoutReport, LinkOptions, MemoryCap,
-    MountCompression, NumaNode, NumaStats, PartKind, PartReport, PutReport, QueryStats,
-    ReembedProgress, Reembedded, STATE_COLLECTION, STATE_VERSIONS_KEPT, Scan, ScrubOptions,
-    ScrubProgress, ScrubReport, Stats, Store, StoreConfig, Vector, Vectors, Version, Watch,
-    examine_layout, migrate_layout, numa_nodes, store_address,
+    Compressor, Difference, Differences, DropProgress, Fault, GraphStats, LayoutReport,
+    LinkOptions, MemoryCap, MountCompression, NumaNode, NumaStats, PartKind, PartReport, PutReport,
+    QueryStats, ReembedProgress, Reembedded, STATE_COLLECTION, STATE_VERSIONS_KEPT, Scan,
+    ScrubOptions, ScrubProgress, ScrubReport, Stats, Store, StoreConfig, Vector, Vectors, Version,
+    Watch, examine_layout, migrate_layout, numa_nodes, request_compression, store_address,
 };
 pub use tier::{
     Evictions, PolicyKind, SimulationReport, TierStats, TraceReport, read_trace, simulate,

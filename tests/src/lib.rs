@@ -18,6 +18,8 @@ pub mod onnx;
 pub mod program;
 pub mod random;
 pub mod reference;
+#[cfg(feature = "engine")]
+pub mod schema;
 pub mod scratch;
 #[cfg(feature = "engine")]
 pub mod thing;

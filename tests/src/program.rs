@@ -31,6 +31,24 @@ pub struct Workplace {
 }
 
 impl Workplace {
+    /// Every command below `command` that does something, as `--help` lists them.
+    pub fn commands(&self, command: &[String]) -> Vec<Vec<String>> {
+        let help = self.op(command).arguments(["--help"]).run().succeeded().text();
+        let listed = help.split("Commands:\n").nth(1).unwrap_or_default();
+        // A line's first word at the usual indent is a command; deeper lines go on with its purpose.
+        let listed = listed.lines().take_while(|line| line.starts_with("  "));
+        let verbs: Vec<&str> = listed
+            .filter_map(|line| line.strip_prefix("  ").filter(|line| !line.starts_with(' ')))
+            .filter_map(|line| line.split(' ').next())
+            .filter(|verb| *verb != "help")
+            .collect();
+        if verbs.is_empty() {
+            return vec![command.to_vec()];
+        }
+        let below = |verb: &&str| self.commands(&[command, &[(*verb).to_owned()]].concat());
+        verbs.iter().flat_map(below).collect()
+    }
+
     /// Makes a directory for the program at `executable`; it has no store yet.
     pub fn new(executable: &str) -> Self {
         Self { executable: executable.into(), directory: scratch::on_disk() }
@@ -67,6 +85,12 @@ impl Workplace {
     pub fn done<I: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = I>) -> Ended {
         self.op(arguments).run().succeeded()
     }
+}
+
+/// The program op-dbus that was built beside this one.
+pub fn beside_this() -> PathBuf {
+    let this = std::env::current_exe().expect("this is a program");
+    this.ancestors().nth(2).expect("it is in target/PROFILE/deps").join("op-dbus")
 }
 
 /// A run of the program that is being prepared.
@@ -137,8 +161,9 @@ impl Invocation {
 
     /// Starts to run.
     pub fn start(self) -> Running {
-        let shown = self.line.iter().map(|word| word.to_string_lossy().into_owned());
-        let shown = shown.collect::<Vec<_>>().join(" ");
+        let words = self.line.iter().map(|word| word.to_string_lossy().into_owned());
+        let words = words.collect::<Vec<_>>();
+        let shown = words.join(" ");
         let mut command = Command::new(&self.line[0]);
         command.args(&self.line[1..]).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.stdin(if self.feed.is_some() { Stdio::piped() } else { Stdio::null() });
@@ -166,7 +191,7 @@ impl Invocation {
         let stdout = chunks(child.stdout.take().expect("it was asked for"));
         let deadline = Instant::now() + self.time_max;
         let (buffer, stderr) = (Vec::new(), Some(stderr));
-        Running { child, shown, stdout, buffer, stderr, deadline, peak_memory_bytes: 0 }
+        Running { child, words, shown, stdout, buffer, stderr, deadline, peak_memory_bytes: 0 }
     }
 }
 
@@ -197,6 +222,7 @@ fn chunks(mut pipe: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
 /// A run that has begun. Dropped, it is killed.
 pub struct Running {
     child: Child,
+    words: Vec<String>,
     shown: String,
     stdout: Receiver<Vec<u8>>,
     buffer: Vec<u8>,
@@ -254,13 +280,19 @@ impl Running {
         };
         self.buffer.extend(self.stdout.iter().flatten());
         let stderr = self.stderr.take().and_then(|reader| reader.join().ok()).unwrap_or_default();
-        Ended {
+        let ended = Ended {
             shown: std::mem::take(&mut self.shown),
             status,
             stdout: std::mem::take(&mut self.buffer),
             stderr: String::from_utf8_lossy(&stderr).into_owned(),
             peak_memory_bytes: self.peak_memory_bytes,
+        };
+        // Whoever was killed may have written a part.
+        #[cfg(feature = "engine")]
+        if let Some(code) = ended.code().filter(|_| self.words[0].ends_with("/op-dbus")) {
+            crate::schema::check(&self.words[1..], code, &ended.stdout, &ended.stderr);
         }
+        ended
     }
 
     fn time_left(&self) -> Duration {

@@ -167,7 +167,7 @@ fn effort(text: &str) -> Result<usize, String> {
     }
 }
 
-fn metric(text: &str) -> Result<Metric, String> {
+pub(super) fn metric(text: &str) -> Result<Metric, String> {
     let all = [Metric::Cosine, Metric::Euclidean, Metric::Dot];
     let names = all.map(Metric::name).join(", ");
     all.into_iter().find(|known| known.name() == text).ok_or(format!("it must be one of {names}"))

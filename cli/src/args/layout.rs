@@ -60,15 +60,20 @@ pub(crate) enum LayoutCommand {
 /// Say what is well and what is not: file system, compression, NUMA, processor, model, bus, polkit, clock
 ///
 /// Each line is ok, a warning or a problem; what is not ok says what it costs, and the command that
-/// changes it. Nothing is changed, and the store may be in use.
+/// changes it. Unless --fix is given nothing is changed, and the store may be in use.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   op-dbus doctor
+  op-dbus doctor --fix
   op-dbus doctor --json | jq '.checks[] | select(.state != \"ok\")'
 
 The exit code is 10 if there is a problem, and 0 otherwise.")]
 pub(crate) struct Doctor {
+    /// Change what this program may change by itself: directories that are no subvolumes (for which
+    /// nobody may have the store open), and what is compressed. All else stays a line with its command
+    #[arg(long)]
+    pub(crate) fix: bool,
     /// Level of zstd that the mount should have, from 1 to 15
     ///
     /// BTRFS has one level for a mount, and none for a directory: its property takes no effective one.

@@ -5,25 +5,6 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Collection {
-    Reembed(Reembed),
-}
-
-/// Give the texts of a collection vectors by another model, the one that --model names
-///
-/// Nothing is changed until all texts are embedded, and then everything at once. Ctrl-C loses
-/// nothing that was computed: the same command goes on from there.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Example:
-  op-dbus collection reembed packages --model ~/.local/share/op-dbus/models/bge-small-en-v1.5")]
-pub(crate) struct Reembed {
-    /// Collection
-    #[arg(value_name = "COLLECTION")]
-    pub(crate) collection: String,
-}
-
-#[derive(Debug, Subcommand)]
 pub(crate) enum Model {
     /// List the models in the store, of the user and of the system
     #[command(after_help = "Example:\n  op-dbus model list")]

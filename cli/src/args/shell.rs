@@ -46,3 +46,20 @@ pub(crate) struct Man {
     #[arg(long, short, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
 }
+
+/// Show the JSON Schema of what --json writes: of all commands, or of one
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  op-dbus schema query
+  op-dbus schema cache stats | jq .properties
+  op-dbus schema > op-dbus.schema.json
+
+Every answer keeps to it, and so does every error, whose schema is that of `error`. What a version adds
+to an answer, the next keep; a field that is taken away or means something else is said in the notes of
+the version.")]
+pub(crate) struct Schema {
+    /// The command, such as: cache stats
+    #[arg(value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+}

@@ -6,7 +6,8 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use op_dbus_daemon::CacheProxy;
-use op_dbus_engine::{CacheStats, Record, Store};
+use op_dbus_daemon::vector::Vectors;
+use op_dbus_engine::{CacheStats, Error as EngineError, Record, Store};
 use op_dbus_formats::exchange::jsonl::{self, ExchangeRecord};
 use serde_json::json;
 
@@ -15,12 +16,13 @@ use super::{simulate, snapshot, trace};
 use crate::args::{
     At, Cache, CacheClean, CacheExport, CacheGet, CacheImport, CachePut, ExportFormat,
 };
-use crate::config::{Config, Source, parsed};
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::input;
 use crate::output::{Output, bytes, grouped, growing};
 use crate::rates::Rates;
+use crate::source::{Embedded, Source, parsed};
 
 /// A vector of the greatest length, written without care, is shorter.
 const VECTOR_FILE_BYTES_MAX: u64 = 4 << 20;
@@ -105,47 +107,50 @@ pub(super) fn render_stats(
 
 fn get(config: &Config, output: &Output, arguments: &CacheGet) -> Result<Exit> {
     const SHOWN_COUNT: usize = 6;
-    let store = config.open_or_create()?;
-    let embedding = store.embed(&arguments.text)?;
-    let embedder = store.embedder()?;
-    let dimensions = embedding.vector.len();
+    let source = config.create_or_ask()?;
+    let Embedded { model: (model, fingerprint), vector, hit, truncated } =
+        source.embed(&arguments.text)?;
+    let dimensions = vector.len();
     let answer = json!({
-        "model": embedder.fingerprint().to_string(),
-        "dimensions": dimensions,
-        "vector": embedding.vector,
-        "hit": embedding.hit,
+        "model": fingerprint, "dimensions": dimensions, "vector": vector, "hit": hit,
     });
     output.answer(&answer, |out| {
-        let shown = embedding.vector.iter().take(SHOWN_COUNT).map(|x| format!("{x:.4}"));
+        let shown = vector.iter().take(SHOWN_COUNT).map(|x| format!("{x:.4}"));
         let shown = shown.collect::<Vec<_>>().join(", ");
-        writeln!(out, "model       {} ({})", embedder.name(), embedder.fingerprint())?;
+        writeln!(out, "model       {model} ({fingerprint})")?;
         writeln!(out, "dimensions  {dimensions}")?;
         writeln!(out, "vector      [{shown}, …]  (--json shows all)")?;
-        writeln!(out, "from        {}", if embedding.hit { "the cache" } else { "the model" })
+        writeln!(out, "from        {}", if hit { "the cache" } else { "the model" })
     })?;
-    warn_of_truncation(output, u64::from(embedding.truncated));
-    store.close();
+    warn_of_truncation(output, u64::from(truncated));
+    source.close();
     Ok(Exit::Success)
 }
 
 fn put(config: &Config, output: &Output, arguments: &CachePut) -> Result<Exit> {
     let given = arguments.vector.as_deref().map(read_vector).transpose()?;
-    let store = config.open_or_create()?;
-    let computed = match given {
-        Some(vector) => {
+    let source = config.create_or_ask()?;
+    let computed = match (given, &source) {
+        (None, source) => {
+            let embedded = source.embed(&arguments.text)?;
+            warn_of_truncation(output, u64::from(embedded.truncated));
+            !embedded.hit
+        }
+        (Some(vector), Source::Store(store)) => {
             store.put_embedding(&arguments.text, &vector)?;
             false
         }
-        None => {
-            let embedding = store.embed(&arguments.text)?;
-            warn_of_truncation(output, u64::from(embedding.truncated));
-            !embedding.hit
+        (Some(vector), Source::Service(client)) => {
+            let vector = Vectors::new(&vector).map_err(EngineError::from)?;
+            let text = arguments.text.clone();
+            client.ask(CacheProxy::new, async |cache| cache.put(text, vector).await)?;
+            false
         }
     };
     output.answer(&json!({ "stored": true, "computed": computed }), |out| {
         writeln!(out, "{}", if computed { "computed and stored" } else { "stored" })
     })?;
-    store.close();
+    source.close();
     Ok(Exit::Success)
 }
 
@@ -279,33 +284,49 @@ pub(super) fn render(record: Record, line: &mut Vec<u8>) -> Result<()> {
 }
 
 fn clear(config: &Config, output: &Output) -> Result<Exit> {
-    let store = config.open()?;
-    let before = store.cache_stats()?;
-    store.clear_cache()?;
-    let after = store.cache_stats()?;
-    let freed_bytes = before.bytes_disk.saturating_sub(after.bytes_disk);
-    let answer = json!({ "removed": before.embeddings, "bytes_freed": freed_bytes });
+    let source = config.change_or_ask()?;
+    let (removed, freed_bytes) = match &source {
+        Source::Store(store) => {
+            let before = store.cache_stats()?;
+            store.clear_cache()?;
+            let after = store.cache_stats()?;
+            (before.embeddings, before.bytes_disk.saturating_sub(after.bytes_disk))
+        }
+        Source::Service(client) => {
+            client.ask(CacheProxy::new, async |cache| cache.clear().await)?
+        }
+    };
+    source.close();
+    let answer = json!({ "removed": removed, "bytes_freed": freed_bytes });
     output.answer(&answer, |out| {
+        let (count, freed) = (grouped(removed), bytes(freed_bytes));
         writeln!(
             out,
-            "removed {} embeddings, freed {}; records stay, and texts are embedded again when needed",
-            grouped(before.embeddings),
-            bytes(freed_bytes)
+            "removed {count} embeddings, freed {freed}; records stay, and texts are embedded again \
+             when needed"
         )
     })?;
-    store.close();
     Ok(Exit::Success)
 }
 
 fn clean(config: &Config, output: &Output, arguments: &CacheClean) -> Result<Exit> {
-    let store = config.open()?;
-    let removed = store.clean_cache(arguments.older_than)?;
-    let answer = json!({ "removed": removed.embeddings, "bytes_freed": removed.bytes });
+    let source = config.change_or_ask()?;
+    let (removed, freed_bytes) = match &source {
+        Source::Store(store) => {
+            let removed = store.clean_cache(arguments.older_than)?;
+            (removed.embeddings, removed.bytes)
+        }
+        Source::Service(client) => {
+            let older_than_s = arguments.older_than.as_secs();
+            client.ask(CacheProxy::new, async |cache| cache.evict(older_than_s).await)?
+        }
+    };
+    source.close();
+    let answer = json!({ "removed": removed, "bytes_freed": freed_bytes });
     output.answer(&answer, |out| {
-        let (count, freed) = (grouped(removed.embeddings), bytes(removed.bytes));
+        let (count, freed) = (grouped(removed), bytes(freed_bytes));
         writeln!(out, "removed {count} embeddings of {freed}; texts are embedded again when needed")
     })?;
-    store.close();
     Ok(Exit::Success)
 }
 

@@ -3,8 +3,8 @@
 mod machine;
 
 use op_dbus_engine::{
-    Compressor, Error as EngineError, ErrorKind, LayoutReport, PartReport, StorePart,
-    examine_layout, numa_nodes,
+    Compressor, Error as EngineError, ErrorKind, LayoutReport, PartKind, PartReport, StorePart,
+    examine_layout, migrate_layout, numa_nodes, request_compression,
 };
 use serde::Serialize;
 use serde_json::json;
@@ -55,6 +55,7 @@ impl Check {
 }
 
 pub(super) fn run(config: &Config, output: &Output, arguments: &Doctor) -> Result<Exit> {
+    let fixed = if arguments.fix { fix(config)? } else { Vec::new() };
     let mut checks = match examine_layout(config.store()) {
         Ok(report) => layout_checks(config, &report, arguments.compression_level),
         Err(error) => vec![Check::problem("store", &error)],
@@ -62,7 +63,8 @@ pub(super) fn run(config: &Config, output: &Output, arguments: &Doctor) -> Resul
     checks.extend(numa_checks(config));
     checks.extend(machine::checks(config));
     let is_well = checks.iter().all(|check| check.state != State::Problem);
-    output.answer(&json!({ "checks": checks }), |out| {
+    output.answer(&json!({ "checks": checks, "fixed": fixed }), |out| {
+        fixed.iter().try_for_each(|fixed| writeln!(out, "{:7}  {fixed}", "fixed"))?;
         for Check { name, state, found, remedy } in &checks {
             let state = match state {
                 State::Ok => "ok",
@@ -79,6 +81,33 @@ pub(super) fn run(config: &Config, output: &Output, arguments: &Doctor) -> Resul
         Ok(())
     })?;
     Ok(if is_well { Exit::Success } else { Exit::Failed(ErrorKind::Unavailable) })
+}
+
+/// Changes what can be changed here, and says what that was. Whatever is well stays untouched.
+fn fix(config: &Config) -> Result<Vec<String>> {
+    let report = examine_layout(config.store())?;
+    let mut fixed = Vec::new();
+    if report.file_system != "btrfs" {
+        return Ok(fixed);
+    }
+    if !plain(config, &report).is_empty() {
+        for (directory, kind) in migrate_layout(config.store(), config.subvolumes())? {
+            if kind == PartKind::Migrated {
+                fixed.push(format!("{} is a subvolume now", directory.display()));
+            }
+        }
+    }
+    for part in request_compression(config.store()) {
+        fixed.push(format!("what is new in {} is compressed as it should be", part.name()));
+    }
+    Ok(fixed)
+}
+
+/// The directories that are to be subvolumes, and are none.
+fn plain(config: &Config, report: &LayoutReport) -> Vec<&'static str> {
+    let wanted = config.subvolumes();
+    let is_plain = |part: &&PartReport| !part.is_subvolume && wanted.contains(&part.part);
+    report.parts.iter().filter(is_plain).map(|part| part.part.name()).collect()
 }
 
 fn layout_checks(config: &Config, report: &LayoutReport, level: u32) -> Vec<Check> {
@@ -119,10 +148,7 @@ fn room(report: &LayoutReport) -> Check {
 }
 
 fn subvolumes(config: &Config, report: &LayoutReport) -> Check {
-    let wanted = config.subvolumes();
-    let is_plain = |part: &&PartReport| !part.is_subvolume && wanted.contains(&part.part);
-    let plain: Vec<&str> =
-        report.parts.iter().filter(is_plain).map(|part| part.part.name()).collect();
+    let plain = plain(config, report);
     match plain.is_empty() {
         true => Check::ok("subvolumes", "each directory that is to be one is one"),
         false => Check::warning(

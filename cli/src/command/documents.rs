@@ -9,10 +9,11 @@ use serde_json::json;
 use super::cache::{render, warn_of_truncation};
 use crate::args::{Get, History, Put, Remove};
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::input;
 use crate::output::{Output, bytes, utc};
+use crate::source::Source;
 
 pub(super) fn put(config: &Config, output: &Output, arguments: Put) -> Result<Exit> {
     let payload = match (&arguments.file, arguments.payload) {
@@ -64,11 +65,17 @@ fn json_payload(name: &str, json: String, remedy: &'static str) -> Result<Payloa
 }
 
 pub(super) fn get(config: &Config, output: &Output, arguments: &Get) -> Result<Exit> {
-    let store = config.open_at(&arguments.at)?;
-    let key = arguments.key.as_bytes();
-    let found = match arguments.at_version {
-        None => store.get(&arguments.collection, key)?,
-        Some(number) => store.get_version(&arguments.collection, key, number)?,
+    let source = config.open_or_ask(&arguments.at)?;
+    let found = match (arguments.at_version, &source) {
+        (None, source) => source.get(&arguments.collection, &arguments.key)?,
+        (Some(number), Source::Store(store)) => {
+            store.get_version(&arguments.collection, arguments.key.as_bytes(), number)?
+        }
+        (Some(_), Source::Service(_)) => {
+            let problem = "the service tells no earlier versions".to_owned();
+            let remedy = Some("ask a snapshot with --at, or end the service".to_owned());
+            return Err(Error::Usage { problem, remedy });
+        }
     };
     let exit = match found {
         None => nothing_found(output, &arguments.key, &arguments.collection),
@@ -88,7 +95,7 @@ pub(super) fn get(config: &Config, output: &Output, arguments: &Get) -> Result<E
             Exit::Success
         }
     };
-    store.close();
+    source.close();
     Ok(exit)
 }
 

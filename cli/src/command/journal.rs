@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 
 use crate::args::{At, Journal, JournalSearch, JournalShow, Noted};
 use crate::client::Client;
-use crate::config::{Config, Source};
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::output::{Output, columns, one_line, utc};
+use crate::source::Source;
 
 /// Entries that are asked for at a time.
 const PART_COUNT: u32 = 1000;

@@ -17,6 +17,7 @@ mod model;
 mod numa;
 mod plugin;
 mod query;
+mod schema;
 mod scrub;
 mod settings;
 mod shell;
@@ -56,6 +57,7 @@ pub(crate) fn run(config: &Config, output: &Output, command: Command) -> Result<
         Command::Settings { command } => settings::run(config, output, command),
         Command::Completions(arguments) => shell::completions(output, &arguments),
         Command::Man(arguments) => shell::man(output, &arguments),
+        Command::Schema(arguments) => schema::run(output, &arguments),
         Command::Doctor(arguments) => doctor::run(config, output, &arguments),
         Command::Scrub(arguments) => scrub::run(config, output, &arguments),
         Command::Snapshot { command } => snapshot::run(config, output, command),

@@ -16,10 +16,11 @@ use serde_json::value::RawValue;
 use super::cache::read_vector;
 use crate::args::{self, AnswerFormat};
 use crate::client::Client;
-use crate::config::{Config, Source};
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::output::Output;
+use crate::source::Source;
 use render::{render, render_explain, render_table, summary};
 
 #[derive(Serialize)]
@@ -86,7 +87,7 @@ fn record(source: &Source, arguments: &args::Query) -> Result<Target> {
     };
     let mut found = Vec::new();
     for name in &names {
-        if source.has(name, &key)? {
+        if source.get(name, &key)?.is_some() {
             found.push(name.clone());
         }
     }

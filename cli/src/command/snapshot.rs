@@ -10,10 +10,11 @@ use serde_json::json;
 use super::transfer;
 use crate::args::{Snapshot, SnapshotCreate, SnapshotDelete, SnapshotRestore};
 use crate::client::Client;
-use crate::config::{Config, Source};
+use crate::config::Config;
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::output::{Output, bytes, columns, grouped, one_line};
+use crate::source::Source;
 
 /// Columns of the name of a snapshot.
 const NAME_COLUMNS: usize = 16;

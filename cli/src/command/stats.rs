@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::cache::render_stats;
 use super::numa;
 use crate::args;
-use crate::config::{Config, Source};
+use crate::config::Config;
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::feed::{Feed, POLL};
@@ -18,6 +18,7 @@ use crate::interrupt;
 use crate::output::{Output, bytes, duration, grouped, growing, per_second, seconds};
 use crate::rates::{Rates, Reading};
 use crate::screen::Screen;
+use crate::source::Source;
 
 /// Counting may take this part of the time of a watch at most.
 const COUNTING_PART: u32 = 10;
@@ -137,7 +138,7 @@ fn render(out: &mut dyn Write, shown: &Shown) -> std::io::Result<()> {
         render_traffic(out, traffic, rates)?;
     }
     writeln!(out, "\ncollections")?;
-    render_collections(out, &stats.collections)?;
+    render_collections(out, "  ", &stats.collections)?;
     writeln!(out, "\nembedding cache")?;
     render_stats(out, "  ", &stats.cache, rates)?;
     numa::render(out, &stats.numa)
@@ -165,7 +166,12 @@ fn render_traffic(
     writeln!(out, "calls refused    {}", counted(refused, |rates| rates.refused))
 }
 
-fn render_collections(out: &mut dyn Write, collections: &[CollectionStats]) -> std::io::Result<()> {
+/// Writes a line for each collection, and one for its graph, that begin with `indent`.
+pub(super) fn render_collections(
+    out: &mut dyn Write,
+    indent: &str,
+    collections: &[CollectionStats],
+) -> std::io::Result<()> {
     let width = collections.iter().map(|known| known.name.len()).max().unwrap_or(0);
     for collection in collections {
         let model = match &collection.model {
@@ -178,13 +184,13 @@ fn render_collections(out: &mut dyn Write, collections: &[CollectionStats]) -> s
         };
         writeln!(
             out,
-            "  {:width$}  {:>11} records  {space}",
+            "{indent}{:width$}  {:>11} records  {space}",
             collection.name,
             grouped(collection.records),
         )?;
         if let Some(graph) = collection.graph {
             let (count, bytes) = (grouped(graph.vectors), bytes(graph.bytes));
-            writeln!(out, "  {:width$}  {count:>11} linked   {bytes}", "")?;
+            writeln!(out, "{indent}{:width$}  {count:>11} linked   {bytes}", "")?;
         }
     }
     Ok(())

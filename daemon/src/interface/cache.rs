@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use op_dbus_engine::{CacheStats, ErrorKind};
+use op_dbus_engine::{CacheStats, ErrorKind, Store};
 use serde_json::json;
 use zbus::message::Header;
 use zbus::{Connection, interface};
@@ -93,34 +93,59 @@ impl Cache {
         put.await
     }
 
-    /// Removes embeddings that were written so many seconds ago or earlier; returns how many.
-    #[zbus(proxy(allow_interactive_auth), out_args("removed"))]
+    /// Removes embeddings that were written so many seconds ago or earlier; returns how many, and their
+    /// bytes.
+    #[zbus(proxy(allow_interactive_auth), out_args("removed", "bytes"))]
     async fn evict(
         &self,
         older_than_s: u64,
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
-    ) -> Result<u64> {
+    ) -> Result<(u64, u64)> {
         let details = json!({ "older_than_s": older_than_s });
         let request = Request { action: Action::Cache, what: "evict embeddings".into(), details };
         let call = self.0.call(header, connection);
         let evicted = self.0.service.gate.perform(&call, request, move |store| {
             store.clean_cache(Duration::from_secs(older_than_s))
         });
-        Ok(evicted.await?.embeddings)
+        let evicted = evicted.await?;
+        Ok((evicted.embeddings, evicted.bytes))
     }
 
-    /// Removes all embeddings of texts; they are computed again when they are needed.
-    #[zbus(proxy(allow_interactive_auth))]
+    /// Removes all embeddings of texts, which are computed again when they are needed; returns how many,
+    /// and the bytes that the disk got back.
+    #[zbus(proxy(allow_interactive_auth), out_args("removed", "bytes_freed"))]
     async fn clear(
         &self,
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
-    ) -> Result<()> {
+    ) -> Result<(u64, u64)> {
         let request =
             Request { action: Action::Cache, what: "clear the cache".into(), details: json!({}) };
         let call = self.0.call(header, connection);
-        self.0.service.gate.perform(&call, request, |store| store.clear_cache()).await
+        let clear = |store: &Store| {
+            let before = store.cache_stats()?;
+            store.clear_cache()?;
+            let freed = before.bytes_disk.saturating_sub(store.cache_stats()?.bytes_disk);
+            Ok((before.embeddings, freed))
+        };
+        self.0.service.gate.perform(&call, request, clear).await
+    }
+
+    /// The model that makes the embeddings: its name and its fingerprint.
+    #[zbus(property(emits_changed_signal = "false"))]
+    async fn model(
+        &self,
+        #[zbus(header)] header: Option<Header<'_>>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(String, String)> {
+        self.0.admit_to_property(header, connection).await?;
+        let store = Arc::clone(&self.0.service.store);
+        blocking(move || {
+            let model = Door::model(&store)?;
+            Ok((model.name().to_owned(), model.fingerprint().to_string()))
+        })
+        .await
     }
 
     /// Embeddings in the cache.

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use op_dbus_engine::{Answer, ErrorKind, NumaStats, Payload, Query as EngineQuery, Record};
+use op_dbus_engine::{Answer, ErrorKind, NumaStats, Payload, Query as EngineQuery};
 use serde_json::json;
 use zbus::message::Header;
-use zbus::{Connection, OwnedVariant, Variant, interface};
+use zbus::{Connection, OwnedVariant, interface};
 
 use super::Door;
 use super::options::{self, Options};
@@ -14,7 +14,8 @@ use crate::error::{BusError, Result};
 use crate::explained::Explained;
 use crate::find::find;
 use crate::gate::{Reader, blocking};
-use crate::vector::{self, Vectors};
+use crate::record;
+use crate::vector::Vectors;
 
 /// A record that was found: collection, key, score, text and payload (JSON, or nothing).
 pub type Hit = (String, String, f64, String, String);
@@ -81,7 +82,7 @@ impl Query {
         let record = record.ok_or_else(|| {
             BusError::new(ErrorKind::NotFound, shown, "see Search for what there is")
         })?;
-        fields(record)
+        record::to_fields(record)
     }
 
     /// Finds as Search does for a text (s), or as Similar does, and says how: a JSON object with the
@@ -203,29 +204,4 @@ fn hits(answer: Answer) -> Vec<Hit> {
         (hit.collection, key, f64::from(hit.score), hit.text.unwrap_or_default(), payload)
     };
     answer.hits.into_iter().map(hit).collect()
-}
-
-fn fields(record: Record) -> Result<HashMap<String, OwnedVariant>> {
-    let mut fields = HashMap::new();
-    let mut add = |name: &str, value: Variant<'_>| -> Result<()> {
-        let value = OwnedVariant::try_from(value)
-            .map_err(|error| BusError::new(ErrorKind::Io, error.to_string(), ""))?;
-        fields.insert(name.to_owned(), value);
-        Ok(())
-    };
-    if let Some(text) = record.text {
-        add("text", text.into())?;
-    }
-    match record.payload {
-        Payload::None => {}
-        Payload::Json(json) => add("payload", json.into_owned().into())?,
-        Payload::Bytes(bytes) => add("payload", bytes.into_owned().into())?,
-    }
-    if let Some(expires_at_unix_ms) = record.expires_at_unix_ms {
-        add("expires-at-unix-ms", expires_at_unix_ms.into())?;
-    }
-    if let Some(vector) = record.vector {
-        fields.insert("vector".to_owned(), vector::to_variant(&vector)?);
-    }
-    Ok(fields)
 }

@@ -2,7 +2,7 @@
 //!
 //! | family | key | value |
 //! |---|---|---|
-//! | `meta` | name | the last sequence as u64 big-endian, under `sequence` |
+//! | `meta` | name | `sequence`: the last one (u64 big-endian); `first-free-id`, once a collection was dropped (u32 big-endian) |
 //! | `collections` | collection name | [`CollectionSpec`] |
 //! | `records` | collection id (u32 big-endian), record key | encoded record |
 //! | `vectors` | the same | encoded embedding that a caller gave |
@@ -58,6 +58,7 @@ const FAMILIES: [Family; 9] =
     [DEFAULT, META, COLLECTIONS, RECORDS, VECTORS, CHANGES, HISTORY, EXPIRIES, JOURNAL];
 
 const SEQUENCE_KEY: &[u8] = b"sequence";
+const FIRST_FREE_ID_KEY: &[u8] = b"first-free-id";
 
 /// The database in `@state`, and beside it how far writes were acknowledged.
 pub(crate) struct StateDatabase {
@@ -221,6 +222,44 @@ impl StateDatabase {
             Ok(batch)
         })?;
         self.db.flush(&[COLLECTIONS])
+    }
+
+    /// Removes a collection without records durably, with what is kept of those that it had. Its id
+    /// never comes back: the log of changes, files and snapshots know it by that.
+    pub(crate) fn drop_collection(&self, name: &CollectionName, id: CollectionId) -> Result<()> {
+        let first_free = self.first_free_id()?.max(id.0 + 1);
+        let of = |id: u32| RecordKey::prefix(CollectionId(id), b"");
+        self.db.write(Sync::Yes, || {
+            let mut batch = self.db.batch();
+            batch.remove(COLLECTIONS, name.as_str().as_bytes());
+            batch.remove_range(HISTORY, &of(id.0), &of(id.0 + 1));
+            batch.put(META, FIRST_FREE_ID_KEY, &first_free.to_be_bytes());
+            Ok(batch)
+        })?;
+        self.db.flush(&[COLLECTIONS])
+    }
+
+    /// The least id that no collection has had that was dropped.
+    pub(crate) fn first_free_id(&self) -> Result<u32> {
+        match self.db.get(META, FIRST_FREE_ID_KEY)? {
+            None => Ok(1),
+            Some(bytes) => {
+                let bytes = bytes.as_ref().try_into();
+                Ok(u32::from_be_bytes(bytes.map_err(|_| self.corrupt("the first free id"))?))
+            }
+        }
+    }
+
+    /// Keys of a collection, the first ones, at most so many.
+    pub(crate) fn first_keys(&self, id: CollectionId, count: usize) -> Result<Vec<RecordKey>> {
+        let mut walk = self.db.iterate(RECORDS, &RecordKey::prefix(id, b""));
+        let mut keys = Vec::new();
+        while keys.len() < count
+            && let Some(key) = walk.next_with(|key, _| RecordKey::of_stored(key.to_vec()))?
+        {
+            keys.push(key);
+        }
+        Ok(keys)
     }
 
     pub(crate) fn collections(&self) -> Result<Vec<(CollectionName, CollectionSpec)>> {

@@ -93,13 +93,13 @@ impl Collection {
     /// Keeps the embedding space as it is while vectors are written.
     ///
     /// # Errors
-    /// [`ErrorKind::Busy`] if the collection was embedded anew since it was looked up.
+    /// [`ErrorKind::Busy`] if the collection was embedded anew or dropped since it was looked up.
     pub(super) fn hold_space(&self) -> Result<RwLockReadGuard<'_, bool>> {
         let is_current = self.is_current.read().unwrap_or_else(PoisonError::into_inner);
         if *is_current {
             return Ok(is_current);
         }
-        let context = format!("collection {} was embedded anew meanwhile", self.name);
+        let context = format!("collection {} was embedded anew or dropped meanwhile", self.name);
         Err(Error::new(ErrorKind::Busy, context).with_remedy("write the records again"))
     }
 
@@ -344,7 +344,8 @@ impl Store {
             }
             None => {
                 let ids = collections.values().map(|known| known.spec.id.0 + 1);
-                CollectionSpec { id: CollectionId(ids.max().unwrap_or(1)), ..*planned }
+                let first_free = self.state.first_free_id()?;
+                CollectionSpec { id: CollectionId(ids.fold(first_free, u32::max)), ..*planned }
             }
         };
         let valid_name = parse_name(name)?;

@@ -97,10 +97,13 @@ impl Store {
     /// [`ErrorKind::NotFound`] if there is no such collection; what the disk refuses.
     pub fn unlink(&self, collection: &str) -> Result<bool> {
         self.require_writable()?;
-        let collection = self.collection(collection)?;
+        self.remove_graph(&*self.collection(collection)?)
+    }
+
+    pub(super) fn remove_graph(&self, collection: &Collection) -> Result<bool> {
         let _changing = lock(&collection.graph.changing);
         let mut slot = collection.graph.write();
-        let path = self.graph_path(&collection);
+        let path = self.graph_path(collection);
         let there = slot.take().is_some() || path.exists();
         collection.graph.is_sought.store(true, Ordering::Relaxed);
         remove_if_there(&path)?;

@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::compression::property;
 use super::parts;
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::{Layout, StorePart, part_unfinished};
@@ -22,6 +23,21 @@ pub enum PartKind {
     Migrated,
     /// A plain directory, which was not to become a subvolume.
     Plain,
+}
+
+/// Asks the file system to compress new files of each directory of the store in `base`, or not to, as is
+/// best for them; returns those of which that was not asked yet. The store may be open.
+#[must_use]
+pub fn request_compression(base: &Path) -> Vec<StorePart> {
+    let layout = Layout::new(base);
+    let is_other = |part: &StorePart| {
+        let wanted = property(*part).map(|wanted| wanted.name());
+        wanted.is_some() && btrfs::compression(&layout.part(*part)).as_deref() != wanted
+    };
+    let asked: Vec<StorePart> = StorePart::ALL.into_iter().filter(is_other).collect();
+    asked.iter().for_each(|part| parts::compress(&layout, *part));
+    // Where it was refused nothing is fixed.
+    asked.into_iter().filter(|part| !is_other(part)).collect()
 }
 
 /// Makes subvolumes of some of the plain directories of the store in `base`, which nobody may have open;

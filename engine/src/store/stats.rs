@@ -72,6 +72,10 @@ pub struct CollectionStats {
     pub encoding: String,
     /// Fingerprint of the model its texts are embedded by; `None` if callers give the vectors.
     pub model: Option<String>,
+    /// When it was created, in milliseconds since 1970-01-01 UTC.
+    pub created_unix_ms: u64,
+    /// How many versions of each record are kept; 0 for no history.
+    pub versions_kept: u16,
     /// The graph that finds the nearest, if it is open.
     pub graph: Option<GraphStats>,
 }
@@ -118,6 +122,8 @@ impl Store {
                 metric: collection.spec.metric.name().to_owned(),
                 encoding: collection.spec.encoding.name().to_owned(),
                 model: collection.spec.model.map(|model| model.to_string()),
+                created_unix_ms: collection.spec.created_unix_ms,
+                versions_kept: collection.spec.versions_kept,
                 graph,
             });
         }

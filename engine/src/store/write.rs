@@ -171,7 +171,7 @@ impl Store {
     }
 
     /// Makes room for a removal, before anything is tried.
-    fn admit_removal(&self) -> Result<()> {
+    pub(super) fn admit_removal(&self) -> Result<()> {
         self.require_writable()?;
         if self.space.admit_removal() == Admitted::Freely {
             return Ok(());

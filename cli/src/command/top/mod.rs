@@ -15,13 +15,14 @@ use ratatui::crossterm::event::{self, Event, KeyEventKind};
 
 use super::journal::Tail;
 use crate::args::{At, Top};
-use crate::config::{Config, Source};
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::feed::{Feed, POLL};
 use crate::interrupt;
 use crate::output::Output;
 use crate::rates::Reading;
+use crate::source::Source;
 use model::{Model, Sample, Step};
 use view::Theme;
 
