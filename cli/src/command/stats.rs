@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use op_dbus_daemon::Traffic;
-use op_dbus_engine::{CollectionStats, Stats};
+use op_dbus_engine::{CollectionStats, RecallStats, Stats};
 use serde::Serialize;
 
 use super::cache::render_stats;
@@ -165,6 +165,17 @@ fn render_traffic(
     writeln!(out, "calls refused    {}", counted(refused, |rates| rates.refused))
 }
 
+/// What audits have found out about a graph.
+fn render_recall(out: &mut dyn Write, width: usize, recall: RecallStats) -> std::io::Result<()> {
+    let found = recall.recall().map_or("-".to_owned(), |recall| format!("{recall:.4}"));
+    let dropped = match recall.dropped_full + recall.dropped_changed {
+        0 => String::new(),
+        dropped => format!(", {} dropped", grouped(dropped)),
+    };
+    let audited = grouped(recall.audited);
+    writeln!(out, "  {:width$}  {found:>11} recall   {audited} queries audited{dropped}", "")
+}
+
 fn render_collections(out: &mut dyn Write, collections: &[CollectionStats]) -> std::io::Result<()> {
     let width = collections.iter().map(|known| known.name.len()).max().unwrap_or(0);
     for collection in collections {
@@ -185,6 +196,9 @@ fn render_collections(out: &mut dyn Write, collections: &[CollectionStats]) -> s
         if let Some(graph) = collection.graph {
             let (count, bytes) = (grouped(graph.vectors), bytes(graph.bytes));
             writeln!(out, "  {:width$}  {count:>11} linked   {bytes}", "")?;
+        }
+        if let Some(recall) = collection.recall {
+            render_recall(out, width, recall)?;
         }
     }
     Ok(())
