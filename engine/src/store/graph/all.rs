@@ -42,6 +42,9 @@ impl Store {
         (limit, passing): (usize, &Passing<'_>),
         go_on: &dyn Fn() -> bool,
     ) -> Result<Option<Vec<Scored>>> {
+        // A filter may have all records read: while commits go on.
+        let Some((_, vectors_count)) = collection.graph.measured() else { return Ok(None) };
+        passing.prepare(vectors_count, || true)?;
         let (mut search, mut nearest) = (GraphSearch::default(), Vec::new());
         let (mut identity, mut next) = (None, 0);
         while go_on() {
@@ -51,9 +54,6 @@ impl Store {
                 return Ok(None);
             }
             let rows_count = graph.index.rows_count() as u32;
-            if next == 0 {
-                passing.prepare(graph.index.len(), || true)?;
-            }
             if next >= rows_count {
                 return Ok(Some(nearest));
             }
