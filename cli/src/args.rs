@@ -6,6 +6,7 @@ mod documents;
 mod figures;
 mod global;
 mod layout;
+mod mcp;
 mod models;
 mod numa;
 mod plugins;
@@ -30,6 +31,7 @@ pub(crate) use figures::{Stats, Top};
 use global::policy;
 pub(crate) use global::{Global, LogLevel};
 pub(crate) use layout::{Btrfs, Doctor, LayoutCommand};
+pub(crate) use mcp::Mcp;
 pub(crate) use models::{Collection, Model, ModelInstall, ModelNamed, ModelQuantize, Reembed};
 pub(crate) use numa::Numa;
 pub(crate) use plugins::{Plugin, PluginCall, PluginCreate, PluginNamed, PluginValidate};
@@ -145,6 +147,7 @@ pub(crate) enum Command {
         command: LayoutCommand,
     },
     Daemon(Daemon),
+    Mcp(Mcp),
     Diff(Diff),
     /// Who did what: every decision, every change, and how it ended
     Journal {

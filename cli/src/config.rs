@@ -81,6 +81,7 @@ fn strange(error: serde_json::Error) -> EngineError {
 }
 
 /// What the global options and variables come to.
+#[derive(Clone)]
 pub(crate) struct Config {
     given: Vec<OsString>,
     settings: Option<PathBuf>,
@@ -210,7 +211,12 @@ impl Config {
 
     /// Connects to the service: the one that was named, that has the store open, or the system's.
     pub(crate) fn any_service(&self) -> Result<Client> {
-        Client::connect(&self.bus.clone().or_else(|| self.holder()).unwrap_or(Bus::System))
+        Client::connect(&self.service_bus())
+    }
+
+    /// Where that is.
+    pub(crate) fn service_bus(&self) -> Bus {
+        self.bus.clone().or_else(|| self.holder()).unwrap_or(Bus::System)
     }
 
     /// Opens the store, or finds who has it open and can be asked.
@@ -239,7 +245,7 @@ impl Config {
     }
 
     /// Where to ask whoever has the store open.
-    fn holder(&self) -> Option<Bus> {
+    pub(crate) fn holder(&self) -> Option<Bus> {
         store_address(&self.store)?.parse().ok()
     }
 

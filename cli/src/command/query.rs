@@ -28,7 +28,7 @@ struct AnswerJson {
 }
 
 #[derive(Serialize)]
-struct HitJson {
+pub(super) struct HitJson {
     collection: String,
     key: String,
     score: f32,
@@ -65,11 +65,11 @@ pub(super) fn run(config: &Config, output: &Output, arguments: args::Query) -> R
     Ok(found)
 }
 
-fn parse_filter(filter: &str) -> Result<Filter> {
+pub(super) fn parse_filter(filter: &str) -> Result<Filter> {
     filter.parse().map_err(|error| Error::Filter { filter: filter.to_owned(), error })
 }
 
-fn engine_query(arguments: &args::Query, filter: Option<Filter>) -> Query {
+pub(super) fn engine_query(arguments: &args::Query, filter: Option<Filter>) -> Query {
     let mut query = Query::text(&arguments.text).limit(arguments.limit).recall(arguments.recall);
     if arguments.exact {
         query = query.exact();
@@ -88,6 +88,23 @@ fn engine_query(arguments: &args::Query, filter: Option<Filter>) -> Query {
 
 /// Asks the service, whose answer is the same.
 fn ask(client: &Client, arguments: &args::Query) -> Result<(Answer, Duration)> {
+    let options = service_options(arguments);
+    let text = arguments.text.clone();
+    let started = Instant::now();
+    let (hits, explain) =
+        client.ask(QueryProxy::new, async |service| service.explain(text, options).await)?;
+    let took = started.elapsed();
+    Ok((answer(hits, &explain)?, took))
+}
+
+/// What the service has answered, as the engine says it.
+pub(super) fn answer(hits: Vec<op_dbus_daemon::Hit>, explain: &str) -> Result<Answer> {
+    let hits = hits.into_iter().map(hit).collect();
+    Ok(Answer { hits, explain: parse_explain(explain)? })
+}
+
+/// The options by which the service is asked the same.
+pub(super) fn service_options(arguments: &args::Query) -> HashMap<String, OptionValue> {
     let mut options = options(arguments.limit, &arguments.collection);
     add(&mut options, "recall", arguments.recall.into());
     add(&mut options, "exact", arguments.exact.into());
@@ -97,13 +114,7 @@ fn ask(client: &Client, arguments: &args::Query) -> Result<(Answer, Duration)> {
     if let Some(filter) = &arguments.filter {
         add(&mut options, "filter", filter.clone().into());
     }
-    let text = arguments.text.clone();
-    let started = Instant::now();
-    let (hits, explain) =
-        client.ask(QueryProxy::new, async |service| service.explain(text, options).await)?;
-    let took = started.elapsed();
-    let hits = hits.into_iter().map(hit).collect();
-    Ok((Answer { hits, explain: parse_explain(&explain)? }, took))
+    options
 }
 
 /// The options that every search has.
@@ -264,7 +275,7 @@ fn render_filter(out: &mut dyn Write, done: &CollectionExplain) -> std::io::Resu
     writeln!(out, "  the filter was asked about {tested} records, {how}; {passed} passed")
 }
 
-fn hit_json(hit: Hit) -> Result<HitJson> {
+pub(super) fn hit_json(hit: Hit) -> Result<HitJson> {
     let key = display_key(&hit.key);
     let payload = match hit.payload {
         Payload::None => None,
