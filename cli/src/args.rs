@@ -7,6 +7,7 @@ mod documents;
 mod figures;
 mod global;
 mod layout;
+mod mcp;
 mod models;
 mod numa;
 mod plugins;
@@ -35,6 +36,7 @@ pub(crate) use figures::{Stats, Top};
 use global::policy;
 pub(crate) use global::{Global, LogLevel};
 pub(crate) use layout::{Btrfs, Doctor, LayoutCommand};
+pub(crate) use mcp::Mcp;
 pub(crate) use models::{Model, ModelInstall, ModelNamed, ModelQuantize};
 pub(crate) use numa::Numa;
 pub(crate) use plugins::{Plugin, PluginCall, PluginCreate, PluginNamed, PluginValidate};
@@ -130,6 +132,7 @@ pub(crate) enum Command {
         command: LayoutCommand,
     },
     Daemon(Daemon),
+    Mcp(Mcp),
     Diff(Diff),
     /// Who did what: every decision, every change, and how it ended
     Journal {

@@ -25,6 +25,7 @@ const MODELS: &str = "models";
 const MODEL: &str = "all-MiniLM-L6-v2";
 
 /// What the global options and variables come to.
+#[derive(Clone)]
 pub(crate) struct Config {
     given: Vec<OsString>,
     settings: Option<PathBuf>,
@@ -154,7 +155,12 @@ impl Config {
 
     /// Connects to the service: the one that was named, that has the store open, or the system's.
     pub(crate) fn any_service(&self) -> Result<Client> {
-        Client::connect(&self.bus.clone().or_else(|| self.holder()).unwrap_or(Bus::System))
+        Client::connect(&self.service_bus())
+    }
+
+    /// Where that is.
+    pub(crate) fn service_bus(&self) -> Bus {
+        self.bus.clone().or_else(|| self.holder()).unwrap_or(Bus::System)
     }
 
     /// Opens the store to read it, or finds who has it open and can be asked.
@@ -197,7 +203,7 @@ impl Config {
     }
 
     /// Where to ask whoever has the store open.
-    fn holder(&self) -> Option<Bus> {
+    pub(crate) fn holder(&self) -> Option<Bus> {
         store_address(&self.store)?.parse().ok()
     }
 

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use op_dbus_engine::{Error, ErrorKind};
+use op_dbus_formats::MetricsAddress;
 
 use crate::indexer;
 use crate::state::DECLARED_COLLECTION;
@@ -101,7 +102,7 @@ pub struct Readers {
 }
 
 /// How the service is set up.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct DaemonConfig {
     /// Where clients find it.
     pub bus: Bus,
@@ -119,6 +120,10 @@ pub struct DaemonConfig {
     pub is_indexing_live: bool,
     /// How long after a change the index follows.
     pub index_delay: Duration,
+    /// Where figures are told to programs that watch the service.
+    pub metrics: Option<MetricsAddress>,
+    /// The part of the queries answered by graphs that is answered again exactly, from 0 to 1.
+    pub recall_audit: f64,
 }
 
 impl DaemonConfig {
@@ -145,6 +150,8 @@ impl DaemonConfig {
             interfaces: vec![Self::INTERFACES.into()],
             is_indexing_live: true,
             index_delay: Duration::from_millis(500),
+            metrics: None,
+            recall_audit: 0.0,
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::caller::{Caller, Callers, processors_count};
 use crate::config::{DaemonConfig, Limits, Readers};
 use crate::error::{BusError, Result};
 use crate::indexer::STATE_INDEX_COLLECTION;
-use crate::traffic::{Counted, Counters, Traffic};
+use crate::traffic::{Class, Counted, Counters, Ending, Traffic};
 
 /// Grants of reading that are remembered, so that they are journaled once.
 const NOTED_COUNT_MAX: usize = 10_000;
@@ -266,16 +266,37 @@ impl Gate {
         self.counters.sum()
     }
 
-    /// Lets somebody in who may read.
-    pub(crate) async fn admit(&self, call: &Call<'_>) -> Result<Reader> {
-        let admitted = self.decide(call).await;
-        if admitted.is_err() {
-            self.counters.refuse();
-        }
-        admitted
+    /// The same by what they were about.
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
     }
 
-    async fn decide(&self, call: &Call<'_>) -> Result<Reader> {
+    /// Whether no call is being answered, or waits to be.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.answering.available_permits() == CALLS_AT_ONCE_COUNT_MAX as usize
+    }
+
+    /// Whether everybody who may read may read this collection, too.
+    pub(crate) fn is_for_all_readers(&self, collection: &str) -> bool {
+        !self.rules().readers.contains_key(collection)
+    }
+
+    /// The number of the group whose members may read, if there is such a group.
+    pub(crate) fn gid(&self) -> Option<u32> {
+        self.rules().gid
+    }
+
+    /// Lets somebody in who may read.
+    pub(crate) async fn admit(&self, call: &Call<'_>) -> Result<Reader> {
+        let class = Class::of(call.header.interface().map(|interface| interface.as_str()));
+        self.decide(call, class).await.inspect_err(|error| {
+            let is_denied = error.kind() == ErrorKind::Denied;
+            let ending = if is_denied { Ending::Denied } else { Ending::Refused };
+            self.counters.count(class, ending);
+        })
+    }
+
+    async fn decide(&self, call: &Call<'_>, class: Class) -> Result<Reader> {
         let rules = self.rules();
         let answering = self.begin()?;
         let caller = match &call.peer {
@@ -297,7 +318,7 @@ impl Gate {
             let remedy = "ask the administrator to add you to the group op-dbus";
             return Err(BusError::new(ErrorKind::Denied, problem, remedy));
         }
-        let counted = Counted::new(&self.counters);
+        let counted = Counted::new(&self.counters, class);
         Ok(Reader { caller, rules, _slot: slot, answering: Some(answering), counted })
     }
 
@@ -320,11 +341,11 @@ impl Gate {
         if reader.may_read(collection) {
             return Ok(());
         }
-        reader.counted.refuse();
+        reader.counted.deny();
         let caller = reader.caller();
         if caller.is_first_refused(collection) {
             let details = json!({ "allowed": false });
-            self.deny(caller, &format!("read {collection}"), &details).await?;
+            self.deny(reader, &format!("read {collection}"), &details).await?;
         }
         let problem = format!("you may not read the collection {collection}");
         Err(BusError::new(
@@ -409,10 +430,9 @@ impl Gate {
             self.authority.decide(&caller, request.action, &call.header, call.connection).await;
         let Request { action, what, details } = request;
         if let Decision::Denied(reason) = decision {
-            reader.counted.refuse();
             let mut details = details;
             details["denied"] = reason.clone().into();
-            self.deny(&caller, &what, &details).await?;
+            self.deny(&reader, &what, &details).await?;
             let problem = format!("{what}: {reason}");
             let remedy = format!("ask the administrator for the right {}", action.id());
             return Err(BusError::new(ErrorKind::Denied, problem, &remedy));
@@ -435,11 +455,12 @@ impl Gate {
     }
 
     /// Journals that something was asked for and is not done.
-    pub(crate) async fn deny(&self, caller: &Caller, what: &str, details: &Value) -> Result<()> {
+    pub(crate) async fn deny(&self, reader: &Reader, what: &str, details: &Value) -> Result<()> {
+        reader.counted.deny();
         let note = JournalNote {
             kind: JournalKind::Denial,
             intent: None,
-            actor: Some(caller.actor()),
+            actor: Some(reader.caller.actor()),
             action: what.to_owned(),
             details: details.to_string(),
         };

@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod audit;
 mod authority;
 mod caller;
 mod config;
@@ -21,6 +22,7 @@ mod indexer;
 mod interface;
 pub mod interfaces;
 pub mod json;
+mod metrics;
 mod names;
 mod phrases;
 pub mod plugin;

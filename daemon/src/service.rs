@@ -21,12 +21,14 @@ use zbus::connection::Builder;
 use zbus::object_server::SignalEmitter;
 use zbus::{Connection, MatchRule, MessageStream, fdo};
 
+use crate::audit;
 use crate::authority::Authority;
 use crate::config::{Bus, DaemonConfig};
 use crate::error::BusError;
 use crate::gate::{Gate, blocking};
 use crate::indexer;
 use crate::interface::{self, Cache, Door, Plugin, Query, Snapshot, State, object_path};
+use crate::metrics::Endpoint;
 use crate::names::{NAME, PATH};
 use crate::plugin::Plugins;
 use crate::plugin::call::Calls;
@@ -240,6 +242,14 @@ async fn serve(
         }
     };
     tasks.spawn(look_after_calls(Arc::clone(&service)));
+    if let Some(address) = &config.metrics {
+        tasks.spawn(Endpoint::bind(address, &service).await?.serve());
+    }
+    let auditing = (config.recall_audit > 0.0).then(|| {
+        store.set_recall_audit(config.recall_audit);
+        let (service, stop) = (Arc::clone(&service), Arc::clone(&stop));
+        std::thread::spawn(move || audit::run(&service, &stop))
+    });
     note(&store, "start", true)?;
     store.note_address(&config.bus.to_string());
     notify(&[NotifyState::Ready, NotifyState::Status("answering")]);
@@ -251,8 +261,9 @@ async fn serve(
     tasks.shutdown().await;
     listening.end(&service).await;
     drop(service);
-    // It looks every so often.
-    let _ = tokio::task::spawn_blocking(move || watching.join()).await;
+    // They look every so often.
+    let over = move || (watching.join(), auditing.map(std::thread::JoinHandle::join));
+    let _ = tokio::task::spawn_blocking(over).await;
     ended
 }
 

@@ -21,8 +21,21 @@ const CLIENTS_COUNT_MAX: usize = 1000;
 /// A socket that is listened to. Its file goes with it.
 pub(crate) struct Socket {
     listener: UnixListener,
-    path: PathBuf,
+    _file: SocketFile,
     guid: OwnedGuid,
+}
+
+/// The file of a socket, which goes with it.
+pub(crate) struct SocketFile(PathBuf);
+
+impl SocketFile {
+    pub(crate) fn new(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
 }
 
 impl Socket {
@@ -31,9 +44,10 @@ impl Socket {
         remove_abandoned(path)?;
         let io = |error| Error::io("listen at", path, error);
         let listener = UnixListener::bind(path).map_err(io)?;
+        let file = SocketFile::new(path);
         // Whoever came before this is refused by who they are.
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(io)?;
-        Ok(Self { listener, path: path.to_owned(), guid: Guid::generate().into() })
+        Ok(Self { listener, _file: file, guid: Guid::generate().into() })
     }
 
     /// Serves whoever connects until it is told to stop, and lets answers be written that are there.
@@ -70,16 +84,16 @@ impl Socket {
     }
 }
 
-impl Drop for Socket {
+impl Drop for SocketFile {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.path) {
+        if let Err(error) = std::fs::remove_file(&self.0) {
             tracing::debug!(%error, "the socket's file stays");
         }
     }
 }
 
 /// Removes the file of a socket that nobody listens to, and nothing else.
-fn remove_abandoned(path: &Path) -> Result<(), Error> {
+pub(crate) fn remove_abandoned(path: &Path) -> Result<(), Error> {
     let Ok(metadata) = std::fs::symlink_metadata(path) else { return Ok(()) };
     let is_answered = std::os::unix::net::UnixStream::connect(path).is_ok();
     if metadata.file_type().is_socket() && !is_answered {

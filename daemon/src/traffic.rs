@@ -1,4 +1,5 @@
-//! How many calls were answered, and how many refused: counted by the gate, told with the statistics.
+//! How many calls were answered, and how many refused: counted by the gate, told with the statistics and,
+//! by what they are about, with the metrics.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -46,55 +47,112 @@ impl Traffic {
     }
 }
 
+/// What calls are about, by their interface: names of classes, of which there are no more.
+const CLASSES: [(&str, &str); 8] = [
+    ("org.opdbus.Cache1", "cache"),
+    ("org.opdbus.Journal1", "journal"),
+    ("org.opdbus.Plugin1", "plugin"),
+    ("org.opdbus.Plugins1", "plugins"),
+    ("org.opdbus.Query1", "query"),
+    ("org.opdbus.Snapshot1", "snapshot"),
+    ("org.opdbus.State1", "state"),
+    ("org.freedesktop.DBus.Properties", "properties"),
+];
+/// The class of all others.
+const OTHER: &str = "other";
+
+/// The class of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Class(usize);
+
+impl Class {
+    /// That of calls of this interface.
+    pub(crate) fn of(interface: Option<&str>) -> Self {
+        let known = CLASSES.iter().position(|(name, _)| Some(*name) == interface);
+        Self(known.unwrap_or(CLASSES.len()))
+    }
+
+    fn name(self) -> &'static str {
+        CLASSES.get(self.0).map_or(OTHER, |(_, class)| class)
+    }
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// It was let in and has ended, well or not.
+    Answered,
+    /// Its caller asked for too much, or the service ended.
+    Refused,
+    /// Its caller may not have what was asked for.
+    Denied,
+}
+
+impl Ending {
+    const ALL: [(Self, &str); 3] =
+        [(Self::Answered, "answered"), (Self::Refused, "refused"), (Self::Denied, "denied")];
+}
+
 /// Counts calls as they end.
 pub(crate) struct Counters {
-    answered: AtomicU64,
-    refused: AtomicU64,
+    /// By class, and by how they ended.
+    ended: [[AtomicU64; Ending::ALL.len()]; CLASSES.len() + 1],
     begun: Instant,
 }
 
 impl Counters {
     pub(crate) fn new() -> Self {
-        Self { answered: AtomicU64::new(0), refused: AtomicU64::new(0), begun: Instant::now() }
+        Self { ended: Default::default(), begun: Instant::now() }
     }
 
-    /// Counts a call that was not let in.
-    pub(crate) fn refuse(&self) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
+    /// Counts a call that has ended.
+    pub(crate) fn count(&self, class: Class, ending: Ending) {
+        self.ended[class.0][ending as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many ended, by the names of their class and of how they did.
+    pub(crate) fn by_class(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+        let of_class = |(class, ended): (usize, &[AtomicU64; 3])| {
+            let count = |ending: Ending| ended[ending as usize].load(Ordering::Relaxed);
+            Ending::ALL.map(|(ending, name)| (Class(class).name(), name, count(ending)))
+        };
+        self.ended.iter().enumerate().flat_map(of_class)
     }
 
     pub(crate) fn sum(&self) -> Traffic {
-        Traffic {
-            answered: self.answered.load(Ordering::Relaxed),
-            refused: self.refused.load(Ordering::Relaxed),
-            seconds: self.begun.elapsed().as_secs_f64(),
-        }
+        let count = |ending: Ending| {
+            self.ended.iter().map(|ended| ended[ending as usize].load(Ordering::Relaxed)).sum()
+        };
+        let [answered, refused, denied]: [u64; 3] =
+            [count(Ending::Answered), count(Ending::Refused), count(Ending::Denied)];
+        let seconds = self.begun.elapsed().as_secs_f64();
+        Traffic { answered, refused: refused + denied, seconds }
     }
 }
 
 /// A call that was let in. It is counted when it ends.
 pub(crate) struct Counted {
     counters: Arc<Counters>,
-    is_refused: AtomicBool,
+    class: Class,
+    is_denied: AtomicBool,
 }
 
 impl Counted {
-    pub(crate) fn new(counters: &Arc<Counters>) -> Self {
-        Self { counters: Arc::clone(counters), is_refused: AtomicBool::new(false) }
+    pub(crate) fn new(counters: &Arc<Counters>, class: Class) -> Self {
+        Self { counters: Arc::clone(counters), class, is_denied: AtomicBool::new(false) }
     }
 
-    /// Has it count as refused.
-    pub(crate) fn refuse(&self) {
-        self.is_refused.store(true, Ordering::Relaxed);
+    /// Has it count as denied.
+    pub(crate) fn deny(&self) {
+        self.is_denied.store(true, Ordering::Relaxed);
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let counters = &self.counters;
-        let is_refused = self.is_refused.load(Ordering::Relaxed);
-        let counter = if is_refused { &counters.refused } else { &counters.answered };
-        counter.fetch_add(1, Ordering::Relaxed);
+        let is_denied = self.is_denied.load(Ordering::Relaxed);
+        let ending = if is_denied { Ending::Denied } else { Ending::Answered };
+        self.counters.count(self.class, ending);
     }
 }
 
@@ -105,13 +163,19 @@ mod tests {
     #[test]
     fn a_call_is_counted_once_when_it_ends() {
         let counters = Arc::new(Counters::new());
-        let (well, refused) = (Counted::new(&counters), Counted::new(&counters));
-        refused.refuse();
-        refused.refuse();
+        let (query, other) = (Class::of(Some("org.opdbus.Query1")), Class::of(None));
+        let (well, denied) = (Counted::new(&counters, query), Counted::new(&counters, other));
+        denied.deny();
+        denied.deny();
         assert_eq!((counters.sum().answered, counters.sum().refused), (0, 0));
-        drop((well, refused));
-        counters.refuse();
+        drop((well, denied));
+        counters.count(query, Ending::Refused);
         assert_eq!((counters.sum().answered, counters.sum().refused), (1, 2));
+        let counted: Vec<_> = counters.by_class().filter(|(_, _, count)| *count > 0).collect();
+        assert_eq!(
+            counted,
+            [("query", "answered", 1), ("query", "refused", 1), ("other", "denied", 1)]
+        );
     }
 
     #[test]

@@ -88,6 +88,9 @@ pub struct CacheActivity {
     pub bytes_disk: u64,
     /// Embeddings that were removed from the disk because there were too many.
     pub evictions_disk: u64,
+    /// Embeddings that the model has computed.
+    #[serde(default)]
+    pub computed: u64,
     /// Lookups that found their embedding.
     pub hits: u64,
     /// Lookups that did not.
@@ -103,7 +106,15 @@ impl CacheStats {
         self.embed_seconds_saved = now.hits as f64 * seconds_a_hit;
         self.hit_rate = now.hit_rate();
         self.tier_hit_rate = now.tier.hit_rate();
-        let CacheActivity { bytes_memory, bytes_disk, evictions_disk, hits, misses, tier } = now;
+        let CacheActivity {
+            bytes_memory,
+            bytes_disk,
+            evictions_disk,
+            computed: _,
+            hits,
+            misses,
+            tier,
+        } = now;
         (self.bytes_memory, self.bytes_disk) = (bytes_memory, bytes_disk);
         (self.evictions_disk, self.hits, self.misses) = (evictions_disk, hits, misses);
         self.tier = tier;
@@ -472,6 +483,7 @@ impl EmbeddingCache {
             hits: self.counters.hits(),
             misses: self.counters.misses(),
             evictions_disk: self.counters.evicted.load(Ordering::Relaxed),
+            computed: self.counters.computed.load(Ordering::Relaxed),
             bytes_memory: self.db.memory_bytes(),
             bytes_disk: used_bytes(self.db.path()),
             tier: self.tier_stats(),

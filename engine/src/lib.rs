@@ -84,9 +84,10 @@ pub use store::{
     Activity, ArenaResidency, Change, CollectionInfo, CollectionOptions, CollectionStats,
     Compressor, Difference, Differences, DropProgress, Fault, GraphStats, LayoutReport,
     LinkOptions, MemoryCap, MountCompression, NumaNode, NumaStats, PartKind, PartReport, PutReport,
-    QueryStats, ReembedProgress, Reembedded, STATE_COLLECTION, STATE_VERSIONS_KEPT, Scan,
-    ScrubOptions, ScrubProgress, ScrubReport, Stats, Store, StoreConfig, Vector, Vectors, Version,
-    Watch, examine_layout, migrate_layout, numa_nodes, request_compression, store_address,
+    QueryStats, RecallStats, ReembedProgress, Reembedded, STATE_COLLECTION, STATE_VERSIONS_KEPT,
+    Scan, ScrubOptions, ScrubProgress, ScrubReport, Stats, Store, StoreConfig, Vector, Vectors,
+    Version, Watch, WriteStats, examine_layout, migrate_layout, numa_nodes, request_compression,
+    store_address,
 };
 pub use tier::{
     Evictions, PolicyKind, SimulationReport, TierStats, TraceReport, read_trace, simulate,

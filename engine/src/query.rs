@@ -193,6 +193,18 @@ impl Query {
         matches!(self.target, Target::Text(_))
     }
 
+    /// The same about nothing: without its text or vector.
+    pub(crate) fn without_target(&self) -> Self {
+        let Self { target: _, collections, excluded, filter, .. } = self;
+        Self {
+            target: Target::Vector(Vec::new()),
+            collections: collections.clone(),
+            excluded: excluded.clone(),
+            filter: filter.clone(),
+            ..*self
+        }
+    }
+
     /// Whether the filter, if there is one, is true of a record itself.
     #[must_use]
     pub fn lets_pass(&self, collection: &str, record: &Record) -> bool {

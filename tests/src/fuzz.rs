@@ -5,6 +5,7 @@
 //! that somebody chose. A value whose checksum is wrong is soon refused, so the bytes
 //! of values are also tried with a checksum that is right.
 
+mod addresses;
 mod filter;
 mod note_file;
 mod settings;
@@ -24,18 +25,18 @@ use op_dbus_formats::introspection::{
 use op_dbus_formats::manifest::{self as manifest_format, Manifest};
 use op_dbus_formats::page;
 use op_dbus_formats::{
-    CollectionSpec, EmbeddingSource, HistoryEntry, JournalEntry, Mount, NumaList, Payload, Record,
+    CollectionSpec, EmbeddingSource, HistoryEntry, JournalEntry, Mount, Payload, Record,
     SnapshotFile, StoreFile, TextError, acknowledged as acknowledged_format,
     acknowledged::Acknowledged,
     change as change_format, collection as collection_format, document as document_format,
-    history as history_format, numa_list as numa_list_format, plugin as plugin_format,
-    record as record_format, semantic_mapping as semantic_mapping_format,
-    snapshot_file as snapshot_file_format,
+    history as history_format, plugin as plugin_format, record as record_format,
+    semantic_mapping as semantic_mapping_format, snapshot_file as snapshot_file_format,
     snapshot_stream::{self as snapshot_stream_format, Chunk, StreamStart},
     state_file as state_file_format, store_file as store_file_format,
     trace::{self as trace_format, TraceStart},
 };
 
+pub use addresses::{metrics_address, numa_list};
 pub use filter::filter;
 pub use note_file::note_file;
 pub use settings::settings;
@@ -61,6 +62,7 @@ pub const TARGETS: [(&str, Target); 31] = [
     ("journal", journal),
     ("jsonl", jsonl),
     ("manifest", manifest),
+    ("metrics_address", metrics_address),
     ("mount_info", mount_info),
     ("note_file", note_file),
     ("npy", npy),
@@ -390,22 +392,6 @@ pub fn mount_info(data: &[u8]) {
             let name = option.split('=').next().expect("a text has a beginning");
             assert!(name.is_empty() || mount.option(name).is_some(), "{option}");
         }
-    }
-}
-
-/// What is read is read again as it is written, and numbers that it selects are allowed.
-pub fn numa_list(data: &[u8]) {
-    let Ok(text) = std::str::from_utf8(data) else { return };
-    let allowed = [0, 1, 2, 5, 8191].into();
-    match NumaList::parse(text) {
-        Ok(list) => {
-            assert_eq!(NumaList::parse(&list.to_string()).as_ref(), Ok(&list));
-            match list.select(&allowed) {
-                Ok(selected) => assert!(selected.is_subset(&allowed)),
-                Err(number) => assert!(number <= numa_list_format::NUMBER_MAX),
-            }
-        }
-        Err(error) => assert!(error.line > 0 && error.column > 0 && error.problem.len() < 2000),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use op_dbus_daemon::{Bus, DaemonConfig, Limits, Readers};
-use op_dbus_formats::{CollectionName, CollectionNameError};
+use op_dbus_formats::{CollectionName, CollectionNameError, MetricsAddress};
 
 use super::plugins::PluginDirectory;
 
@@ -22,6 +22,7 @@ Examples:
   op-dbus daemon
   op-dbus daemon --bus session --store ~/.local/share/op-dbus/store
   op-dbus daemon --bus socket:/run/user/1000/op-dbus
+  op-dbus daemon --metrics 127.0.0.1:9464 --recall-audit 0.01
 
 Without --bus it is on the system's.")]
 pub(crate) struct Daemon {
@@ -113,6 +114,41 @@ pub(crate) struct Daemon {
         value_parser = reader
     )]
     pub(crate) readers: Vec<Reader>,
+    /// Tell figures as Prometheus asks for them, at GET /metrics: of this address, or of the socket
+    /// unix:PATH, which the group may read
+    ///
+    /// Who asks at a port is not known: there are sums. At a socket there are figures of each
+    /// collection besides that every reader may read. An address that other machines reach has to be
+    /// written public:ADDRESS:PORT. The service of the system has no network; its socket is
+    /// unix:/run/op-dbus/metrics.sock.
+    #[arg(
+        long,
+        value_name = "ADDRESS:PORT|unix:PATH",
+        env = "OPDBUS_DAEMON_METRICS",
+        hide_env_values = true
+    )]
+    pub(crate) metrics: Option<MetricsAddress>,
+    /// Answer this part of the queries that graphs have answered again, by comparing all, while
+    /// nobody is answered, and count how many records had been found: 0.01 is one in a hundred
+    ///
+    /// None unless told: each reads all of a collection, which is work that somebody must want.
+    /// op-dbus stats and the metrics tell what comes of it.
+    #[arg(
+        long,
+        value_name = "PART",
+        env = "OPDBUS_DAEMON_RECALL_AUDIT",
+        hide_env_values = true,
+        default_value_t = 0.0,
+        value_parser = part
+    )]
+    pub(crate) recall_audit: f64,
+}
+
+fn part(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(part) if (0.0..=1.0).contains(&part) => Ok(part),
+        _ => Err("it must be a number from 0 to 1".to_owned()),
+    }
 }
 
 /// What parts collections in the variable.

@@ -16,9 +16,9 @@ use crate::exit::Exit;
 use crate::output::Output;
 
 pub(super) fn run(config: &Config, output: &Output, arguments: &PluginCall) -> Result<Exit> {
-    let client = config.any_service()?;
+    let bus = config.service_bus();
+    let client = Client::connect(&bus)?;
     let given = given(arguments)?;
-    let bus = config.bus().filter(|bus| !matches!(bus, Bus::Socket(_))).unwrap_or(&Bus::System);
     let answer = client.run(async |connection| {
         let plugin = proxy(connection, &arguments.plugin).await.map_err(BusError::from)?;
         let method = match arguments.dry_run {
@@ -26,23 +26,7 @@ pub(super) fn run(config: &Config, output: &Output, arguments: &PluginCall) -> R
             false => arguments.method.clone(),
         };
         let call = prepare(&plugin, arguments, method, &given).await?;
-        // Whoever is called sees this connection, and nobody else's.
-        let made = match config.bus() {
-            Some(Bus::Socket(_)) => {
-                let own = Client::open(bus).await.map_err(BusError::from);
-                match own {
-                    Ok(own) => make(&own, &call).await,
-                    Err(error) => Err(error),
-                }
-            }
-            _ => make(connection, &call).await,
-        };
-        let (succeeded, told) = match &made {
-            Ok(answer) => (true, answer.to_string()),
-            Err(error) => (false, error.problem().to_owned()),
-        };
-        plugin.finish_call(call.0, succeeded, told).await?;
-        Ok(made?)
+        carry_out(&bus, connection, &plugin, &call).await
     })?;
     output.answer(&json!({ "answer": answer }), |out| match &answer {
         Value::Array(values) if values.is_empty() => Ok(()),
@@ -90,6 +74,30 @@ async fn prepare(
             .with_remedy("if you mean it, say so by --confirm"),
         _ => error.into(),
     })
+}
+
+/// Makes a call that was allowed, and tells the service how it ended.
+pub(super) async fn carry_out(
+    service: &Bus,
+    connection: &Connection,
+    plugin: &PluginProxy<'_>,
+    call: &PreparedCall,
+) -> Result<Value, EngineError> {
+    // Whoever is called sees this connection, and nobody else's.
+    let made = match service {
+        // There is nobody else at a socket.
+        Bus::Socket(_) => match Client::open(&Bus::System).await.map_err(BusError::from) {
+            Ok(own) => make(&own, call).await,
+            Err(error) => Err(error),
+        },
+        _ => make(connection, call).await,
+    };
+    let (succeeded, told) = match &made {
+        Ok(answer) => (true, answer.to_string()),
+        Err(error) => (false, error.problem().to_owned()),
+    };
+    plugin.finish_call(call.0, succeeded, told).await?;
+    Ok(made?)
 }
 
 /// The method that tells what another would do.

@@ -39,6 +39,8 @@ fn daemon_config(bus: Option<&Bus>, arguments: &args::Daemon) -> DaemonConfig {
         plugins: arguments.plugins.plugins.clone(),
         interfaces: arguments.interfaces.clone(),
         is_indexing_live: arguments.index_live,
+        metrics: arguments.metrics.clone(),
+        recall_audit: arguments.recall_audit,
         ..unless_told
     }
 }

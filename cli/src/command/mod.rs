@@ -13,6 +13,7 @@ mod ingest;
 mod journal;
 mod layout;
 mod link;
+mod mcp;
 mod model;
 mod numa;
 mod plugin;
@@ -53,6 +54,7 @@ pub(crate) fn run(config: &Config, output: &Output, command: Command) -> Result<
         Command::Model { command } => model::run(config, output, command),
         Command::Benchmark(arguments) => benchmark::run(config, output, &arguments),
         Command::Daemon(arguments) => daemon::run(config, &arguments),
+        Command::Mcp(arguments) => mcp::run(config, arguments),
         Command::Diff(arguments) => diff::run(config, output, &arguments),
         Command::Settings { command } => settings::run(config, output, command),
         Command::Completions(arguments) => shell::completions(output, &arguments),

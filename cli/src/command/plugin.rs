@@ -66,7 +66,7 @@ fn list(output: &Output, directory: &Path) -> Result<Exit> {
     Ok(Exit::Success)
 }
 
-fn row(name: &str, entry: &Entry) -> Value {
+pub(super) fn row(name: &str, entry: &Entry) -> Value {
     match &entry.loaded {
         Ok(loaded) => json!({
             "name": name,

@@ -32,7 +32,7 @@ struct AnswerJson {
 }
 
 #[derive(Serialize)]
-struct HitJson {
+pub(super) struct HitJson {
     collection: String,
     key: String,
     score: f32,
@@ -41,7 +41,7 @@ struct HitJson {
 }
 
 /// What others are to be near to.
-enum Target {
+pub(super) enum Target {
     Text(String),
     Vector(Vec<f32>),
     /// By collection and key.
@@ -136,11 +136,15 @@ fn write(output: &Output, arguments: &args::Query, answer: Answer, took: Duratio
     Ok(found)
 }
 
-fn parse_filter(filter: &str) -> Result<Filter> {
+pub(super) fn parse_filter(filter: &str) -> Result<Filter> {
     filter.parse().map_err(|error| Error::Filter { filter: filter.to_owned(), error })
 }
 
-fn engine_query(arguments: &args::Query, target: Target, filter: Option<Filter>) -> Query {
+pub(super) fn engine_query(
+    arguments: &args::Query,
+    target: Target,
+    filter: Option<Filter>,
+) -> Query {
     let query = match target {
         Target::Text(text) => Query::text(text),
         Target::Vector(vector) => Query::vector(vector),
@@ -164,15 +168,7 @@ fn engine_query(arguments: &args::Query, target: Target, filter: Option<Filter>)
 
 /// Asks the service, whose answer is the same.
 fn ask(client: &Client, arguments: &args::Query, target: Target) -> Result<(Answer, Duration)> {
-    let mut options = options(arguments.limit, &arguments.collection);
-    add(&mut options, "recall", arguments.recall.into());
-    add(&mut options, "exact", arguments.exact.into());
-    if let Some(score) = arguments.min_score {
-        add(&mut options, "min-score", f64::from(score).into());
-    }
-    if let Some(filter) = &arguments.filter {
-        add(&mut options, "filter", filter.clone().into());
-    }
+    let options = service_options(arguments);
     let target = match target {
         Target::Text(text) => Vectors::OfText(text),
         Target::Vector(vector) => Vectors::new(&vector).map_err(EngineError::from)?,
@@ -182,8 +178,27 @@ fn ask(client: &Client, arguments: &args::Query, target: Target) -> Result<(Answ
     let (hits, explain) =
         client.ask(QueryProxy::new, async |service| service.explain(target, options).await)?;
     let took = started.elapsed();
+    Ok((answer(hits, &explain)?, took))
+}
+
+/// What the service has answered, as the engine says it.
+pub(super) fn answer(hits: Vec<op_dbus_daemon::Hit>, explain: &str) -> Result<Answer> {
     let hits = hits.into_iter().map(hit).collect();
-    Ok((Answer { hits, explain: parse_explain(&explain)? }, took))
+    Ok(Answer { hits, explain: parse_explain(explain)? })
+}
+
+/// The options by which the service is asked the same.
+pub(super) fn service_options(arguments: &args::Query) -> HashMap<String, OptionValue> {
+    let mut options = options(arguments.limit, &arguments.collection);
+    add(&mut options, "recall", arguments.recall.into());
+    add(&mut options, "exact", arguments.exact.into());
+    if let Some(score) = arguments.min_score {
+        add(&mut options, "min-score", f64::from(score).into());
+    }
+    if let Some(filter) = &arguments.filter {
+        add(&mut options, "filter", filter.clone().into());
+    }
+    options
 }
 
 /// The options that every search has.
@@ -222,7 +237,7 @@ fn parse_explain(json: &str) -> Result<Explain, EngineError> {
     Ok(explained.into())
 }
 
-fn hit_json(hit: Hit) -> Result<HitJson> {
+pub(super) fn hit_json(hit: Hit) -> Result<HitJson> {
     let key = display_key(&hit.key);
     let payload = match hit.payload {
         Payload::None => None,

@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use op_dbus_daemon::Traffic;
-use op_dbus_engine::{CollectionStats, Stats};
+use op_dbus_engine::{CollectionStats, RecallStats, Stats};
 use serde::Serialize;
 
 use super::cache::render_stats;
@@ -166,7 +166,23 @@ fn render_traffic(
     writeln!(out, "calls refused    {}", counted(refused, |rates| rates.refused))
 }
 
-/// Writes a line for each collection, and one for its graph, that begin with `indent`.
+/// What audits have found out about a graph.
+fn render_recall(
+    out: &mut dyn Write,
+    indent: &str,
+    width: usize,
+    recall: RecallStats,
+) -> std::io::Result<()> {
+    let found = recall.recall().map_or("-".to_owned(), |recall| format!("{recall:.4}"));
+    let dropped = match recall.dropped_full + recall.dropped_changed {
+        0 => String::new(),
+        dropped => format!(", {} dropped", grouped(dropped)),
+    };
+    let audited = grouped(recall.audited);
+    writeln!(out, "{indent}{:width$}  {found:>11} recall   {audited} queries audited{dropped}", "")
+}
+
+/// Writes a line for each collection, and more for its graph, that begin with `indent`.
 pub(super) fn render_collections(
     out: &mut dyn Write,
     indent: &str,
@@ -191,6 +207,9 @@ pub(super) fn render_collections(
         if let Some(graph) = collection.graph {
             let (count, bytes) = (grouped(graph.vectors), bytes(graph.bytes));
             writeln!(out, "{indent}{:width$}  {count:>11} linked   {bytes}", "")?;
+        }
+        if let Some(recall) = collection.recall {
+            render_recall(out, indent, width, recall)?;
         }
     }
     Ok(())

@@ -296,7 +296,7 @@ impl Plugin {
             Err(error) if error.kind() == ErrorKind::Denied => {
                 let details = json!({ "plugin": self.name, "denied": error.problem() });
                 let what = format!("call {method}");
-                self.door.service.gate.deny(reader.caller(), &what, &details).await?;
+                self.door.service.gate.deny(&reader, &what, &details).await?;
                 Err(error)
             }
             Err(error) => Err(error),
@@ -306,8 +306,7 @@ impl Plugin {
     async fn denied(&self, reader: &Reader, checked: &Checked, error: BusError) -> BusError {
         let mut details = checked.details(&self.name);
         details["denied"] = error.problem().into();
-        let journaled =
-            self.door.service.gate.deny(reader.caller(), &checked.what(), &details).await;
+        let journaled = self.door.service.gate.deny(reader, &checked.what(), &details).await;
         journaled.err().unwrap_or(error)
     }
 }

@@ -28,9 +28,9 @@ pub(super) fn check<'m>(
     method: &str,
     arguments: &Value,
 ) -> Result<Option<Allowed<'m>>> {
-    let member = match method.strip_prefix(INTERFACE).map_or(method, |name| &name[1..]) {
-        "Get" if method != "Get" => "Get",
-        "Set" if method != "Set" => "Set",
+    let member = match method.strip_prefix(INTERFACE).and_then(|name| name.strip_prefix('.')) {
+        Some("Get") => "Get",
+        Some("Set") => "Set",
         _ => return Ok(None),
     };
     let plugin = &loaded.plugin.name;

@@ -11,6 +11,7 @@ use op_dbus_formats::embedding::Encoding;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::Store;
+use super::audit::RecallStats;
 use super::graph::GraphSlot;
 use crate::arena::Placement;
 use crate::embed::Embedder;
@@ -38,6 +39,8 @@ pub(super) struct Collection {
     pub(super) graph: GraphSlot,
     /// Whether it has this embedding space still; held by those who write vectors.
     pub(super) is_current: RwLock<bool>,
+    /// How well the graph finds what it should.
+    pub(super) recall: Mutex<RecallStats>,
 }
 
 /// The embedding space of a new collection.
@@ -87,7 +90,8 @@ impl Collection {
         let tier_seed = xxh3_64_with_seed(&space, hash_seed);
         let (index, loading) = (RwLock::new(None), Mutex::new(()));
         let (graph, is_current) = (GraphSlot::default(), RwLock::new(true));
-        Self { name, spec, tier_seed, index, loading, graph, is_current }
+        let recall = Mutex::default();
+        Self { name, spec, tier_seed, index, loading, graph, is_current, recall }
     }
 
     /// Keeps the embedding space as it is while vectors are written.

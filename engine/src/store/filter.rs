@@ -70,6 +70,11 @@ impl<'a> Passing<'a> {
         }
     }
 
+    /// What has expired by then may not be in it.
+    pub(super) fn now_unix_ms(&self) -> u64 {
+        self.now_unix_ms
+    }
+
     /// Whether there is anybody to ask.
     pub(super) fn is_needed(&self) -> bool {
         self.expired.is_some() || self.filter.is_some()

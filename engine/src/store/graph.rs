@@ -9,6 +9,7 @@
 //! Searches go on while vectors are linked: how to link them is found out under the lock of readers,
 //! and only what changes in rows is written under that of writers.
 
+mod all;
 mod keyed;
 mod link;
 mod place;
@@ -72,6 +73,14 @@ impl GraphSlot {
     /// Where its memory lies, of each copy.
     pub(super) fn addresses(&self) -> Vec<Range<usize>> {
         self.read().as_ref().map(|graph| graph.index.addresses()).unwrap_or_default()
+    }
+
+    /// A bug to be planted: what vertices know of their neighbours is wrong.
+    #[cfg(test)]
+    pub(super) fn spoil(&self) {
+        if let Some(graph) = &mut *self.write() {
+            graph.index.spoil();
+        }
     }
 
     /// Bytes of memory that it takes, and vectors in it; none if it is not open.

@@ -1,6 +1,6 @@
 //! How long queries took: counts in buckets of microseconds, a sixteenth of their lower bound wide.
 //!
-//! Noting one is one atomic addition, beside a query of ten microseconds at least. Nothing is ever
+//! Noting one is two atomic additions, beside a query of ten microseconds at least. Nothing is ever
 //! taken out: whoever wants to know about a minute subtracts what there was a minute ago.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,12 +24,15 @@ pub struct QueryStats {
     pub p50_us: Option<u64>,
     /// All but the slowest hundredth took no longer.
     pub p99_us: Option<u64>,
+    /// How long all of them took together.
+    #[serde(default)]
+    pub total_us: u64,
     /// How many took so many microseconds at most, and longer than those before.
     pub latencies_us: Vec<(u64, u64)>,
 }
 
 impl QueryStats {
-    fn new(latencies_us: Vec<(u64, u64)>) -> Self {
+    fn new(latencies_us: Vec<(u64, u64)>, total_us: u64) -> Self {
         let count: u64 = latencies_us.iter().map(|(_, count)| count).sum();
         let at_most = |percent: u64| {
             let wanted = (count * percent).div_ceil(100);
@@ -40,7 +43,7 @@ impl QueryStats {
             });
             reached.map(|(micros, _)| *micros)
         };
-        Self { count, p50_us: at_most(50), p99_us: at_most(99), latencies_us }
+        Self { count, p50_us: at_most(50), p99_us: at_most(99), total_us, latencies_us }
     }
 
     /// Those queries of these that were not among the earlier ones.
@@ -51,23 +54,29 @@ impl QueryStats {
             let count = count.saturating_sub(before.map_or(0, |(_, count)| *count));
             (count > 0).then_some((*micros, count))
         };
-        Self::new(self.latencies_us.iter().filter_map(counted).collect())
+        let total_us = self.total_us.saturating_sub(earlier.total_us);
+        Self::new(self.latencies_us.iter().filter_map(counted).collect(), total_us)
     }
 }
 
 /// Counts as queries end, on any thread.
-pub(super) struct Latencies(Box<[AtomicU64]>);
+pub(super) struct Latencies {
+    buckets: Box<[AtomicU64]>,
+    total_us: AtomicU64,
+}
 
 impl Default for Latencies {
     fn default() -> Self {
-        Self((0..BUCKETS_COUNT).map(|_| AtomicU64::new(0)).collect())
+        let buckets = (0..BUCKETS_COUNT).map(|_| AtomicU64::new(0)).collect();
+        Self { buckets, total_us: AtomicU64::new(0) }
     }
 }
 
 impl Latencies {
     pub(super) fn note(&self, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(MICROS_MAX).min(MICROS_MAX);
-        self.0[bucket(micros)].fetch_add(1, Ordering::Relaxed);
+        self.buckets[bucket(micros)].fetch_add(1, Ordering::Relaxed);
+        self.total_us.fetch_add(micros, Ordering::Relaxed);
     }
 
     pub(super) fn stats(&self) -> QueryStats {
@@ -75,7 +84,8 @@ impl Latencies {
             let count = count.load(Ordering::Relaxed);
             (count > 0).then(|| (longest(bucket), count))
         };
-        QueryStats::new(self.0.iter().enumerate().filter_map(counted).collect())
+        let counts = self.buckets.iter().enumerate().filter_map(counted).collect();
+        QueryStats::new(counts, self.total_us.load(Ordering::Relaxed))
     }
 }
 
@@ -129,5 +139,6 @@ mod tests {
         assert_eq!((all.count, all.p99_us), (100, Some(1023)));
         let later = all.since(&earlier);
         assert_eq!((later.count, later.p50_us), (1, Some(MICROS_MAX)));
+        assert_eq!((earlier.total_us, later.total_us), (98 * 10 + 1000, MICROS_MAX));
     }
 }

@@ -5,6 +5,7 @@
 //! the first search, or its graph is opened if it has one, and kept up to date by every commit after
 //! that.
 
+mod audit;
 mod collection;
 mod compression;
 mod difference;
@@ -56,6 +57,8 @@ use crate::segment::SegmentDirectory;
 use crate::snapshot::{SnapshotInfo, Snapshots};
 use crate::tier::{PolicyKind, Recorder, Tier};
 
+use audit::Audits;
+pub use audit::RecallStats;
 use collection::Collection;
 pub use collection::{CollectionInfo, CollectionOptions, STATE_COLLECTION, STATE_VERSIONS_KEPT};
 pub use compression::{Compressor, MountCompression};
@@ -74,7 +77,8 @@ pub use open::store_address;
 pub use reembed::{ReembedProgress, Reembedded};
 pub use scrub::{Fault, ScrubOptions, ScrubProgress, ScrubReport};
 use space::{Admitted, Space};
-pub use stats::{Activity, CollectionStats, GraphStats, Stats};
+use stats::Writes;
+pub use stats::{Activity, CollectionStats, GraphStats, Stats, WriteStats};
 pub use vectors::{Vector, Vectors};
 use warmth::WarmUp;
 use watch::Followers;
@@ -240,6 +244,8 @@ pub struct Store {
     threads: NonZero<usize>,
     recorder: Arc<Recorder>,
     latencies: Latencies,
+    writes: Writes,
+    audits: Audits,
     commits: CommitQueue,
     followers: Followers,
     journal_end: Mutex<JournalEnd>,

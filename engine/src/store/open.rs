@@ -10,11 +10,13 @@ use op_dbus_formats::FormatError;
 use op_dbus_formats::collection::{CollectionName, CollectionSpec};
 use op_dbus_formats::store_file::StoreFile;
 
+use super::audit::Audits;
 use super::collection::Collection;
 use super::journal::JournalEnd;
 use super::latency::Latencies;
 use super::memory::MemoryCap;
 use super::space::Space;
+use super::stats::Writes;
 use super::warmth::Sources;
 use super::watch::Followers;
 use super::{Access, Store, StoreConfig, parts};
@@ -102,6 +104,8 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
         threads: processors_count(),
         recorder,
         latencies: Latencies::default(),
+        writes: Writes::default(),
+        audits: Audits::default(),
         commits,
         journal_end,
         space,

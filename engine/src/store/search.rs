@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use op_dbus_formats::embedding::EmbeddingKey;
 use op_dbus_formats::record::{self as format, EmbeddingSource};
 
+use super::audit::Moment;
 use super::collection::Collection;
 use super::filter::{Passing, SAMPLE_COUNT};
 use super::{Store, lock};
@@ -129,9 +130,13 @@ impl Store {
         self.open_graph(collection);
         explain.load += started.elapsed();
         let started = Instant::now();
+        let audited = self.audits.choose().then(|| self.moment(&passing));
         if let Some((scored, done)) = self.search_graph(collection, vector, query, &passing)? {
             explain.search += started.elapsed();
             let filter = passing.finish()?;
+            if let Some(moment) = audited.filter(|_| done.plan == Plan::Graph) {
+                self.audits.note(collection, (vector, query), &scored, moment);
+            }
             explain.collections.push(CollectionExplain { filter, ..done });
             return Ok(scored);
         }
@@ -155,6 +160,10 @@ impl Store {
             filter: passing.finish()?,
         });
         Ok(scored)
+    }
+
+    fn moment(&self, passing: &Passing<'_>) -> Moment {
+        Moment { sequence: self.commits.last_sequence(), now_unix_ms: passing.now_unix_ms() }
     }
 
     /// Whether to compare all would ask about so many that they are better walked.

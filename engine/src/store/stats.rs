@@ -1,15 +1,24 @@
 //! What a store holds and has done, as measured now.
 
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use serde::{Deserialize, Serialize};
 
-use super::Store;
+use super::audit::RecallStats;
+use super::collection::Collection;
 use super::latency::QueryStats;
 use super::memory::MemoryCap;
 use super::numa::NumaStats;
+use super::{Store, lock};
 use crate::cache::{CacheActivity, CacheStats};
+use crate::db::state::{Action, Mutation};
 use crate::error::Result;
 use crate::os::clock::unix_ms;
 use crate::os::file::used_bytes;
+
+/// Records that are counted before it is asked whether to go on.
+const COUNTED_AT_ONCE: usize = 4096;
 
 /// Figures of an opened store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,6 +64,47 @@ pub struct Activity {
     pub numa: NumaStats,
     /// The queries that were answered.
     pub queries: QueryStats,
+    /// What was written.
+    #[serde(default)]
+    pub writes: WriteStats,
+}
+
+/// Records that were written since the store was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriteStats {
+    /// Those that were put, and were not stored already.
+    pub puts: u64,
+    /// Those that were removed.
+    pub removals: u64,
+    /// Those whose time was over, and that were collected.
+    pub expiries: u64,
+}
+
+/// Counts records as they are committed, on any thread.
+#[derive(Default)]
+pub(super) struct Writes {
+    puts: AtomicU64,
+    removals: AtomicU64,
+    expiries: AtomicU64,
+}
+
+impl Writes {
+    pub(super) fn note(&self, mutations: &[Mutation<'_>]) {
+        for mutation in mutations {
+            let counter = match mutation.action {
+                Action::Put { .. } => &self.puts,
+                Action::Remove => &self.removals,
+                Action::Expire { .. } => &self.expiries,
+            };
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn stats(&self) -> WriteStats {
+        let [puts, removals, expiries] = [&self.puts, &self.removals, &self.expiries]
+            .map(|counter| counter.load(Ordering::Relaxed));
+        WriteStats { puts, removals, expiries }
+    }
 }
 
 /// Figures of one collection.
@@ -78,6 +128,9 @@ pub struct CollectionStats {
     pub versions_kept: u16,
     /// The graph that finds the nearest, if it is open.
     pub graph: Option<GraphStats>,
+    /// How well it does, if that was looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recall: Option<RecallStats>,
 }
 
 /// Figures of the graph of a collection.
@@ -103,13 +156,8 @@ impl Store {
         let mut collections = Vec::new();
         let expired = self.state.expired_keys(unix_ms())?;
         for collection in self.all_collections() {
-            let mut records = 0;
-            let mut walk = self.state.records(collection.spec.id, b"");
             let expired = expired.of(collection.spec.id);
-            let is_visible = |key: &[u8]| expired.is_none_or(|expired| !expired.contains(key));
-            while let Some(is_visible) = walk.next_with(|key, _, _| is_visible(key))? {
-                records += u64::from(is_visible);
-            }
+            let records = self.records_count(&collection, expired, &|| true)?.unwrap_or_default();
             self.open_graph(&collection);
             let graph = collection.graph.measured().map(|(bytes, vectors)| GraphStats {
                 vectors: vectors as u64,
@@ -125,6 +173,7 @@ impl Store {
                 created_unix_ms: collection.spec.created_unix_ms,
                 versions_kept: collection.spec.versions_kept,
                 graph,
+                recall: Some(*lock(&collection.recall)).filter(|it| *it != RecallStats::default()),
             });
         }
         let cache = self.cache.stats()?;
@@ -138,6 +187,7 @@ impl Store {
             cache: _,
             numa,
             queries,
+            writes: _,
         } = self.activity();
         Ok(Stats {
             store,
@@ -150,6 +200,44 @@ impl Store {
             numa,
             queries,
         })
+    }
+
+    /// Counts the records of each collection; `None` as soon as `go_on` says no.
+    ///
+    /// Cost: reads every key.
+    ///
+    /// # Errors
+    /// As [`Store::stats`].
+    pub fn count_records(&self, go_on: &dyn Fn() -> bool) -> Result<Option<Vec<(String, u64)>>> {
+        let expired = self.state.expired_keys(unix_ms())?;
+        let mut counts = Vec::new();
+        for collection in self.all_collections() {
+            let expired = expired.of(collection.spec.id);
+            match self.records_count(&collection, expired, go_on)? {
+                Some(count) => counts.push((collection.name.to_string(), count)),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(counts))
+    }
+
+    fn records_count(
+        &self,
+        collection: &Collection,
+        expired: Option<&HashSet<Vec<u8>>>,
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<Option<u64>> {
+        let (mut walked_count, mut count) = (0_usize, 0);
+        let mut walk = self.state.records(collection.spec.id, b"");
+        let is_visible = |key: &[u8]| expired.is_none_or(|expired| !expired.contains(key));
+        while let Some(is_visible) = walk.next_with(|key, _, _| is_visible(key))? {
+            count += u64::from(is_visible);
+            walked_count += 1;
+            if walked_count.is_multiple_of(COUNTED_AT_ONCE) && !go_on() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(count))
     }
 
     /// Measures what is known without looking through the store.
@@ -186,6 +274,7 @@ impl Store {
             cache,
             numa: self.numa_stats(),
             queries: self.latencies.stats(),
+            writes: self.writes.stats(),
         }
     }
 

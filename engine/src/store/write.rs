@@ -247,6 +247,7 @@ impl Store {
             mutations,
             |mutations, first_sequence| self.state.commit(mutations, first_sequence, unix_ms()),
             |mutations| {
+                self.writes.note(mutations);
                 self.tier_mutations(mutations);
                 self.index_mutations(mutations);
             },

@@ -15,6 +15,15 @@ fn options(metric: Metric, profile: Profile) -> GraphOptions {
     GraphOptions { metric, profile, seed: 7 }
 }
 
+impl GraphIndex {
+    /// A bug to be planted: what vertices know of their neighbours is wrong.
+    pub(crate) fn spoil(&mut self) {
+        for id in 0..self.rows_count() as u32 {
+            self.rows.neighbourhood(id).signs.fill(0x5A);
+        }
+    }
+}
+
 fn built(vectors: &[f32], dimensions: usize, options: GraphOptions, threads: usize) -> GraphIndex {
     GraphIndex::build(vectors, count(dimensions), options, count(threads), &mut |_| Ok(())).unwrap()
 }
@@ -124,10 +133,7 @@ fn links_to_nowhere_near_are_found_out() {
     let (vectors, queries) = (subject.vectors(&mut random, 3000), subject.vectors(&mut random, 20));
     let mut index = built(&vectors, 64, options(Metric::Cosine, Profile::Speed), 1);
     assert!(recall(&index, &vectors, &queries, (10, 50)) >= 0.9);
-    // What vertices know of their neighbours is wrong.
-    for id in 0..index.len() as u32 {
-        index.rows.neighbourhood(id).signs.fill(0x5A);
-    }
+    index.spoil();
     assert!(recall(&index, &vectors, &queries, (10, 50)) < 0.7);
 }
 

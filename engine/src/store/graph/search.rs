@@ -140,6 +140,6 @@ impl Asked {
 }
 
 /// One whose key cannot be read is found out when it is to be an answer.
-fn may_be_found(graph: &KeyedGraph, passing: &Passing<'_>, id: u32) -> bool {
+pub(super) fn may_be_found(graph: &KeyedGraph, passing: &Passing<'_>, id: u32) -> bool {
     graph.key(id).map_or(true, |key| passing.passes(key))
 }
