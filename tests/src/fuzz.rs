@@ -5,6 +5,7 @@
 //! that somebody chose. A value whose checksum is wrong is soon refused, so the bytes
 //! of values are also tried with a checksum that is right.
 
+mod exchange;
 mod filter;
 mod settings;
 
@@ -35,6 +36,7 @@ use op_dbus_formats::{
     trace::{self as trace_format, TraceStart},
 };
 
+pub use exchange::{keys, parquet};
 pub use filter::filter;
 pub use settings::settings;
 
@@ -42,7 +44,7 @@ pub use settings::settings;
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its folder in the corpus.
-pub const TARGETS: [(&str, Target); 30] = [
+pub const TARGETS: [(&str, Target); 32] = [
     ("acknowledged", acknowledged),
     ("arena_file", arena_file),
     ("change", change),
@@ -58,11 +60,13 @@ pub const TARGETS: [(&str, Target); 30] = [
     ("introspection", introspection),
     ("journal", journal),
     ("jsonl", jsonl),
+    ("keys", keys),
     ("manifest", manifest),
     ("mount_info", mount_info),
     ("npy", npy),
     ("numa_list", numa_list),
     ("onnx", onnx),
+    ("parquet", parquet),
     ("plugin", plugin),
     ("record", record),
     ("semantic_mapping", semantic_mapping),
