@@ -4,6 +4,7 @@ mod benchmark;
 mod collections;
 mod daemon;
 mod documents;
+mod exchange;
 mod figures;
 mod global;
 mod layout;
@@ -32,6 +33,7 @@ pub(crate) use collections::{
 };
 pub(crate) use daemon::{Daemon, READERS_DELIMITER};
 pub(crate) use documents::{Expiry, Get, History, Put, Remove};
+pub(crate) use exchange::{CacheExport, CacheImport, Columns, ExchangeFormat};
 pub(crate) use figures::{Stats, Top};
 use global::policy;
 pub(crate) use global::{Global, LogLevel};
@@ -306,58 +308,6 @@ pub(crate) struct CachePut {
     pub(crate) vector: Option<PathBuf>,
 }
 
-/// Read records from a file in an exchange format, or from the cache of an earlier program
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  op-dbus cache import records.jsonl --collection notes
-  op-dbus cache import vectors.npy --collection images
-  producer | op-dbus cache import - --collection notes --ack
-  op-dbus cache import --from-sqlite /var/lib/op-dbus/@cache/embeddings/index.db
-
-JSON lines have \"key\", and \"text\", \"vector\" or both, and may have a \"payload\" and
-\"expires_at_unix_ms\", which counts more than --expires-in. The rows of npy and fvecs files get
-their numbers, from 0, as keys.
-
-Of a SQLite database, every table with the columns text_hash, text and vector_file is read.
-vector_file names a .vec file, a Vec<f32> as bincode writes it; the hash becomes the key.")]
-pub(crate) struct CacheImport {
-    /// The file, or - for standard input
-    #[arg(value_name = "FILE|-", required_unless_present = "from_sqlite")]
-    pub(crate) source: Option<PathBuf>,
-    /// SQLite database of an earlier program's cache, which is only read
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["source", "format"])]
-    pub(crate) from_sqlite: Option<PathBuf>,
-    /// Folder of that cache's .vec files [default: that of the database, or vectors in it]
-    #[arg(long, value_name = "DIR", requires = "from_sqlite")]
-    pub(crate) vectors: Option<PathBuf>,
-    /// Collection to put the records in [default: documents; legacy for --from-sqlite]
-    #[arg(long, short, value_name = "NAME")]
-    pub(crate) collection: Option<String>,
-    /// How to read the source; told from the file name unless given, jsonl for standard input
-    #[arg(long, value_name = "FORMAT")]
-    pub(crate) format: Option<ExchangeFormat>,
-    /// How a new collection stores the vectors given: f32, f16 or i8 [default: f32]
-    #[arg(long, value_name = "ENCODING", value_parser = encoding)]
-    pub(crate) encoding: Option<Encoding>,
-    /// Print the key of each record, on a line of its own, once it is durable; control characters
-    /// in it are escaped
-    #[arg(long)]
-    pub(crate) ack: bool,
-    #[command(flatten)]
-    pub(crate) expiry: Expiry,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ExchangeFormat {
-    /// A JSON object on each line
-    Jsonl,
-    /// NumPy array of shape [rows, dimensions]
-    Npy,
-    /// Rows of a count and that many f32
-    Fvecs,
-}
-
 /// Remove cached embeddings of texts that were written long ago, and can be computed again
 ///
 /// Records and the vectors that callers gave stay.
@@ -369,31 +319,6 @@ pub(crate) struct CacheClean {
     /// How long ago at least: 30s, 15m, 1h, 7d or 2w
     #[arg(long, value_name = "TIME", value_parser = documents::time)]
     pub(crate) older_than: Duration,
-}
-
-/// Write the records of a collection as JSON lines, in key order
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Example:
-  op-dbus cache export --collection notes > notes.jsonl")]
-pub(crate) struct CacheExport {
-    /// Collection to write
-    #[arg(long, short, value_name = "NAME", default_value = "documents")]
-    pub(crate) collection: String,
-    /// How to write it
-    #[arg(long, value_name = "FORMAT", default_value = "jsonl")]
-    pub(crate) format: ExportFormat,
-    /// File to write, which must not exist; standard output unless given
-    #[arg(long, short, value_name = "FILE")]
-    pub(crate) output: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) at: At,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ExportFormat {
-    /// A JSON object on each line
-    Jsonl,
 }
 
 /// Show how often caches of several sizes and policies would have had what was asked for

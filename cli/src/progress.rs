@@ -1,11 +1,18 @@
 //! A bar with rate and time left on a terminal; nothing in a pipe.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// Progress of long work, shown on standard error.
-pub(crate) struct Progress(ProgressBar);
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    /// Bytes of what was done, where steps have some.
+    bytes: Arc<AtomicU64>,
+}
 
 impl Progress {
     /// Starts a bar for `total` steps, or one without an end if that is unknown.
@@ -19,6 +26,17 @@ impl Progress {
         )
     }
 
+    /// The same for steps that have content, whose bytes a second are shown too.
+    pub(crate) fn start_content(total: Option<u64>) -> Self {
+        Self::with_template(
+            total,
+            match total {
+                Some(_) => "{msg} {wide_bar} {human_pos}/{human_len} {rate} {volume} {eta} left",
+                None => "{msg} {spinner} {human_pos} {rate} {volume}",
+            },
+        )
+    }
+
     /// Starts a count of bytes without an end.
     pub(crate) fn start_bytes() -> Self {
         Self::with_template(None, "{msg} {spinner} {binary_bytes} {binary_bytes_per_sec}")
@@ -27,19 +45,31 @@ impl Progress {
     fn with_template(total: Option<u64>, template: &str) -> Self {
         // indicatif draws only where standard error is a terminal.
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
+        let bytes = Arc::<AtomicU64>::default();
+        let done = Arc::clone(&bytes);
+        // A bar that cannot be written is not worth a failure.
+        let volume = move |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            let seconds = state.elapsed().as_secs_f64().max(1e-3);
+            let _ = write!(out, "{:.0} MB/s", done.load(Relaxed) as f64 / seconds / 1e6);
+        };
         if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style.with_key("rate", rate));
+            bar.set_style(style.with_key("rate", rate).with_key("volume", volume));
         }
         bar.enable_steady_tick(Duration::from_millis(200));
-        Self(bar)
+        Self { bar, bytes }
     }
 
     pub(crate) fn say(&self, doing: impl Into<String>) {
-        self.0.set_message(doing.into());
+        self.bar.set_message(doing.into());
     }
 
     pub(crate) fn advance(&self, steps: u64) {
-        self.0.inc(steps);
+        self.bar.inc(steps);
+    }
+
+    pub(crate) fn advance_content(&self, steps: u64, bytes: u64) {
+        self.bytes.fetch_add(bytes, Relaxed);
+        self.advance(steps);
     }
 }
 
@@ -51,6 +81,6 @@ fn rate(state: &ProgressState, out: &mut dyn std::fmt::Write) {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        self.0.finish_and_clear();
+        self.bar.finish_and_clear();
     }
 }

@@ -6,6 +6,9 @@
 mod base64;
 pub mod fvecs;
 pub mod jsonl;
+pub mod keys;
 pub mod npy;
 pub mod onnx;
+#[cfg(feature = "parquet")]
+pub mod parquet;
 pub mod vec_file;

@@ -6,6 +6,7 @@
 //! of values are also tried with a checksum that is right.
 
 mod addresses;
+mod exchange;
 mod filter;
 mod note_file;
 mod settings;
@@ -37,6 +38,7 @@ use op_dbus_formats::{
 };
 
 pub use addresses::{metrics_address, numa_list};
+pub use exchange::{keys, parquet};
 pub use filter::filter;
 pub use note_file::note_file;
 pub use settings::settings;
@@ -45,7 +47,7 @@ pub use settings::settings;
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its folder in the corpus.
-pub const TARGETS: [(&str, Target); 31] = [
+pub const TARGETS: [(&str, Target); 34] = [
     ("acknowledged", acknowledged),
     ("arena_file", arena_file),
     ("change", change),
@@ -61,6 +63,7 @@ pub const TARGETS: [(&str, Target); 31] = [
     ("introspection", introspection),
     ("journal", journal),
     ("jsonl", jsonl),
+    ("keys", keys),
     ("manifest", manifest),
     ("metrics_address", metrics_address),
     ("mount_info", mount_info),
@@ -68,6 +71,7 @@ pub const TARGETS: [(&str, Target); 31] = [
     ("npy", npy),
     ("numa_list", numa_list),
     ("onnx", onnx),
+    ("parquet", parquet),
     ("plugin", plugin),
     ("record", record),
     ("semantic_mapping", semantic_mapping),

@@ -145,6 +145,13 @@ impl Invocation {
         self
     }
 
+    /// Lets it run so long before it is taken for hanging.
+    #[must_use]
+    pub fn lasting(mut self, time_max: Duration) -> Self {
+        self.time_max = time_max;
+        self
+    }
+
     /// Runs a shell script in the program's place, which finds the program as `"$0"` and its
     /// arguments as `"$@"`.
     #[must_use]

@@ -1,21 +1,15 @@
-//! `op-dbus cache`: the embedding cache, and records in exchange formats.
+//! `op-dbus cache`: the embedding cache. Import and export are in files of their own.
 
-use std::borrow::Cow;
-use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::Path;
 
 use op_dbus_daemon::CacheProxy;
 use op_dbus_daemon::vector::Vectors;
-use op_dbus_engine::{CacheStats, Error as EngineError, Record, Store};
-use op_dbus_formats::exchange::jsonl::{self, ExchangeRecord};
+use op_dbus_engine::{CacheStats, Error as EngineError};
 use serde_json::json;
 
-use super::ingest::{self, Ingest};
-use super::{simulate, snapshot, trace};
-use crate::args::{
-    At, Cache, CacheClean, CacheExport, CacheGet, CacheImport, CachePut, ExportFormat,
-};
+use super::{export, import, simulate, snapshot, trace};
+use crate::args::{At, Cache, CacheClean, CacheGet, CachePut};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::exit::Exit;
@@ -32,8 +26,8 @@ pub(super) fn run(config: &Config, output: &Output, command: Cache) -> Result<Ex
         Cache::Stats => stats(config, output),
         Cache::Get(arguments) => get(config, output, &arguments),
         Cache::Put(arguments) => put(config, output, &arguments),
-        Cache::Import(arguments) => import(config, output, &arguments),
-        Cache::Export(arguments) => export(config, output, &arguments),
+        Cache::Import(arguments) => import::run(config, output, &arguments),
+        Cache::Export(arguments) => export::run(config, output, &arguments),
         Cache::Simulate(arguments) => simulate::run(output, &arguments),
         Cache::Trace { command } => trace::run(config, output, &command),
         Cache::Clean(arguments) => clean(config, output, &arguments),
@@ -158,129 +152,6 @@ fn put(config: &Config, output: &Output, arguments: &CachePut) -> Result<Exit> {
 pub(super) fn read_vector(path: &Path) -> Result<Vec<f32>> {
     let text = input::read_bounded(path, VECTOR_FILE_BYTES_MAX)?;
     serde_json::from_slice(&text).map_err(|error| Error::input(path, &error))
-}
-
-fn import(config: &Config, output: &Output, arguments: &CacheImport) -> Result<Exit> {
-    let expires_at_unix_ms = arguments.expiry.at_unix_ms();
-    let mut acknowledge = |records: &[Record]| -> Result<()> {
-        if !arguments.ack {
-            return Ok(());
-        }
-        let mut stdout = std::io::stdout().lock();
-        let mut write = || {
-            for record in records {
-                writeln!(stdout, "{}", acknowledged_key(&record.key))?;
-            }
-            stdout.flush()
-        };
-        // Nobody reads them any more: to go on would store what nobody learns of.
-        write().map_err(|error| {
-            Error::io("write acknowledgements to", Path::new("standard output"), error)
-        })
-    };
-    let collection = arguments.collection.as_deref();
-    let (store, ingest, result) = if let Some(database) = &arguments.from_sqlite {
-        let legacy = input::LegacyCache::open(database, arguments.vectors.as_deref())?;
-        let store = config.open_or_create()?;
-        let mut ingest = Ingest::start(Some(legacy.count), Vec::new(), arguments.encoding);
-        let (left_out, result) = legacy.read(|records| {
-            let records = records.map(|read| read.map(|read| read.expiring(expires_at_unix_ms)));
-            let collection = collection.unwrap_or(input::LEGACY_COLLECTION);
-            ingest.run(&store, collection, records, &mut acknowledge)
-        });
-        ingest.leave_out(output, left_out);
-        (store, ingest, result)
-    } else {
-        let path = arguments.source.as_deref().expect("clap asks for it without --from-sqlite");
-        let source = input::exchange(path, arguments.format)?.expiring(expires_at_unix_ms);
-        let store = config.open_or_create()?;
-        let mut ingest = Ingest::start(source.count, Vec::new(), arguments.encoding);
-        let collection = collection.unwrap_or(source.default_collection);
-        let result = ingest.run(&store, collection, source.records, &mut acknowledge);
-        (store, ingest, result)
-    };
-    // With --ack, standard output belongs to the keys.
-    ingest::finish(store, output, ingest, result, arguments.ack)
-}
-
-/// A key on a line of its own: one that would not fit on it is escaped.
-fn acknowledged_key(key: &[u8]) -> Cow<'_, str> {
-    match std::str::from_utf8(key) {
-        Ok(key) if !key.contains(char::is_control) => Cow::Borrowed(key),
-        _ => Cow::Owned(key.escape_ascii().to_string()),
-    }
-}
-
-fn export(config: &Config, output: &Output, arguments: &CacheExport) -> Result<Exit> {
-    let ExportFormat::Jsonl = arguments.format;
-    let store = config.open_at(&arguments.at)?;
-    let written = match &arguments.output {
-        None => write_records(&store, arguments, &mut std::io::stdout().lock(), Error::stdout),
-        Some(path) => write_file(&store, arguments, path),
-    }?;
-    store.close();
-    output.note(&format!("{} records written", grouped(written)));
-    Ok(Exit::Success)
-}
-
-/// Writes under another name first, so that the file is whole or absent.
-fn write_file(store: &Store, arguments: &CacheExport, path: &Path) -> Result<u64> {
-    if path.exists() {
-        let exists = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
-        return Err(Error::io("create", path, exists));
-    }
-    let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(".part");
-    let unfinished = PathBuf::from(unfinished);
-    let failed = |error| Error::io("write", &unfinished, error);
-    let file = File::create(&unfinished).map_err(failed)?;
-    let mut file = BufWriter::new(file);
-    let result = write_records(store, arguments, &mut file, failed).and_then(|written| {
-        let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
-        file.sync_all().map_err(failed)?;
-        // Unlike a rename, a link does not take the place of a file that came meanwhile.
-        std::fs::hard_link(&unfinished, path).map_err(|error| Error::io("create", path, error))?;
-        Ok(written)
-    });
-    // What the user must hear of is the result.
-    let _ = std::fs::remove_file(&unfinished);
-    result
-}
-
-fn write_records(
-    store: &Store,
-    arguments: &CacheExport,
-    out: &mut dyn Write,
-    failed: impl Fn(std::io::Error) -> Error,
-) -> Result<u64> {
-    let mut line = Vec::new();
-    let mut written = 0;
-    for record in store.scan(&arguments.collection, b"")? {
-        line.clear();
-        render(record?, &mut line)?;
-        out.write_all(&line).map_err(&failed)?;
-        written += 1;
-    }
-    out.flush().map_err(&failed)?;
-    Ok(written)
-}
-
-/// Appends a record as a line of JSON.
-pub(super) fn render(record: Record, line: &mut Vec<u8>) -> Result<()> {
-    let exchanged = ExchangeRecord {
-        key: record.key.into(),
-        text: record.text.map(Into::into),
-        vector: record.vector,
-        payload: record.payload,
-        expires_at_unix_ms: record.expires_at_unix_ms,
-    };
-    jsonl::render_line(&exchanged, line).map_err(|error| {
-        let key = String::from_utf8_lossy(&exchanged.key);
-        let kind = op_dbus_engine::ErrorKind::Unsupported;
-        op_dbus_engine::Error::new(kind, format!("record {key} cannot be written as JSON"))
-            .with_source(error)
-            .into()
-    })
 }
 
 fn clear(config: &Config, output: &Output) -> Result<Exit> {

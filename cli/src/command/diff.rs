@@ -6,7 +6,7 @@ use op_dbus_engine::{Difference, Record, Store};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::cache::render;
+use super::export::render;
 use crate::args::{At, Diff};
 use crate::config::Config;
 use crate::error::{Error, Result};

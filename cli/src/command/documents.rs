@@ -6,7 +6,8 @@ use op_dbus_engine::{Error as EngineError, ErrorKind, Operation, Payload, Record
 use op_dbus_formats::record::PAYLOAD_LEN_MAX_BYTES;
 use serde_json::json;
 
-use super::cache::{render, warn_of_truncation};
+use super::cache::warn_of_truncation;
+use super::export::render;
 use crate::args::{Get, History, Put, Remove};
 use crate::config::Config;
 use crate::error::{Error, Result};

@@ -1,6 +1,6 @@
 //! Putting many records: in batches, with progress, stoppable, nothing acknowledged lost.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use op_dbus_engine::{
     CollectionOptions, Encoding, ErrorKind, Metric, Payload, PutReport, Record, Store,
@@ -16,14 +16,23 @@ use crate::output::{Output, duration, grouped};
 use crate::progress::Progress;
 
 /// Enough texts that sorting them by length pays, few enough that Ctrl-C is answered soon.
-const BATCH_COUNT_MAX: usize = 256;
+const BATCH_TEXTS_MAX: usize = 256;
+/// Enough bytes that the sync of a batch is a small part of it.
 const BATCH_BYTES_MAX: usize = 8 << 20;
+const BATCH_RECORDS_MIN: usize = 256;
+const BATCH_RECORDS_MAX: usize = 8192;
+/// Vectors that go into a graph take far longer than others: batches have as many as take no longer.
+const BATCH_TIME_MAX: Duration = Duration::from_millis(250);
 /// More notes than this tell a reader nothing new.
 const NOTES_COUNT_MAX: usize = 10;
 
 /// Records on their way into a store.
 pub(super) struct Ingest {
     report: PutReport,
+    /// Of keys, texts, vectors and payloads.
+    content_bytes: u64,
+    /// So many records make a batch, by the time that the last took.
+    batch_records: usize,
     progress: Progress,
     started: Instant,
     interrupted: bool,
@@ -45,7 +54,9 @@ impl Ingest {
             left_out,
             encoding,
             report: PutReport::default(),
-            progress: Progress::start(total),
+            content_bytes: 0,
+            batch_records: BATCH_RECORDS_MIN,
+            progress: Progress::start_content(total),
             started: Instant::now(),
             interrupted: false,
         }
@@ -63,7 +74,7 @@ impl Ingest {
     ) -> Result<()> {
         self.progress.say(collection);
         let mut batch = Vec::new();
-        let mut batch_bytes = 0;
+        let (mut batch_bytes, mut texts) = (0, 0);
         for read in records {
             let (record, ends_batch) = match read {
                 Ok(Read { record, ends_batch }) => (record, ends_batch),
@@ -74,10 +85,14 @@ impl Ingest {
                 }
             };
             batch_bytes += record_bytes(&record);
+            texts += usize::from(record.text.is_some() && record.vector.is_none());
             batch.push(record);
-            if ends_batch || batch.len() >= BATCH_COUNT_MAX || batch_bytes >= BATCH_BYTES_MAX {
+            let is_full = texts >= BATCH_TEXTS_MAX
+                || batch_bytes >= BATCH_BYTES_MAX
+                || batch.len() >= self.batch_records;
+            if ends_batch || is_full {
                 self.put(store, collection, &mut batch, acknowledge)?;
-                batch_bytes = 0;
+                (batch_bytes, texts) = (0, 0);
             }
             if interrupt::is_requested() {
                 break;
@@ -100,9 +115,16 @@ impl Ingest {
         if let Some(encoding) = self.encoding {
             require_encoding(store, collection, batch, encoding)?;
         }
+        let started = Instant::now();
         self.report += store.put_batch(collection, batch)?;
+        self.batch_records = match started.elapsed() > BATCH_TIME_MAX {
+            true => (self.batch_records / 2).max(BATCH_RECORDS_MIN),
+            false => (self.batch_records * 2).min(BATCH_RECORDS_MAX),
+        };
         acknowledge(batch)?;
-        self.progress.advance(batch.len() as u64);
+        let bytes = batch.iter().map(|record| record_bytes(record) as u64).sum();
+        self.content_bytes += bytes;
+        self.progress.advance_content(batch.len() as u64, bytes);
         batch.clear();
         Ok(())
     }
@@ -132,10 +154,10 @@ pub(super) fn finish(
     result: Result<()>,
     stdout_is_taken: bool,
 ) -> Result<Exit> {
-    let Ingest { report, progress, started, interrupted, left_out, encoding: _ } = ingest;
+    let Ingest { report, content_bytes, progress, started, interrupted, left_out, .. } = ingest;
     drop(progress);
     let took = started.elapsed();
-    let text = summary(&report, duration(took));
+    let text = summary(&report, content_bytes, took);
     if result.is_ok() && !stdout_is_taken {
         let answer = json!({
             "records": report.records,
@@ -143,6 +165,7 @@ pub(super) fn finish(
             "cached": report.cached,
             "skipped": report.unchanged,
             "seconds": took.as_secs_f64(),
+            "bytes": content_bytes,
             "truncated": report.truncated,
             "left_out": left_out,
         });
@@ -160,14 +183,18 @@ pub(super) fn finish(
     Ok(Exit::Success)
 }
 
-fn summary(report: &PutReport, took: String) -> String {
+fn summary(report: &PutReport, content_bytes: u64, took: Duration) -> String {
     let texts = report.embedded + report.cached;
     let hits = match texts {
         0 => String::new(),
         _ => format!(" ({:.0} % hits)", 100.0 * report.cached as f64 / texts as f64),
     };
+    let (seconds, took) = (took.as_secs_f64().max(1e-3), duration(took));
+    let rate = grouped((report.records as f64 / seconds) as u64);
+    let volume = content_bytes as f64 / seconds / 1e6;
     format!(
-        "{} records in {took}: {} texts embedded, {} from the cache{hits}; {} unchanged",
+        "{} records in {took} ({rate}/s, {volume:.1} MB/s): {} texts embedded, {} from the \
+         cache{hits}; {} unchanged",
         grouped(report.records),
         grouped(report.embedded),
         grouped(report.cached),

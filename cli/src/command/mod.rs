@@ -8,6 +8,8 @@ mod daemon;
 mod diff;
 mod doctor;
 mod documents;
+mod export;
+mod import;
 mod index;
 mod ingest;
 mod journal;

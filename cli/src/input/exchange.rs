@@ -1,4 +1,4 @@
-//! Exchange formats: JSON lines, and the rows of npy and fvecs files.
+//! Exchange formats: JSON lines, and the rows of npy and fvecs files, with keys of their own.
 
 use std::io::{BufReader, Read as _};
 use std::path::Path;
@@ -7,35 +7,103 @@ use op_dbus_benches::Matrix;
 use op_dbus_daemon::Phrases;
 use op_dbus_engine::{Record, VectorBuffer};
 use op_dbus_formats::exchange::npy::{NpyElement, NpyError, NpyHeader};
-use op_dbus_formats::exchange::{fvecs, jsonl};
+use op_dbus_formats::exchange::{fvecs, jsonl, keys};
 
 use super::lines::{Line, Lines};
 use super::stream::Stream;
-use super::{DOCUMENTS_COLLECTION, Read, Source};
-use crate::args::ExchangeFormat;
+use super::{DOCUMENTS_COLLECTION, Read, Source, parquet};
+use crate::args::{CacheImport, Columns, ExchangeFormat};
 use crate::error::{Error, Result};
+use crate::interrupt;
 
 /// The header of an npy file is far shorter; what is longer is something else.
 const NPY_HEADER_LEN_MAX_BYTES: usize = 1 << 20;
 
-/// Opens a source in the format given, or the one its name tells.
-pub(crate) fn open(path: &Path, format: Option<ExchangeFormat>) -> Result<Source> {
-    match format.unwrap_or_else(|| format_by_name(path)) {
-        ExchangeFormat::Jsonl => open_jsonl(path),
-        ExchangeFormat::Npy => open_npy(path),
-        ExchangeFormat::Fvecs => open_fvecs(path),
+/// Opens what an import names.
+pub(crate) fn to_import(arguments: &CacheImport) -> Result<Source> {
+    let path = arguments.source.as_deref().expect("clap asks for it without --from-sqlite");
+    let format = arguments.format.unwrap_or_else(|| format_by_name(path));
+    refuse_unused(arguments, Some(format))?;
+    let source = match format {
+        ExchangeFormat::Parquet => parquet::open(path, &arguments.columns)?,
+        format => open(path, format)?,
+    };
+    match &arguments.keys {
+        Some(keys) => with_keys(source, path, keys),
+        None => Ok(source),
     }
 }
 
-fn format_by_name(path: &Path) -> ExchangeFormat {
+/// Refuses options that say something of other formats.
+pub(crate) fn refuse_unused(arguments: &CacheImport, format: Option<ExchangeFormat>) -> Result<()> {
+    let refused = |problem: &str, remedy: &str| {
+        Err(Error::Usage { problem: problem.to_owned(), remedy: Some(remedy.to_owned()) })
+    };
+    if arguments.columns != Columns::default() && format != Some(ExchangeFormat::Parquet) {
+        return refused("only Parquet has columns", "leave the options of columns out");
+    }
+    let has_rows = matches!(format, Some(ExchangeFormat::Npy | ExchangeFormat::Fvecs));
+    if arguments.keys.is_some() && !has_rows {
+        return refused("only rows of npy and fvecs get keys from a file", "leave --keys out");
+    }
+    Ok(())
+}
+
+/// Opens a source in a format that is read from its beginning to its end.
+pub(super) fn open(path: &Path, format: ExchangeFormat) -> Result<Source> {
+    match format {
+        ExchangeFormat::Jsonl => open_jsonl(path),
+        ExchangeFormat::Npy => open_npy(path),
+        ExchangeFormat::Fvecs => open_fvecs(path),
+        ExchangeFormat::Parquet => parquet::open(path, &Columns::default()),
+    }
+}
+
+/// The format that a file's name tells.
+pub(crate) fn format_by_name(path: &Path) -> ExchangeFormat {
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("npy") => ExchangeFormat::Npy,
         Some("fvecs") => ExchangeFormat::Fvecs,
+        Some("parquet" | "pq") => ExchangeFormat::Parquet,
         _ => ExchangeFormat::Jsonl,
     }
 }
 
-fn source(count: Option<u64>, records: impl Iterator<Item = Result<Read>> + 'static) -> Source {
+/// Gives the rows the keys of a file, of which there must be as many.
+fn with_keys(source: Source, path: &Path, keys_path: &Path) -> Result<Source> {
+    let mut keys = Lines::open(keys_path, keys::LINE_LEN_MAX_BYTES)?;
+    let (path, keys_path) = (path.to_owned(), keys_path.to_owned());
+    let mut records = source.records;
+    let records = std::iter::from_fn(move || {
+        let fewer = |what: &Path, other: &Path| {
+            let problem = format!("it has fewer rows than {}", other.display());
+            Some(Err(Error::input(what, &problem)))
+        };
+        let (key, read) = match (keys.next(), records.next()) {
+            (None, None) => return None,
+            // Ctrl-C ends what is read.
+            _ if interrupt::is_requested() => return None,
+            (None, Some(_)) => return fewer(&keys_path, &path),
+            (Some(_), None) => return fewer(&path, &keys_path),
+            (Some(key), Some(read)) => (key, read),
+        };
+        let read = key.and_then(|line| {
+            let key = keys::parse_line(&line.bytes).map_err(|problem| {
+                Error::input(&keys_path, &format!("line {}: {problem}", line.number))
+            })?;
+            let mut read = read?;
+            read.record.key = key;
+            Ok(read)
+        });
+        Some(read)
+    });
+    Ok(Source { records: Box::new(records), ..source })
+}
+
+pub(super) fn source(
+    count: Option<u64>,
+    records: impl Iterator<Item = Result<Read>> + 'static,
+) -> Source {
     let default_collection = DOCUMENTS_COLLECTION;
     let phrases = Phrases::default();
     Source { records: Box::new(records), count, default_collection, phrases }
@@ -68,12 +136,15 @@ fn parse_line(name: &Path, line: &Line) -> Result<Read> {
     Ok(Read { record, ends_batch: line.is_last_at_hand })
 }
 
+/// Rows of several thousand numbers take few reads of so many bytes.
+const BUFFER_LEN_BYTES: usize = 256 << 10;
+
 /// Bytes that are read so many at a time.
 struct Bytes(BufReader<Stream>);
 
 impl Bytes {
     fn open(path: &Path) -> Result<Self> {
-        Ok(Self(BufReader::new(Stream::open(path)?)))
+        Ok(Self(BufReader::with_capacity(BUFFER_LEN_BYTES, Stream::open(path)?)))
     }
 
     /// Appends up to `wanted` bytes to `bytes`; fewer only at the end of the input.
@@ -87,14 +158,19 @@ fn open_npy(path: &Path) -> Result<Source> {
     let path = path.to_owned();
     let mut bytes = Bytes::open(&path)?;
     let header = read_npy_header(&path, &mut bytes)?;
-    let rows = (0..header.rows).map(move |row| {
-        let mut encoded = Vec::with_capacity(header.row_len_bytes());
-        bytes.read_up_to(&path, header.row_len_bytes(), &mut encoded)?;
+    let mut encoded = Vec::with_capacity(header.row_len_bytes());
+    let rows = (0..header.rows).map_while(move |row| {
+        encoded.clear();
+        if let Err(error) = bytes.read_up_to(&path, header.row_len_bytes(), &mut encoded) {
+            return Some(Err(error));
+        }
+        if encoded.len() < header.row_len_bytes() && interrupt::is_requested() {
+            return None;
+        }
         let mut vector = vec![0.0; header.dimensions];
-        header
-            .decode_row(&encoded, &mut vector)
-            .map_err(|error| Error::input(&path, &format!("row {row}: {error}")))?;
-        Ok(Read { record: numbered(row, vector), ends_batch: false })
+        let decoded = header.decode_row(&encoded, &mut vector);
+        let wrong = |error| Error::input(&path, &format!("row {row}: {error}"));
+        Some(decoded.map_err(wrong).map(|()| numbered(row, vector)))
     });
     Ok(source(Some(header.rows), rows))
 }
@@ -159,6 +235,7 @@ fn read_npy_header(path: &Path, bytes: &mut Bytes) -> Result<NpyHeader> {
 
 fn open_fvecs(path: &Path) -> Result<Source> {
     let path = path.to_owned();
+    let count = count_fvecs(&path);
     let mut bytes = Bytes::open(&path)?;
     let mut row = 0;
     let mut encoded = Vec::new();
@@ -167,7 +244,16 @@ fn open_fvecs(path: &Path) -> Result<Source> {
         row += 1;
         read
     });
-    Ok(source(None, rows))
+    Ok(source(count, rows))
+}
+
+/// How many rows a regular file has, if all are as long as the first.
+fn count_fvecs(path: &Path) -> Option<u64> {
+    let file_len = path.metadata().ok().filter(std::fs::Metadata::is_file)?.len();
+    let mut start = Vec::new();
+    Bytes::open(path).ok()?.read_up_to(path, size_of::<i32>(), &mut start).ok()?;
+    let dimensions = fvecs::decode_dimensions(&start).ok()?;
+    Some(file_len / fvecs::row_len_bytes(dimensions) as u64)
 }
 
 fn read_fvecs_row(
@@ -179,17 +265,20 @@ fn read_fvecs_row(
     let wrong = |error| Error::input(path, &format!("row {row}: {error}"));
     encoded.clear();
     bytes.read_up_to(path, size_of::<i32>(), encoded)?;
-    if encoded.is_empty() {
+    if encoded.is_empty() || encoded.len() < size_of::<i32>() && interrupt::is_requested() {
         return Ok(None);
     }
     let dimensions = fvecs::decode_dimensions(encoded).map_err(wrong)?;
     let rest = fvecs::row_len_bytes(dimensions) - encoded.len();
     bytes.read_up_to(path, rest, encoded)?;
+    if encoded.len() < fvecs::row_len_bytes(dimensions) && interrupt::is_requested() {
+        return Ok(None);
+    }
     let mut vector = Vec::new();
     fvecs::decode_row(encoded, &mut vector).map_err(wrong)?;
-    Ok(Some(Read { record: numbered(row, vector), ends_batch: false }))
+    Ok(Some(numbered(row, vector)))
 }
 
-fn numbered(row: u64, vector: Vec<f32>) -> Record {
-    Record::new(row.to_string()).with_vector(vector)
+fn numbered(row: u64, vector: Vec<f32>) -> Read {
+    Read { record: Record::new(row.to_string()).with_vector(vector), ends_batch: false }
 }

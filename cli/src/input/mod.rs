@@ -5,6 +5,7 @@
 mod exchange;
 mod interfaces;
 mod lines;
+mod parquet;
 mod sqlite;
 mod stream;
 mod text;
@@ -20,7 +21,7 @@ use op_dbus_engine::Record;
 use crate::args::{ExchangeFormat, SourceFormat};
 use crate::error::{Error, Result};
 
-pub(crate) use exchange::{open as exchange, read_npy};
+pub(crate) use exchange::{format_by_name, read_npy, refuse_unused, to_import};
 pub(crate) use sqlite::LegacyCache;
 use stream::Stream;
 pub(crate) use trace::{Requests, open as trace};
@@ -85,7 +86,7 @@ impl Found {
     pub(crate) fn open(&self) -> Result<Source> {
         match self.format {
             SourceFormat::Xml => interfaces::open(&self.path),
-            SourceFormat::Jsonl => exchange::open(&self.path, Some(ExchangeFormat::Jsonl)),
+            SourceFormat::Jsonl => exchange::open(&self.path, ExchangeFormat::Jsonl),
             SourceFormat::Text => text::open(&self.path),
         }
     }

@@ -1,0 +1,3 @@
+//! See `support::fuzz::parquet`.
+#![no_main]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| support::fuzz::parquet(data));
