@@ -148,7 +148,7 @@ fn answers_have_exactly_the_fields_that_programs_rely_on() {
     let indexed = place.done(["index", "more.jsonl", "--json"]).json();
     assert_eq!(
         names(&indexed),
-        ["records", "embedded", "cached", "skipped", "seconds", "truncated", "left_out"]
+        ["records", "embedded", "cached", "skipped", "seconds", "bytes", "truncated", "left_out"]
     );
     let imported = place.done(["cache", "import", "more.jsonl", "--json"]).json();
     assert_eq!(names(&imported), names(&indexed));

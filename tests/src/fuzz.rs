@@ -13,9 +13,7 @@ mod settings;
 
 use op_dbus_formats::arena_file::{self as arena_file_format, ArenaFileHeader, Entry};
 use op_dbus_formats::embedding::{self, EncodedEmbedding, Encoding, Packing};
-use op_dbus_formats::exchange::{
-    fvecs, jsonl, npy, onnx as onnx_format, vec_file as vec_file_format,
-};
+use op_dbus_formats::exchange::{fvecs, jsonl, onnx as onnx_format, vec_file as vec_file_format};
 use op_dbus_formats::graph_file::{self as graph_file_format, GraphFileHeader, Sections};
 use op_dbus_formats::header::{FILE_HEADER_LEN_BYTES, FileHeader, Magic, value_checksum};
 use op_dbus_formats::heat::{self as heat_format, HeatChecksums};
@@ -38,7 +36,7 @@ use op_dbus_formats::{
 };
 
 pub use addresses::{metrics_address, numa_list};
-pub use exchange::{keys, parquet};
+pub use exchange::{keys, npy, parquet};
 pub use filter::filter;
 pub use note_file::note_file;
 pub use settings::settings;
@@ -360,30 +358,6 @@ pub fn manifest(data: &[u8]) {
     }
     if let (Some(newest), _) = manifest_format::newest(data) {
         assert!(newest.generation > 0);
-    }
-}
-
-/// A header that is parsed renders to one of the same shape; its rows decode or are
-/// refused.
-pub fn npy(data: &[u8]) {
-    if let Ok((columns, numbers)) = npy::decode_whole_numbers(data) {
-        assert!(numbers.len() <= data.len() && (columns == 0 || numbers.len() % columns == 0));
-    }
-    let Ok(header) = npy::NpyHeader::parse(data) else { return };
-    assert!(header.file_len_bytes() >= header.data_offset_bytes);
-    let rendered = npy::render_header(header.rows, header.dimensions).expect("a shape that parsed");
-    let parsed = npy::NpyHeader::parse(&rendered);
-    // Elements of two bytes allow twice the rows that elements of four do.
-    if let Ok(parsed) = &parsed {
-        assert_eq!((parsed.rows, parsed.dimensions), (header.rows, header.dimensions));
-    }
-    assert!(parsed.is_ok() || header.rows > u64::MAX / 4 / header.row_len_bytes() as u64);
-    let mut vector = vec![0.0; header.dimensions];
-    let rows = &data[header.data_offset_bytes as usize..];
-    for row in rows.chunks_exact(header.row_len_bytes()).take(header.rows.min(64) as usize) {
-        if header.decode_row(row, &mut vector).is_ok() {
-            assert!(vector.iter().all(|number| number.is_finite()));
-        }
     }
 }
 

@@ -1,8 +1,9 @@
-//! What must hold of tables and keys that come from elsewhere.
+//! What must hold of arrays, tables and keys that come from elsewhere.
 
 use std::sync::Once;
 
 use op_dbus_formats::exchange::keys as keys_format;
+use op_dbus_formats::exchange::npy;
 use op_dbus_formats::exchange::parquet::{
     ParquetColumns, ParquetReader, ParquetWriter, is_reading,
 };
@@ -17,6 +18,30 @@ pub fn keys(data: &[u8]) {
     keys_format::render_line(&key, &mut line).expect("what was parsed renders");
     assert_eq!(line.iter().position(|&byte| byte == b'\n'), Some(line.len() - 1));
     assert_eq!(keys_format::parse_line(&line), Ok(key));
+}
+
+/// A header that is parsed renders to one of the same shape; its rows decode or are
+/// refused.
+pub fn npy(data: &[u8]) {
+    if let Ok((columns, numbers)) = npy::decode_whole_numbers(data) {
+        assert!(numbers.len() <= data.len() && (columns == 0 || numbers.len() % columns == 0));
+    }
+    let Ok(header) = npy::NpyHeader::parse(data) else { return };
+    assert!(header.file_len_bytes() >= header.data_offset_bytes);
+    let rendered = npy::render_header(header.rows, header.dimensions).expect("a shape that parsed");
+    let parsed = npy::NpyHeader::parse(&rendered);
+    // Elements of two bytes allow twice the rows that elements of four do.
+    if let Ok(parsed) = &parsed {
+        assert_eq!((parsed.rows, parsed.dimensions), (header.rows, header.dimensions));
+    }
+    assert!(parsed.is_ok() || header.rows > u64::MAX / 4 / header.row_len_bytes() as u64);
+    let mut vector = vec![0.0; header.dimensions];
+    let rows = &data[header.data_offset_bytes as usize..];
+    for row in rows.chunks_exact(header.row_len_bytes()).take(header.rows.min(64) as usize) {
+        if header.decode_row(row, &mut vector).is_ok() {
+            assert!(vector.iter().all(|number| number.is_finite()));
+        }
+    }
 }
 
 /// A table is refused, or has records that are written and come back. What the parquet crate
