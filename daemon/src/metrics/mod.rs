@@ -145,9 +145,10 @@ async fn listen(at: SocketAddr) -> Result<TcpListener, Error> {
             std::io::ErrorKind::PermissionDenied => ErrorKind::Denied,
             _ => ErrorKind::Io,
         };
-        Error::new(kind, format!("cannot tell figures at {at}"))
-            .with_source(error)
-            .with_remedy("name another address by --metrics; the system's service has no network, and needs unix:/run/op-dbus/metrics.sock")
+        Error::new(kind, format!("cannot tell figures at {at}")).with_source(error).with_remedy(
+            "name another address by --metrics; the service of the system has no network, and \
+                 needs unix:/run/op-dbus/metrics.sock",
+        )
     })
 }
 
