@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use op_dbus_daemon::{Bus, QueryProxy, Traffic};
 use op_dbus_engine::{
     Activity, EmbedderConfig, Error as EngineError, ErrorKind, NumaConfig, NumaPolicy, PolicyKind,
-    Snapshots, Stats, Store, StoreConfig, StorePart, store_address,
+    Provider, Snapshots, Stats, Store, StoreConfig, StorePart, store_address,
 };
 use serde::de::DeserializeOwned;
 use tracing_subscriber::Layer;
@@ -87,6 +87,7 @@ pub(crate) struct Config {
     store: PathBuf,
     bus: Option<Bus>,
     embedder: EmbedderConfig,
+    is_model_chosen: bool,
     capacity_bytes: Option<u64>,
     cache_disk_bytes: Option<u64>,
     policy: PolicyKind,
@@ -123,6 +124,7 @@ impl Config {
             store: global.store.clone(),
             bus: global.bus.clone(),
             embedder,
+            is_model_chosen: global.model.is_some() || provider != Provider::default(),
             capacity_bytes: global.cache_max_size_gb,
             cache_disk_bytes: global.cache_disk_max_gb,
             policy: global.cache_policy,
@@ -181,6 +183,11 @@ impl Config {
     /// What models are opened with.
     pub(crate) fn embedder(&self) -> &EmbedderConfig {
         &self.embedder
+    }
+
+    /// Whether the user has said which model, or what runs it.
+    pub(crate) fn is_model_chosen(&self) -> bool {
+        self.is_model_chosen
     }
 
     /// The directories that models are looked for in, first place first.
