@@ -32,8 +32,9 @@ Examples:
     --truth exact --efforts 10,20,50,100
   op-dbus --store /var/lib/opdbus benchmark --search 1000 --collection notes
 
---compare ends with exit code 14 if something is slower than in the baseline, or less is found, by
-more than the tolerance. A baseline of another machine or of other sizes is refused before
+--compare ends with exit code 14 if something is slower than in the baseline by more than the
+tolerance, or 0.02 less is found. What is slower only as much as the limit or the rival beside it is
+not: then the machine was busy. A baseline of another machine or of other sizes is refused before
 anything is measured, as is an existing file for --report."
 )]
 pub(crate) struct Benchmark {

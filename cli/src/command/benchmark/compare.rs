@@ -14,7 +14,7 @@ use crate::error::Result;
 /// How much less may be found: which vectors are near is no matter of luck, but links that several
 /// threads make at once are.
 const RECALL_TOLERANCE: f64 = 0.02;
-const NAME_COLUMNS: usize = 42;
+const NAME_COLUMNS: usize = 34;
 
 /// A result that was read.
 pub(super) struct Baseline {
@@ -30,14 +30,19 @@ pub(super) struct Change {
     after: Option<f64>,
     /// What is now by what was.
     ratio: Option<f64>,
-    /// Whether it is worse by more than the tolerance. What is not ours never is.
+    /// The same of the time that the machine or a rival took beside it.
+    reference_ratio: Option<f64>,
+    /// Whether it is worse by more than the tolerance, also compared with what was measured beside it:
+    /// what slows both is the machine. What is not ours never is.
     is_regression: bool,
     #[serde(skip)]
-    unit: Option<Unit>,
+    unit: Unit,
     #[serde(skip)]
     group: String,
     #[serde(skip)]
     name: String,
+    #[serde(skip)]
+    is_ours: bool,
 }
 
 impl Baseline {
@@ -103,24 +108,19 @@ impl Baseline {
     /// What has changed, in the order of the table.
     pub(super) fn compare(&self, results: &Results, tolerance_percent: u16) -> Vec<Change> {
         let (before, after) = (figures(&self.results), figures(results));
-        let find = |figures: &[Figure], id: &str| {
-            figures.iter().find(|figure| figure.id == id).map(|figure| figure.value)
-        };
-        let mut changes: Vec<Change> = after
-            .iter()
-            .map(|figure| change(figure, find(&before, &figure.id), Some(figure.value)))
-            .collect();
+        let find =
+            |figures: &[Figure], id: &str| figures.iter().find(|figure| figure.id == id).cloned();
+        let both = after.iter().map(|now| change(find(&before, &now.id), Some(now.clone())));
         // Of what was not asked for this time nothing is said.
         let groups: Vec<&str> = after.iter().map(|figure| figure.group.as_str()).collect();
-        let gone = before.iter().filter(|figure| {
-            groups.contains(&figure.group.as_str()) && find(&after, &figure.id).is_none()
-        });
-        changes.extend(gone.map(|figure| change(figure, Some(figure.value), None)));
-        let judged = after.iter().chain(&before);
+        let gone = before
+            .iter()
+            .filter(|was| groups.contains(&was.group.as_str()) && find(&after, &was.id).is_none());
+        let mut changes: Vec<Change> =
+            both.chain(gone.map(|was| change(Some(was.clone()), None))).flatten().collect();
+        let tolerance = f64::from(tolerance_percent) / 100.0;
         for change in &mut changes {
-            let ours = judged.clone().find(|figure| figure.id == change.figure);
-            change.is_regression = ours.is_some_and(|figure| figure.is_ours)
-                && is_worse(change, f64::from(tolerance_percent) / 100.0);
+            change.is_regression = change.is_ours && is_worse(change, tolerance);
         }
         changes
     }
@@ -130,28 +130,40 @@ impl Baseline {
     }
 }
 
-fn change(figure: &Figure, before: Option<f64>, after: Option<f64>) -> Change {
-    let ratio = before.zip(after).filter(|(before, _)| *before > 0.0);
-    Change {
-        figure: figure.id.clone(),
+/// What became of a figure that at least one of the results has.
+fn change(was: Option<Figure>, now: Option<Figure>) -> Option<Change> {
+    let value = |figure: &Option<Figure>| figure.as_ref().map(|figure| figure.value);
+    let reference = |figure: &Option<Figure>| figure.as_ref().and_then(|found| found.reference_ns);
+    let ratio = |before: Option<f64>, after: Option<f64>| {
+        before.zip(after).filter(|(before, _)| *before > 0.0).map(|(before, after)| after / before)
+    };
+    let (before, after) = (value(&was), value(&now));
+    let reference_ratio = ratio(reference(&was), reference(&now));
+    let Figure { id, group, name, unit, is_ours, .. } = now.or(was)?;
+    Some(Change {
+        figure: id,
         before,
         after,
-        ratio: ratio.map(|(before, after)| after / before),
+        ratio: ratio(before, after),
+        reference_ratio,
         is_regression: false,
-        unit: Some(figure.unit),
-        group: figure.group.clone(),
-        name: figure.name.clone(),
-    }
+        unit,
+        group,
+        name,
+        is_ours,
+    })
 }
 
 fn is_worse(change: &Change, tolerance: f64) -> bool {
     let (Some(before), Some(after)) = (change.before, change.after) else { return false };
+    // A faster machine must not make things worse.
+    let machine = change.reference_ratio.unwrap_or(1.0).max(1.0);
     match change.unit {
-        Some(Unit::Time) => after > before * (1.0 + tolerance),
-        Some(Unit::Rate) => after < before / (1.0 + tolerance),
-        Some(Unit::Part) => after < before - RECALL_TOLERANCE,
+        Unit::Time => after > before * machine * (1.0 + tolerance),
+        Unit::Rate => after * machine < before / (1.0 + tolerance),
+        Unit::Part => after < before - RECALL_TOLERANCE,
         // It is made of two others.
-        Some(Unit::Times) | None => false,
+        Unit::Times => false,
     }
 }
 
@@ -166,25 +178,33 @@ pub(super) fn render(
     changes: &[Change],
     tolerance_percent: u16,
 ) -> io::Result<()> {
-    writeln!(out, "{:NAME_COLUMNS$} {:>11} {:>11} {:>7}", "", "before", "now", "ratio")?;
+    let head = ("", "before", "now", "ratio", "beside");
+    writeln!(
+        out,
+        "{:NAME_COLUMNS$} {:>11} {:>11} {:>7} {:>7}",
+        head.0, head.1, head.2, head.3, head.4
+    )?;
     let mut group = "";
     for change in changes {
         if change.group != group {
             writeln!(out, "{}", change.group)?;
             group = &change.group;
         }
-        let value = |value: Option<f64>| match (value, change.unit) {
-            (Some(value), Some(unit)) => shown(unit, value),
-            _ => "–".to_owned(),
+        let value = |value: Option<f64>| {
+            value.map_or_else(|| "–".to_owned(), |value| shown(change.unit, value))
         };
-        let ratio = change.ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}"));
+        let ratio = |ratio: Option<f64>| {
+            ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}"))
+        };
         let verdict = if change.is_regression { " worse" } else { "" };
         writeln!(
             out,
-            "  {:<40} {:>11} {:>11} {ratio:>7}{verdict}",
+            "  {:<32} {:>11} {:>11} {:>7} {:>7}{verdict}",
             change.name,
             value(change.before),
-            value(change.after)
+            value(change.after),
+            ratio(change.ratio),
+            ratio(change.reference_ratio)
         )?;
     }
     let from = baseline.path().display();
@@ -204,25 +224,38 @@ pub(super) fn render(
 mod tests {
     use super::*;
 
-    fn of(unit: Unit, before: f64, after: f64) -> bool {
+    fn of(unit: Unit, before: f64, after: f64, reference_ratio: Option<f64>) -> bool {
         let change = Change {
             figure: String::new(),
             before: Some(before),
             after: Some(after),
             ratio: None,
+            reference_ratio,
             is_regression: false,
-            unit: Some(unit),
+            unit,
             group: String::new(),
             name: String::new(),
+            is_ours: true,
         };
         is_worse(&change, 0.3)
     }
 
     #[test]
     fn what_is_worse_depends_on_what_is_counted() {
-        assert!(!of(Unit::Time, 100.0, 129.0) && of(Unit::Time, 100.0, 131.0));
-        assert!(!of(Unit::Rate, 130.0, 101.0) && of(Unit::Rate, 130.0, 99.0));
-        assert!(!of(Unit::Part, 0.95, 0.94) && of(Unit::Part, 0.95, 0.92));
-        assert!(!of(Unit::Times, 100.0, 1.0) && !of(Unit::Time, 100.0, 1.0));
+        let alone = |unit, before, after| of(unit, before, after, None);
+        assert!(!alone(Unit::Time, 100.0, 129.0) && alone(Unit::Time, 100.0, 131.0));
+        assert!(!alone(Unit::Rate, 130.0, 101.0) && alone(Unit::Rate, 130.0, 99.0));
+        assert!(!alone(Unit::Part, 0.95, 0.94) && alone(Unit::Part, 0.95, 0.92));
+        assert!(!alone(Unit::Times, 100.0, 1.0) && !alone(Unit::Time, 100.0, 1.0));
+    }
+
+    #[test]
+    fn what_slows_the_machine_too_is_no_regression() {
+        assert!(
+            !of(Unit::Time, 100.0, 250.0, Some(2.0)) && of(Unit::Time, 100.0, 270.0, Some(2.0))
+        );
+        assert!(!of(Unit::Rate, 260.0, 110.0, Some(2.0)) && of(Unit::Rate, 260.0, 90.0, Some(2.0)));
+        // Nor does a machine that has become faster make one.
+        assert!(!of(Unit::Time, 100.0, 110.0, Some(0.5)));
     }
 }

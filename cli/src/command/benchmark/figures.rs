@@ -36,6 +36,8 @@ pub(super) struct Figure {
     pub(super) guide: Option<&'static str>,
     /// What was measured beside it, with the same unit.
     pub(super) beside: Vec<(f64, String)>,
+    /// A time that the machine or a rival took beside it: what a busy machine slows as well.
+    pub(super) reference_ns: Option<f64>,
     /// What it is called in the table, if there is more to say.
     pub(super) table_name: Option<String>,
     /// Whether it is for the table, rather than for comparison alone.
@@ -54,6 +56,7 @@ impl Figure {
             value,
             guide: None,
             beside: Vec::new(),
+            reference_ns: None,
             table_name: None,
             is_main: false,
             is_ours: true,
@@ -62,6 +65,10 @@ impl Figure {
 
     fn main(self, guide: Option<&'static str>) -> Self {
         Self { guide, is_main: true, ..self }
+    }
+
+    fn against(self, reference_ns: Option<f64>) -> Self {
+        Self { reference_ns, ..self }
     }
 
     fn beside(mut self, name: &str, value: Option<f64>) -> Self {
@@ -121,20 +128,24 @@ fn of_embeddings(part: &Embeddings) -> Vec<Figure> {
     let mut figures = Vec::new();
     for row in &part.rows {
         let name = format!("{:.0} tokens", row.tokens);
+        let runtime_ns = Some(row.runtime_p50_ms * 1e6);
         figures.push(
             Figure::new(&group, name.clone(), Unit::Time, row.p50_ms * 1e6)
                 .main(Some(guide))
-                .beside("ONNX Runtime", Some(row.runtime_p50_ms * 1e6)),
+                .beside("ONNX Runtime", runtime_ns)
+                .against(runtime_ns),
         );
         let name = format!("{name}, many at once");
-        figures.push(Figure::new(&group, name, Unit::Rate, row.texts_per_second));
+        let rate = Figure::new(&group, name, Unit::Rate, row.texts_per_second);
+        figures.push(rate.against(runtime_ns));
     }
     let cached = &part.cached;
     let name = "a text that is cached".to_owned();
     figures.push(
         Figure::new(&group, name, Unit::Time, cached.p50_ns)
             .main(Some("0.1–0.15 ms"))
-            .beside("a plain copy", Some(cached.copy_p50_ns)),
+            .beside("a plain copy", Some(cached.copy_p50_ns))
+            .against(Some(cached.copy_p50_ns)),
     );
     for row in &part.rows {
         let name = format!("uncached / hit, {:.0} tokens", row.tokens);
@@ -168,10 +179,14 @@ fn of_hits(rows: &[HitRow]) -> Vec<Figure> {
             };
             time = time.main(Some("0.1–0.15 ms"));
         }
-        figures.push(Figure { is_ours, ..time });
-        let name = format!("{name}{threads}, a second");
-        let rate = Figure::new(&group, name, Unit::Rate, row.lookups_per_second);
-        figures.push(Figure { is_ours, ..rate });
+        let rate = Figure::new(
+            &group,
+            format!("{name}{threads}, rate"),
+            Unit::Rate,
+            row.lookups_per_second,
+        );
+        let both = [time, rate].map(|figure| figure.against(find("memcpy")));
+        figures.extend(both.map(|figure| Figure { is_ours, ..figure }));
     }
     figures
 }
@@ -192,15 +207,18 @@ fn of_searches(part: &Searches) -> Vec<Figure> {
             1 => String::new(),
             threads => format!(", {threads} threads"),
         };
-        let name = format!("recall {} asked{threads}", row.asked_recall);
+        let name = format!("recall {}{threads}", row.asked_recall);
+        // The same comparison of all vectors, by however many threads the searches are.
+        let all_ns = Some(part.exact.p50_us * 1e3);
         figures.push(Figure::new(&group, format!("{name}, found"), Unit::Part, row.recall));
         let time = Figure::new(&group, name.clone(), Unit::Time, row.p50_us * 1e3);
         // What was found is another figure, but in the table people look for it here.
         let found = format!("recall {}, found {:.3}", row.asked_recall, row.recall);
         let shown_name = if threads.is_empty() { found } else { name.clone() };
         let time = time.main(None).beside("all compared", exact(row));
-        figures.push(Figure { table_name: Some(shown_name), ..time });
-        figures.push(Figure::new(&group, format!("{name}, a second"), Unit::Rate, row.qps_wall));
+        figures.push(Figure { table_name: Some(shown_name), ..time.against(all_ns) });
+        let rate = Figure::new(&group, format!("{name}, rate"), Unit::Rate, row.qps_wall);
+        figures.push(rate.against(all_ns));
     }
     figures
 }
@@ -216,7 +234,7 @@ fn of_file(results: &Results) -> Vec<Figure> {
         figures.extend(row.recall.map(|recall| Figure::new(&group, found, Unit::Part, recall)));
         let time = Figure::new(&group, name.clone(), Unit::Time, row.p50_us * 1e3);
         figures.push(time.main(None));
-        figures.push(Figure::new(&group, format!("{name}, a second"), Unit::Rate, row.qps_wall));
+        figures.push(Figure::new(&group, format!("{name}, rate"), Unit::Rate, row.qps_wall));
     }
     figures
 }
@@ -239,14 +257,17 @@ fn of_numa(results: &Results) -> Vec<Figure> {
     }
     for row in &report.engine {
         let of = if row.memory_nodes.is_empty() { "all" } else { &row.memory_nodes };
-        let name = format!("hit, {} {of}, CPU of {}", row.policy.name(), row.cpu_node);
+        let name = format!("{} {of}, CPU of {}", row.policy.name(), row.cpu_node);
+        let read_ns = local_ns(row.cpu_node);
         figures.push(
             Figure::new(group, name.clone(), Unit::Time, row.hit_ns)
                 .main(Some("0.1–0.15 ms"))
-                .beside("a plain read", local_ns(row.cpu_node)),
+                .beside("a plain read", read_ns)
+                .against(read_ns),
         );
-        let name = format!("searches, {name}");
-        figures.push(Figure::new(group, name, Unit::Rate, row.searches_per_second));
+        let name = format!("{name}, searches");
+        let rate = Figure::new(group, name, Unit::Rate, row.searches_per_second);
+        figures.push(rate.against(read_ns));
     }
     figures
 }
