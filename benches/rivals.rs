@@ -78,7 +78,7 @@ fn render(out: &mut dyn Write, threads_counts: &[usize], report: &RivalReport) -
         "put µs", "put CPU", "MB/s", "cold p50", "cold p99", "open ms", "disk B"
     )?;
     let mut names: Vec<&str> = Vec::new();
-    let hits = report.hits.iter().map(|row| row.engine);
+    let hits = report.hits.iter().map(|row| row.engine.as_str());
     for name in hits.chain(report.durable.iter().map(|row| row.engine)) {
         if !names.contains(&name) {
             names.push(name);

@@ -88,6 +88,7 @@ fn meaning(exit: Exit) -> &'static str {
         Exit::NothingFound => "nothing found",
         Exit::Usage => "wrong command line",
         Exit::NotAsDeclared => "the state is not as declared",
+        Exit::Regressed => "slower than the baseline",
         Exit::Interrupted => "stopped by Ctrl-C",
         Exit::Failed(kind) => match kind {
             ErrorKind::NotFound => "something does not exist",
@@ -131,8 +132,14 @@ fn the_table_of_exit_codes_is_what_the_program_returns() {
         ErrorKind::Unsupported,
         ErrorKind::Io,
     ];
-    let others =
-        [Exit::Success, Exit::NothingFound, Exit::Usage, Exit::NotAsDeclared, Exit::Interrupted];
+    let others = [
+        Exit::Success,
+        Exit::NothingFound,
+        Exit::Usage,
+        Exit::NotAsDeclared,
+        Exit::Regressed,
+        Exit::Interrupted,
+    ];
     let exits = kinds.map(Exit::Failed).into_iter().chain(others);
     let expected: BTreeSet<_> = exits.map(|exit| (exit.code(), meaning(exit))).collect();
     assert_eq!(told, expected);

@@ -151,6 +151,7 @@ fn numa_nodes_are_told_by_options_and_variables() {
 fn far_memory_is_measured_or_said_not_to_be_there() {
     let place = workplace();
     let answer = place.done(["benchmark", "--numa-local", "1000", "--json"]).json();
+    let answer = &answer["numa_local"];
     let (nodes, memory) = (&answer["nodes"], answer["memory"].as_array().unwrap());
     assert!(memory.iter().all(|row| row["latency_ns"].as_f64().is_some_and(|ns| ns > 0.0)));
     if nodes.as_array().unwrap().len() == 1 {

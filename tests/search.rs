@@ -61,8 +61,11 @@ fn search(place: &Workplace, more: &[&str]) -> Ended {
     place.op(command.iter().chain(more)).run()
 }
 
+/// What is told of the index, and a row for each effort.
 fn rows(ended: Ended) -> Vec<Value> {
-    ended.succeeded().text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    let searches = &ended.succeeded().json()["search_file"];
+    let rows = searches["rows"].as_array().unwrap();
+    [&searches["index"]].into_iter().chain(rows).cloned().collect()
 }
 
 const ASK: [&str; 6] = ["--queries", "queries.npy", "--truth", "exact", "--efforts", "10,200"];
@@ -121,7 +124,7 @@ fn what_does_not_fit_is_refused_by_name() {
     // An option that would be ignored is none.
     let commands: [&[&str]; 5] = [
         &["benchmark"],
-        &["benchmark", "--search"],
+        &["benchmark", "--all", "--base", "b", "--index", "i"],
         &["benchmark", "--cache-hit", "1000", "--metric", "dot"],
         &["benchmark", "--search", "--base", "b", "--index", "i", "--passes", "2"],
         &["benchmark", "--search", "--base", "b", "--index", "i", "--keys", "5"],
@@ -153,7 +156,9 @@ fn the_graph_of_a_collection_is_asked_for_its_own_vectors() {
     let _ = place.op(["cache", "import", "base.npy", "--collection", "notes"]).run().succeeded();
     let ask = |more: &[&str]| {
         let command = ["benchmark", "--search", "300", "--collection", "notes", "--json"];
-        rows(place.op(command.iter().chain(more)).run())
+        let told = place.op(command.iter().chain(more)).run().succeeded().json();
+        assert_eq!(told["search"]["exact"]["recall"], 1.0, "{told}");
+        told["search"]["rows"].as_array().unwrap().clone()
     };
     let without = ask(&["--recalls", "0.5"]);
     assert_eq!(
@@ -174,8 +179,9 @@ fn the_graph_of_a_collection_is_asked_for_its_own_vectors() {
             "{row}"
         );
     }
-    let wrong: [(&[&str], i32, &str); 4] = [
+    let wrong: [(&[&str], i32, &str); 5] = [
         (&["--search", "--collection", "notes", "--efforts", "9"], 2, "--queries"),
+        (&["--search", "--base", "base.npy", "--index", "i", "-k", "5"], 2, "--queries"),
         (&["--search", "5", "--base", "base.npy", "--index", "i"], 2, "how many vectors"),
         (&["--search", "0", "--collection", "notes"], 2, "0"),
         (&["--search", "--collection", "nobody"], 3, "nobody"),

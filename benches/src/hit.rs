@@ -7,9 +7,10 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::engine::{Copied, Engine, Reader, Room, fill, open, verify};
+use crate::latency::{Quantile, quantiles, time_each};
 #[cfg(feature = "lmdb")]
 use crate::lmdb::Lmdb;
 use crate::memory::Array;
@@ -32,10 +33,10 @@ pub struct HitBenchmark {
 }
 
 /// One engine's figures: medians of the rounds.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HitRow {
     /// Which engine, and whether the vector was borrowed or copied.
-    pub engine: &'static str,
+    pub engine: String,
     /// Vectors in it.
     pub keys: u32,
     /// Threads that looked up at the same time.
@@ -48,6 +49,8 @@ pub struct HitRow {
     pub cpu_ns: f64,
     /// Lookups a second, all threads together, by the wall clock.
     pub lookups_per_second: f64,
+    /// What lookups took, as [`HitRow::p50_ns`].
+    pub quantiles: Vec<Quantile>,
 }
 
 /// Hears what is being done, and may end it.
@@ -143,13 +146,14 @@ impl HitBenchmark {
             rows.extend(contestants.iter().zip(rounds).map(|(contestant, rounds)| {
                 let figure = |of: fn(&Round) -> f64| median(rounds.iter().map(of).collect());
                 HitRow {
-                    engine: contestant.name,
+                    engine: contestant.name.to_owned(),
                     keys: self.keys_count,
                     threads,
                     p50_ns: figure(|round| round.p50_ns),
                     p99_ns: figure(|round| round.p99_ns),
                     cpu_ns: figure(|round| round.cpu_ns),
                     lookups_per_second: figure(|round| round.lookups_per_second),
+                    quantiles: medians(&rounds),
                 }
             }));
         }
@@ -168,12 +172,13 @@ impl HitBenchmark {
             black_box(lookup(&indexes, &mut out));
             let (cpu, wall) = (thread_cpu() - cpu, wall.elapsed());
             barrier.wait();
-            let empty = percentile(&mut each(&indexes, |_| 0), 50);
-            let mut nanos = each(&indexes, |index| lookup(std::slice::from_ref(index), &mut out));
+            let mut nanos =
+                time_each(&indexes, |index| lookup(std::slice::from_ref(index), &mut out));
             let count = indexes.len() as f64;
             Round {
-                p50_ns: (percentile(&mut nanos, 50) - empty).max(0.0),
-                p99_ns: (percentile(&mut nanos, 99) - empty).max(0.0),
+                p50_ns: percentile(&mut nanos, 50),
+                p99_ns: percentile(&mut nanos, 99),
+                quantiles: quantiles(&mut nanos),
                 cpu_ns: cpu.as_nanos() as f64 / count,
                 lookups_per_second: count / wall.as_secs_f64(),
             }
@@ -190,26 +195,29 @@ impl HitBenchmark {
             p99_ns: figure(|round| round.p99_ns),
             cpu_ns: figure(|round| round.cpu_ns),
             lookups_per_second: of_threads.iter().map(|round| round.lookups_per_second).sum(),
+            quantiles: medians(&of_threads),
         }
     }
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Round {
     p50_ns: f64,
     p99_ns: f64,
     cpu_ns: f64,
     lookups_per_second: f64,
+    quantiles: Vec<Quantile>,
 }
 
-/// Times each lookup by itself, in nanoseconds.
-fn each(indexes: &[u32], mut lookup: impl FnMut(&u32) -> u64) -> Vec<f64> {
-    let time = |index| {
-        let started = Instant::now();
-        black_box(lookup(index));
-        started.elapsed().as_nanos() as f64
+/// The median of each quantile.
+fn medians(rounds: &[Round]) -> Vec<Quantile> {
+    let Some(first) = rounds.first() else { return Vec::new() };
+    let at = |place: usize| {
+        let found = rounds.iter().filter_map(|round| round.quantiles.get(place));
+        median(found.map(|quantile| quantile.ns).collect())
     };
-    indexes.iter().map(time).collect()
+    let places = first.quantiles.iter().enumerate();
+    places.map(|(place, quantile)| Quantile { ns: at(place), ..*quantile }).collect()
 }
 
 /// The figure that `percent` of all do not exceed.

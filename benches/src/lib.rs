@@ -11,6 +11,7 @@ mod fjall;
 #[cfg(feature = "rivals")]
 mod foyer;
 pub mod hit;
+pub mod latency;
 #[cfg(feature = "lmdb")]
 pub mod lmdb;
 mod memory;

@@ -11,7 +11,7 @@ use op_dbus_engine::{
     Query, Record, Store, StoreConfig, numa_nodes,
 };
 use op_dbus_formats::NumaList;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::hit::{Step, median};
 use crate::traffic::{DIMENSIONS, Numbers, fill_vector, key, zipf};
@@ -36,7 +36,7 @@ pub struct NumaBenchmark {
 }
 
 /// What was found; medians of rounds.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NumaReport {
     /// The nodes of this machine.
     pub nodes: Vec<NumaNode>,
@@ -47,7 +47,7 @@ pub struct NumaReport {
 }
 
 /// Plain memory of one node, read by a CPU of one.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MemoryRow {
     /// Node of the CPU.
     pub cpu_node: u32,
@@ -60,7 +60,7 @@ pub struct MemoryRow {
 }
 
 /// The engine, asked by a CPU of one node.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EngineRow {
     /// Where hot memory lies.
     pub policy: NumaPolicy,

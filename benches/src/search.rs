@@ -12,10 +12,11 @@ use op_dbus_engine::{
 };
 use op_dbus_formats::exchange::npy::NpyHeader;
 use op_dbus_formats::header::checksum;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use zerocopy::IntoBytes;
 
 use crate::hit::{percentile, process_cpu};
+use crate::latency::{Quantile, quantiles};
 
 /// Rows that tell one file of vectors from another.
 const IDENTITY_ROWS: usize = 1000;
@@ -83,7 +84,7 @@ pub struct SearchBenchmark<'a> {
 }
 
 /// What an index costs.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct IndexRow {
     /// Vectors in it.
     pub vectors: usize,
@@ -98,7 +99,7 @@ pub struct IndexRow {
 }
 
 /// What searches with one effort cost.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SearchRow {
     /// Vertices that each search expands.
     pub effort: usize,
@@ -118,6 +119,8 @@ pub struct SearchRow {
     pub compared: f64,
     /// Vectors that a query compared in full, on average.
     pub full: f64,
+    /// What queries took, as [`SearchRow::p50_us`].
+    pub quantiles: Vec<Quantile>,
 }
 
 /// What to ask.
@@ -221,6 +224,7 @@ impl<'a> SearchBenchmark<'a> {
             expanded: counts[0] as f64 / count,
             compared: counts[1] as f64 / count,
             full: counts[2] as f64 / count,
+            quantiles: of_microseconds(&times_us),
         };
         Ok((row, ids))
     }
@@ -266,6 +270,12 @@ impl<'a> SearchBenchmark<'a> {
         asked.counts = [counts.expanded, compared, counts.full];
         Ok(asked)
     }
+}
+
+/// The quantiles of times in microseconds.
+#[must_use]
+pub fn of_microseconds(times_us: &[f64]) -> Vec<Quantile> {
+    quantiles(&mut times_us.iter().map(|us| us * 1e3).collect::<Vec<_>>())
 }
 
 /// What was asked, and how long it took.

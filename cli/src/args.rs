@@ -164,7 +164,7 @@ pub(crate) enum Command {
     Scrub(Scrub),
     Stats(Stats),
     Top(Top),
-    Benchmark(Benchmark),
+    Benchmark(Box<Benchmark>),
 }
 
 impl Command {

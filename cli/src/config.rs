@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use op_dbus_daemon::Bus;
 use op_dbus_engine::{
-    EmbedderConfig, ErrorKind, NumaConfig, NumaPolicy, PolicyKind, Snapshots, Store, StoreConfig,
-    StorePart, store_address,
+    EmbedderConfig, ErrorKind, NumaConfig, NumaPolicy, PolicyKind, Provider, Snapshots, Store,
+    StoreConfig, StorePart, store_address,
 };
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::LevelFilter;
@@ -32,6 +32,7 @@ pub(crate) struct Config {
     store: PathBuf,
     bus: Option<Bus>,
     embedder: EmbedderConfig,
+    is_model_chosen: bool,
     capacity_bytes: Option<u64>,
     cache_disk_bytes: Option<u64>,
     policy: PolicyKind,
@@ -68,6 +69,7 @@ impl Config {
             store: global.store.clone(),
             bus: global.bus.clone(),
             embedder,
+            is_model_chosen: global.model.is_some() || provider != Provider::default(),
             capacity_bytes: global.cache_max_size_gb,
             cache_disk_bytes: global.cache_disk_max_gb,
             policy: global.cache_policy,
@@ -126,6 +128,11 @@ impl Config {
     /// What models are opened with.
     pub(crate) fn embedder(&self) -> &EmbedderConfig {
         &self.embedder
+    }
+
+    /// Whether the user has said which model, or what runs it.
+    pub(crate) fn is_model_chosen(&self) -> bool {
+        self.is_model_chosen
     }
 
     /// The directories that models are looked for in, first place first.

@@ -17,6 +17,8 @@ pub enum Exit {
     Failed(ErrorKind),
     /// The state is not as it is declared.
     NotAsDeclared,
+    /// Something takes longer, or finds less, than in the result it was compared with.
+    Regressed,
     /// Stopped by Ctrl-C; what was acknowledged is stored.
     Interrupted,
 }
@@ -31,7 +33,7 @@ Exit codes:
     4  the input is wrong        11  this version cannot do it
     5  the store is in use       12  the operating system refused
     6  no room on the disk       13  the state is not as declared
-                                130  stopped by Ctrl-C";
+   14  slower than the baseline 130  stopped by Ctrl-C";
 
 impl Exit {
     /// The number the shell sees.
@@ -54,6 +56,7 @@ impl Exit {
                 ErrorKind::Io => 12,
             },
             Self::NotAsDeclared => 13,
+            Self::Regressed => 14,
             Self::Interrupted => 130,
         }
     }

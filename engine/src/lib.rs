@@ -54,7 +54,7 @@ mod tier;
 pub use arena::{NumaConfig, NumaPolicy};
 pub use cache::{CacheActivity, CacheStats, CachedEmbedding, Removed};
 pub use embed::{
-    Embedder, EmbedderConfig, Embedding, KnownModel, ModelFile, ModelOutline, Provider,
+    Embedder, EmbedderConfig, Embedding, KnownModel, ModelAlone, ModelFile, ModelOutline, Provider,
     QuantizedModel, forbid_telemetry,
 };
 pub use error::{Error, ErrorKind, Result};

@@ -11,6 +11,7 @@
 //! | `tokenize`, `session`, `pooling` | text → tokens → output → vector |
 //! | `queue`, `batch` | whose turn it is, and who runs together |
 //! | `sessions` | the work of those who wait |
+//! | `alone` | the model with nothing around it, to measure what that costs |
 //!
 //! Invariants: opening is cheap and loads no library; the first text, or
 //! [`Embedder::load`], does. The provider that was asked for is the one that runs. Every
@@ -19,6 +20,7 @@
 //!
 //! Deliberately not here: caching (the store's).
 
+mod alone;
 mod batch;
 mod model;
 mod pinned;
@@ -48,6 +50,7 @@ use self::tokenize::Tokenizer;
 use crate::arena::Placement;
 use crate::error::{Error, ErrorKind, Result};
 
+pub use self::alone::ModelAlone;
 pub use self::model::KnownModel;
 pub use self::pinned::ModelFile;
 pub use self::provider::Provider;
@@ -263,6 +266,14 @@ impl Embedder {
     /// Those of [`Embedder::load`]; [`ErrorKind::Invalid`] if the tokenizer refuses the text.
     pub fn tokens_count(&self, text: &str) -> Result<usize> {
         self.loaded()?.tokens_count(text)
+    }
+
+    /// Loads the model once more, to be run with nothing around it.
+    ///
+    /// # Errors
+    /// Those of [`Embedder::load`].
+    pub fn alone(&self) -> Result<ModelAlone> {
+        self.loaded()?.alone()
     }
 
     /// What is known of the model without loading it.

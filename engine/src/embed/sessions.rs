@@ -16,6 +16,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Embedding;
+use super::alone::ModelAlone;
 use super::model::Model;
 use super::provider::{Device, Provider};
 use super::queue::{Queue, Run, Step, Ticket};
@@ -76,6 +77,12 @@ impl Sessions {
     /// What runs the model.
     pub(super) fn provider(&self) -> Provider {
         self.device.provider
+    }
+
+    /// One more session of all threads, which nobody else uses.
+    pub(super) fn alone(&self) -> Result<ModelAlone> {
+        let session = Session::load(self.runtime, &self.model, &self.device, self.threads_count)?;
+        Ok(ModelAlone::new(session, self.model.clone()))
     }
 
     /// Returns the embeddings of texts, in their order.

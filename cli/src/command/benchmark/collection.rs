@@ -1,59 +1,62 @@
-//! `op-dbus benchmark --search N --collection NAME`: whether the graph of a collection finds as much as
-//! is asked for, and how fast.
+//! `op-dbus benchmark --search [N]`: whether the graph of a collection finds as much as is asked for,
+//! and how fast; of vectors that are made for it, or of a collection of the store.
 //!
-//! The questions are some of its own vectors, and each is left out of its answer.
+//! Of a collection the questions are some of its own vectors, and each is left out of its answer.
 
 use std::io::{self, Write};
+use std::num::NonZero;
 use std::time::{Duration, Instant};
 
 use op_dbus_benches::hit::{percentile, process_cpu};
-use op_dbus_engine::{Answer, ErrorKind, Query, Record, Store};
-use serde::Serialize;
+use op_dbus_benches::search::of_microseconds;
+use op_dbus_engine::{Answer, ErrorKind, Query, Record, Store, StoreConfig};
 
-use crate::args::Search;
+use super::results::{CollectionRow, SearchSizes, Searches};
+use super::{Work, made};
 use crate::config::Config;
 use crate::error::Result;
-use crate::exit::Exit;
 use crate::interrupt;
-use crate::output::{Output, grouped};
+use crate::output::grouped;
 
 /// Questions unless the user says otherwise.
 const QUESTIONS_COUNT: u32 = 1000;
-/// Questions that are answered exactly, which takes a while, before Ctrl-C is heard.
+/// Questions that are answered at a time before Ctrl-C is heard: exactly, which takes a while, and by
+/// a graph.
 const EXACT_COUNT: usize = 16;
+const GRAPH_COUNT: usize = 1000;
 /// Asked for unless the user says otherwise.
-const RECALLS: [f64; 3] = [0.9, 0.95, 0.99];
+pub(super) const RECALLS: [f64; 3] = [0.9, 0.95, 0.99];
+/// Of vectors that are made, so that a line comes of it.
+pub(super) const RECALLS_OF_MADE: [f64; 5] = [0.8, 0.9, 0.95, 0.99, 0.999];
+/// Asked for by several numbers of threads.
+const RECALL_OF_THREADS: f64 = 0.95;
 
-/// What answers to all questions were, and what they cost.
-#[derive(Serialize)]
-struct Row {
-    collection: String,
-    plan: &'static str,
-    asked_recall: f64,
-    recall: f64,
-    qps_cpu: f64,
-    qps_wall: f64,
-    p50_us: f64,
-    p99_us: f64,
-    expanded: f64,
-    full_hot: f64,
-    full_cold: f64,
+/// A vector, and the record that it is of, if it is of one.
+pub(super) struct Question {
+    pub(super) key: Option<Vec<u8>>,
+    pub(super) vector: Vec<f32>,
 }
 
-/// A vector, and the record that it is of.
-struct Question {
-    key: Vec<u8>,
-    vector: Vec<f32>,
+/// What is asked, and of whom.
+struct Asking<'a> {
+    store: &'a Store,
+    name: &'a str,
+    questions: &'a [Question],
+    k: usize,
 }
 
-pub(super) fn run(
+/// Answers to all questions, and the time of the processor and of the clock.
+type Answers = (Vec<Answer>, Duration, Duration);
+
+/// Measures a collection of the store; none if the user ended it.
+pub(super) fn measure(
+    work: &Work,
     config: &Config,
-    output: &Output,
-    arguments: &Search,
     name: &str,
-) -> Result<Exit> {
+    sizes: &SearchSizes,
+) -> Result<Option<Searches>> {
     let store = config.open()?;
-    let count = arguments.search.flatten().unwrap_or(QUESTIONS_COUNT);
+    let count = sizes.count.unwrap_or(QUESTIONS_COUNT);
     let questions = questions(&store, name, count as usize)?;
     if questions.is_empty() {
         let problem = format!("the collection {name} has no vectors to ask for");
@@ -61,33 +64,31 @@ pub(super) fn run(
             .with_remedy("put some into it, or name another")
             .into());
     }
-    let mut truth = Vec::new();
-    for part in questions.chunks(EXACT_COUNT) {
-        if interrupt::is_requested() {
-            return Ok(Exit::Interrupted);
-        }
-        truth.extend(ask(&store, part, arguments, |query| query.exact().collection(name))?);
-    }
-    if !output.is_json() {
-        output.text(render_head)?;
-    }
-    let recalls = match arguments.recalls.is_empty() {
-        true => &RECALLS[..],
-        false => &arguments.recalls,
-    };
-    for &recall in recalls {
-        if interrupt::is_requested() {
-            return Ok(Exit::Interrupted);
-        }
-        let (cpu, wall) = (process_cpu(), Instant::now());
-        let answers =
-            ask(&store, &questions, arguments, |query| query.recall(recall).collection(name))?;
-        let took = (process_cpu() - cpu, wall.elapsed());
-        let row = row(name, recall, &questions, (&answers, &truth), took);
-        output.answer(&row, |out| render_row(out, &row))?;
-    }
+    let asking = Asking { store: &store, name, questions: &questions, k: sizes.k };
+    let measured = asking.measure(work, sizes, Some(name.to_owned()))?;
     store.close();
-    Ok(Exit::Success)
+    Ok(measured)
+}
+
+/// Measures vectors that are made for it; none if the user ended it.
+pub(super) fn measure_made(
+    work: &Work,
+    config: &Config,
+    sizes: &SearchSizes,
+) -> Result<Option<Searches>> {
+    let directory = work.directory("search")?;
+    let path = directory.path().join("store");
+    let store = Store::open(StoreConfig::new(path).with_numa(config.numa().clone()).cold())?;
+    let vectors_count = sizes.count.unwrap_or(made::VECTORS_COUNT);
+    if !made::fill(work, &store, vectors_count)? {
+        return Ok(None);
+    }
+    let questions = made::questions(QUESTIONS_COUNT);
+    let asking =
+        Asking { store: &store, name: made::COLLECTION, questions: &questions, k: sizes.k };
+    let measured = asking.measure(work, sizes, None)?;
+    store.close();
+    Ok(measured)
 }
 
 /// Some vectors of a collection, evenly from all of it.
@@ -113,91 +114,149 @@ fn questions(store: &Store, name: &str, count: usize) -> Result<Vec<Question>> {
     for index in 0..count {
         let key = &keys[index * keys.len() / count];
         if let Some(vector) = vectors.get(key)? {
-            found.push(Question { key: key.clone(), vector: vector.to_vec() });
+            found.push(Question { key: Some(key.clone()), vector: vector.to_vec() });
         }
     }
     Ok(found)
 }
 
-fn ask(
-    store: &Store,
-    questions: &[Question],
-    arguments: &Search,
-    how: impl Fn(Query) -> Query,
-) -> Result<Vec<Answer>> {
-    // One more, as each finds itself.
-    let query =
-        |question: &Question| how(Query::vector(question.vector.clone()).limit(arguments.k + 1));
-    let queries: Vec<Query> = questions.iter().map(query).collect();
-    Ok(store.search_all(&queries, arguments.threads_count())?)
-}
+impl Asking<'_> {
+    fn measure(
+        &self,
+        work: &Work,
+        sizes: &SearchSizes,
+        collection: Option<String>,
+    ) -> Result<Option<Searches>> {
+        let count = self.questions.len();
+        work.say(&format!("searches: {count} questions, all vectors compared"));
+        let threads = sizes.threads.first().copied().unwrap_or(1);
+        let Some(truth) = self.ask(EXACT_COUNT, threads, Query::exact)? else { return Ok(None) };
+        let mut rows = Vec::new();
+        let curve = sizes.asked.iter().map(|recall| (*recall, threads));
+        let scaling = sizes.threads.iter().skip(1).map(|threads| (RECALL_OF_THREADS, *threads));
+        for (recall, threads) in curve.chain(scaling) {
+            work.say(&format!("searches: recall {recall}, {threads} threads"));
+            let Some(answers) = self.ask(GRAPH_COUNT, threads, |query| query.recall(recall))?
+            else {
+                return Ok(None);
+            };
+            rows.push(self.row((recall, threads), &answers, &truth.0));
+        }
+        let collections = self.store.stats()?.collections;
+        let found = collections.iter().find(|collection| collection.name == self.name);
+        Ok(Some(Searches {
+            collection,
+            vectors: found.map_or(0, |collection| collection.records),
+            dimensions: found.map_or(0, |collection| collection.dimensions as usize),
+            questions: count,
+            k: self.k,
+            exact: self.row((1.0, threads), &truth, &truth.0),
+            rows,
+        }))
+    }
 
-fn row(
-    name: &str,
-    asked_recall: f64,
-    questions: &[Question],
-    (answers, truth): (&[Answer], &[Answer]),
-    (cpu, wall): (Duration, Duration),
-) -> Row {
-    let (mut hits_count, mut all_count) = (0_u32, 0_u32);
-    for ((question, answer), truth) in questions.iter().zip(answers).zip(truth) {
-        let expected = truth.hits.iter().map(|hit| &hit.key).filter(|key| **key != question.key);
-        for key in expected {
-            all_count += 1;
-            hits_count += u32::from(answer.hits.iter().any(|hit| hit.key == *key));
+    /// Asks all questions, `part_count` at a time; none if the user ended it.
+    fn ask(
+        &self,
+        part_count: usize,
+        threads: usize,
+        how: impl Fn(Query) -> Query,
+    ) -> Result<Option<Answers>> {
+        let query = |question: &Question| {
+            // One more, as those of the collection find themselves.
+            let limit = self.k + usize::from(question.key.is_some());
+            how(Query::vector(question.vector.clone()).limit(limit)).collection(self.name)
+        };
+        let queries: Vec<Query> = self.questions.iter().map(query).collect();
+        let threads = NonZero::new(threads).unwrap_or(NonZero::<usize>::MIN);
+        let mut answers = Vec::new();
+        let (cpu, wall) = (process_cpu(), Instant::now());
+        for part in queries.chunks(part_count) {
+            if interrupt::is_requested() {
+                return Ok(None);
+            }
+            answers.extend(self.store.search_all(part, threads)?);
+        }
+        Ok(Some((answers, process_cpu() - cpu, wall.elapsed())))
+    }
+
+    fn row(
+        &self,
+        (asked_recall, threads): (f64, usize),
+        (answers, cpu, wall): &Answers,
+        truth: &[Answer],
+    ) -> CollectionRow {
+        let (mut hits_count, mut all_count) = (0_u32, 0_u32);
+        for ((question, answer), truth) in self.questions.iter().zip(answers).zip(truth) {
+            let own = question.key.as_ref();
+            let expected = truth.hits.iter().map(|hit| &hit.key).filter(|key| Some(*key) != own);
+            for key in expected {
+                all_count += 1;
+                hits_count += u32::from(answer.hits.iter().any(|hit| hit.key == *key));
+            }
+        }
+        let time_us = |answer: &Answer| {
+            let explain = &answer.explain;
+            (explain.load + explain.search + explain.fetch).as_secs_f64() * 1e6
+        };
+        let mut times_us: Vec<f64> = answers.iter().map(time_us).collect();
+        let explains = || answers.iter().filter_map(|answer| answer.explain.collections.first());
+        let count = answers.len() as f64;
+        let mean = |sum: u64| sum as f64 / count;
+        CollectionRow {
+            plan: explains().next().map_or("none", |explain| explain.plan.name()).to_owned(),
+            threads,
+            asked_recall,
+            recall: f64::from(hits_count) / f64::from(all_count.max(1)),
+            qps_cpu: count / cpu.as_secs_f64(),
+            qps_wall: count / wall.as_secs_f64(),
+            p50_us: percentile(&mut times_us, 50),
+            p99_us: percentile(&mut times_us, 99),
+            expanded: mean(explains().map(|explain| explain.expanded).sum()),
+            full_hot: mean(explains().map(|explain| explain.full_hot).sum()),
+            full_cold: mean(explains().map(|explain| explain.full_cold).sum()),
+            quantiles: of_microseconds(&times_us),
         }
     }
-    let time_us = |answer: &Answer| {
-        let explain = &answer.explain;
-        (explain.load + explain.search + explain.fetch).as_secs_f64() * 1e6
-    };
-    let mut times_us: Vec<f64> = answers.iter().map(time_us).collect();
-    let explains = || answers.iter().filter_map(|answer| answer.explain.collections.first());
-    let count = answers.len() as f64;
-    let mean = |sum: u64| sum as f64 / count;
-    Row {
-        collection: name.to_owned(),
-        plan: explains().next().map_or("none", |explain| explain.plan.name()),
-        asked_recall,
-        recall: f64::from(hits_count) / f64::from(all_count.max(1)),
-        qps_cpu: count / cpu.as_secs_f64(),
-        qps_wall: count / wall.as_secs_f64(),
-        p50_us: percentile(&mut times_us, 50),
-        p99_us: percentile(&mut times_us, 99),
-        expanded: mean(explains().map(|explain| explain.expanded).sum()),
-        full_hot: mean(explains().map(|explain| explain.full_hot).sum()),
-        full_cold: mean(explains().map(|explain| explain.full_cold).sum()),
-    }
 }
 
-fn render_head(out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn render(out: &mut dyn Write, part: &Searches) -> io::Result<()> {
+    let of = part.collection.as_deref().unwrap_or("vectors that were made");
     writeln!(
         out,
-        "{:<6} {:>6} {:>7} {:>11} {:>10} {:>8} {:>8} {:>8} {:>6}",
+        "The nearest {} of {} vectors of {} dimensions: {of}, {} questions",
+        part.k,
+        grouped(part.vectors),
+        part.dimensions,
+        grouped(part.questions as u64)
+    )?;
+    writeln!(
+        out,
+        "{:<6} {:>7} {:>6} {:>7} {:>11} {:>10} {:>8} {:>8} {:>8}",
         "plan",
+        "threads",
         "asked",
         "recall",
         "queries/CPU",
         "queries/s",
         "p50 µs",
         "p99 µs",
-        "expanded",
         "cold"
-    )
-}
-
-fn render_row(out: &mut dyn Write, row: &Row) -> io::Result<()> {
-    writeln!(
-        out,
-        "{:<6} {:>6} {:>7.4} {:>11} {:>10} {:>8.1} {:>8.1} {:>8.1} {:>6.1}",
-        row.plan,
-        row.asked_recall,
-        row.recall,
-        grouped(row.qps_cpu as u64),
-        grouped(row.qps_wall as u64),
-        row.p50_us,
-        row.p99_us,
-        row.expanded,
-        row.full_cold
-    )
+    )?;
+    for row in part.rows.iter().chain([&part.exact]) {
+        writeln!(
+            out,
+            "{:<6} {:>7} {:>6} {:>7.4} {:>11} {:>10} {:>8.1} {:>8.1} {:>8.1}",
+            row.plan,
+            row.threads,
+            row.asked_recall,
+            row.recall,
+            grouped(row.qps_cpu as u64),
+            grouped(row.qps_wall as u64),
+            row.p50_us,
+            row.p99_us,
+            row.full_cold
+        )?;
+    }
+    Ok(())
 }

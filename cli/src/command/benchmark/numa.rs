@@ -1,36 +1,41 @@
 //! `op-dbus benchmark --numa-local N`: what it costs to reach memory of another node.
 
 use std::io::{self, Write};
-use std::path::Path;
 
 use op_dbus_benches::{NumaBenchmark, NumaReport};
 
 use super::super::numa::render_nodes;
+use super::Work;
+use super::results::{NotMeasured, NumaSizes};
 use crate::error::{Error, Result};
-use crate::exit::Exit;
 use crate::interrupt;
-use crate::output::{Output, grouped};
-use crate::progress::Progress;
+use crate::output::grouped;
 
-pub(super) fn run(output: &Output, base: &Path, benchmark: NumaBenchmark) -> Result<Exit> {
-    let directory = tempfile::Builder::new().prefix("op-dbus-benchmark-").tempdir_in(base);
-    let directory = directory.map_err(|error| Error::io("measure in", base, error))?;
-    let progress = Progress::start(None);
-    let report = benchmark.run(&directory.path().join("store"), &mut |doing| {
-        progress.say(doing);
-        if interrupt::is_requested() { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
-    });
-    drop(progress);
-    let report = match report {
-        Ok(report) => report,
-        Err(_) if interrupt::is_requested() => return Ok(Exit::Interrupted),
-        Err(error) => return Err(Error::io("measure in", base, error)),
-    };
-    output.answer(&report, |out| render(out, &report))?;
-    Ok(Exit::Success)
+/// Vectors in the store that is asked under each policy: more than caches hold, and soon linked.
+const KEYS_COUNT: u32 = 30_000;
+
+/// Measures; none if the user ended it.
+pub(super) fn measure(work: &Work, sizes: &NumaSizes) -> Result<Option<NumaReport>> {
+    let benchmark = NumaBenchmark { lookups_count: sizes.lookups, keys_count: KEYS_COUNT };
+    let directory = work.directory("numa")?;
+    let mut step = |doing: &str| work.step(&format!("NUMA nodes: {doing}"));
+    match benchmark.run(&directory.path().join("store"), &mut step) {
+        Ok(report) => Ok(Some(report)),
+        Err(_) if interrupt::is_requested() => Ok(None),
+        Err(error) => Err(Error::io("measure in", directory.path(), error)),
+    }
 }
 
-fn render(out: &mut dyn Write, report: &NumaReport) -> io::Result<()> {
+/// What a machine of one node cannot show.
+pub(super) fn not_measured(report: &NumaReport) -> Option<NotMeasured> {
+    report.engine.is_empty().then(|| NotMeasured {
+        what: "what memory of another NUMA node costs".to_owned(),
+        why: "there is one node to be used: nothing is farther than anything else".to_owned(),
+        remedy: None,
+    })
+}
+
+pub(super) fn render(out: &mut dyn Write, report: &NumaReport) -> io::Result<()> {
     writeln!(out, "NUMA nodes")?;
     render_nodes(out, &report.nodes)?;
     writeln!(out, "\nPlain memory, by one thread; medians")?;
@@ -46,10 +51,7 @@ fn render(out: &mut dyn Write, report: &NumaReport) -> io::Result<()> {
         )?;
     }
     if report.engine.is_empty() {
-        return writeln!(
-            out,
-            "\nThere is one node to be used: nothing is farther than anything else."
-        );
+        return Ok(());
     }
     writeln!(out, "\nThe store, asked by one thread; medians")?;
     writeln!(

@@ -1,38 +1,32 @@
-//! `op-dbus benchmark --search`: a graph of the vectors of a file, and what it answers.
+//! `op-dbus benchmark --search --base FILE`: a graph of the vectors of a file, and what it answers.
 
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
-use op_dbus_benches::search::{self, IndexRow, Matrix, Questions, SearchBenchmark, SearchRow};
+use op_dbus_benches::search::{self, Matrix, Questions, SearchBenchmark};
 use op_dbus_engine::{ErrorKind, GraphOptions};
 use op_dbus_formats::embedding::check_finite;
 use op_dbus_formats::exchange::npy;
 
+use super::Work;
+use super::results::FileSearches;
 use crate::args::{Search, Truth};
 use crate::error::{Error, Result};
-use crate::exit::Exit;
 use crate::input::read_npy;
 use crate::interrupt;
-use crate::output::{Output, grouped};
-use crate::progress::Progress;
+use crate::output::grouped;
 
 /// The graph in the directory that the user names.
 const GRAPH_FILE: &str = "vectors.graph";
 /// Equal vectors have equal graphs.
 const SEED: u64 = 0;
 
-pub(super) fn run(output: &Output, arguments: &Search) -> Result<Exit> {
-    let (Some(base), Some(directory)) = (&arguments.base, &arguments.index) else {
+/// Measures; none if the user ended it.
+pub(super) fn measure(work: &Work, arguments: &Search) -> Result<Option<FileSearches>> {
+    let (Some(base_path), Some(directory)) = (&arguments.base, &arguments.index) else {
         unreachable!("clap asks for both")
     };
-    if let Some(Some(count)) = arguments.search {
-        return Err(Error::Usage {
-            problem: format!("--search {count} says how many vectors of a collection to ask for"),
-            remedy: Some("leave the number out, and give --queries".to_owned()),
-        });
-    }
-    let base_path = base;
     let base = read_npy(base_path)?;
     let queries = arguments.queries.as_deref().map(read_npy).transpose()?;
     let truth = match &queries {
@@ -44,34 +38,35 @@ pub(super) fn run(output: &Output, arguments: &Search) -> Result<Exit> {
     if !graph_path.exists() {
         check_numbers(base_path, &base)?;
     }
-    let Some(benchmark) = prepare(arguments, &base, &graph_path)? else {
-        return Ok(Exit::Interrupted);
+    let Some(benchmark) = prepare(work, arguments, &base, &graph_path)? else { return Ok(None) };
+    let mut measured = FileSearches {
+        base: base_path.display().to_string(),
+        k: arguments.neighbours_count(),
+        index: benchmark.index_row().clone(),
+        rows: Vec::new(),
     };
-    output.answer(benchmark.index_row(), |out| render_index(out, benchmark.index_row()))?;
-    let Some(queries) = &queries else { return Ok(Exit::Success) };
+    let Some(queries) = &queries else { return Ok(Some(measured)) };
     let questions = Questions {
         queries,
         truth: truth.as_deref(),
-        limit: arguments.k,
+        limit: arguments.neighbours_count(),
         passes_count: arguments.passes.get(),
         threads: arguments.threads_count(),
     };
-    if !output.is_json() {
-        output.text(render_head)?;
-    }
     let efforts = match arguments.recalls.is_empty() {
         true => arguments.efforts.clone(),
         false => {
-            let effort = |recall: &f64| benchmark.effort_for(*recall, arguments.k);
+            let effort = |recall: &f64| benchmark.effort_for(*recall, arguments.neighbours_count());
             arguments.recalls.iter().map(effort).collect()
         }
     };
     for (index, &effort) in efforts.iter().enumerate() {
         if interrupt::is_requested() {
-            return Ok(Exit::Interrupted);
+            return Ok(None);
         }
+        work.say(&format!("searches: effort {effort}"));
         let (row, ids) = benchmark.measure(&questions, effort)?;
-        output.answer(&row, |out| render_row(out, &row))?;
+        measured.rows.push(row);
         if let Some(path) = &arguments.ids
             && index + 1 == efforts.len()
         {
@@ -79,7 +74,7 @@ pub(super) fn run(output: &Output, arguments: &Search) -> Result<Exit> {
             fs::write(path, bytes).map_err(|error| Error::io("write", path, error))?;
         }
     }
-    Ok(Exit::Success)
+    Ok(Some(measured))
 }
 
 /// What is mapped was not looked at yet.
@@ -92,20 +87,16 @@ fn check_numbers(path: &Path, base: &Matrix) -> Result<()> {
 
 /// `None` if the user has ended it.
 fn prepare<'a>(
+    work: &Work,
     arguments: &Search,
     base: &'a Matrix,
     path: &Path,
 ) -> Result<Option<SearchBenchmark<'a>>> {
-    let progress = Progress::start(Some(base.len() as u64));
-    progress.say("linking vectors");
-    let mut done_count = 0;
+    let all_count = base.len();
     let mut tell = |count: usize| {
-        progress.advance((count - done_count) as u64);
-        done_count = count;
-        match interrupt::is_requested() {
-            true => Err(op_dbus_engine::Error::new(ErrorKind::Busy, "ended by a signal")),
-            false => Ok(()),
-        }
+        work.step(&format!("searches: linking vectors, {count} of {all_count}")).map_err(|error| {
+            op_dbus_engine::Error::new(ErrorKind::Busy, "ended by a signal").with_source(error)
+        })
     };
     let options = GraphOptions { metric: arguments.metric, profile: arguments.profile, seed: SEED };
     match SearchBenchmark::prepare(base, path, options, arguments.threads_count(), &mut tell) {
@@ -119,21 +110,26 @@ fn read_truth(arguments: &Search, base: &Matrix, queries: &Matrix) -> Result<Opt
     let path = match &arguments.truth {
         None => return Ok(None),
         Some(Truth::Exact) => {
-            return Ok(Some(search::truth(base, queries, arguments.metric, arguments.k)));
+            return Ok(Some(search::truth(
+                base,
+                queries,
+                arguments.metric,
+                arguments.neighbours_count(),
+            )));
         }
         Some(Truth::File(path)) => path,
     };
     let bytes = fs::read(path).map_err(|error| Error::io("read", path, error))?;
     if path.extension().is_some_and(|extension| extension == "npy") {
-        return truth_of_npy(path, &bytes, (queries.len(), arguments.k)).map(Some);
+        return truth_of_npy(path, &bytes, (queries.len(), arguments.neighbours_count())).map(Some);
     }
     let (numbers, rest) = bytes.as_chunks();
-    let expected = queries.len() * arguments.k;
+    let expected = queries.len() * arguments.neighbours_count();
     if numbers.len() != expected || !rest.is_empty() {
         let problem = format!(
             "{} bytes are not {} numbers of 4 bytes for each of {} queries",
             bytes.len(),
-            arguments.k,
+            arguments.neighbours_count(),
             queries.len()
         );
         return Err(Error::input(path, &problem));
@@ -156,7 +152,8 @@ fn truth_of_npy(path: &Path, bytes: &[u8], (queries_count, k): (usize, usize)) -
     Ok(nearest.map(|id| i32::try_from(*id).unwrap_or(-1)).collect())
 }
 
-fn render_index(out: &mut dyn Write, row: &IndexRow) -> io::Result<()> {
+pub(super) fn render(out: &mut dyn Write, part: &FileSearches) -> io::Result<()> {
+    let row = &part.index;
     write!(out, "{} vectors", grouped(row.vectors as u64))?;
     if let Some(build_cpu_s) = row.build_cpu_s {
         write!(out, " linked in {build_cpu_s:.1} s of processor time")?;
@@ -165,28 +162,28 @@ fn render_index(out: &mut dyn Write, row: &IndexRow) -> io::Result<()> {
         out,
         "; for each {:.0} bytes of memory and {:.0} of disk; read in {:.0} ms",
         row.bytes_per_vector_memory, row.bytes_per_vector_disk, row.open_ms
-    )
-}
-
-fn render_head(out: &mut dyn Write) -> io::Result<()> {
+    )?;
+    if part.rows.is_empty() {
+        return Ok(());
+    }
     writeln!(
         out,
         "{:>7} {:>7} {:>11} {:>11} {:>8} {:>8} {:>8} {:>8}",
         "effort", "recall", "queries/CPU", "queries/s", "p50 µs", "p99 µs", "expanded", "compared"
-    )
-}
-
-fn render_row(out: &mut dyn Write, row: &SearchRow) -> io::Result<()> {
-    let recall = row.recall.map_or_else(|| "–".to_owned(), |recall| format!("{recall:.4}"));
-    writeln!(
-        out,
-        "{:>7} {recall:>7} {:>11} {:>11} {:>8.1} {:>8.1} {:>8.1} {:>8.1}",
-        row.effort,
-        grouped(row.qps_cpu as u64),
-        grouped(row.qps_wall as u64),
-        row.p50_us,
-        row.p99_us,
-        row.expanded,
-        row.compared
-    )
+    )?;
+    for row in &part.rows {
+        let recall = row.recall.map_or_else(|| "–".to_owned(), |recall| format!("{recall:.4}"));
+        writeln!(
+            out,
+            "{:>7} {recall:>7} {:>11} {:>11} {:>8.1} {:>8.1} {:>8.1} {:>8.1}",
+            row.effort,
+            grouped(row.qps_cpu as u64),
+            grouped(row.qps_wall as u64),
+            row.p50_us,
+            row.p99_us,
+            row.expanded,
+            row.compared
+        )?;
+    }
+    Ok(())
 }
