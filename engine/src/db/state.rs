@@ -14,6 +14,7 @@
 //! Integers in keys are big-endian, so that RocksDB's byte order is their order.
 
 mod changes;
+mod collections;
 mod expiry;
 mod history;
 mod journal;
@@ -28,7 +29,7 @@ use std::sync::atomic::{self, AtomicBool};
 
 use op_dbus_formats::FormatError;
 use op_dbus_formats::acknowledged::{ACKNOWLEDGED_LEN_BYTES, Acknowledged};
-use op_dbus_formats::collection::{CollectionId, CollectionName, CollectionSpec};
+use op_dbus_formats::collection::CollectionId;
 use rocksdb::DBCompressionType::{Lz4, None as Uncompressed};
 
 use super::{Batch, Creation, Database, DatabaseMemory, Family, Pinned, Sync, Walk};
@@ -58,7 +59,6 @@ const FAMILIES: [Family; 9] =
     [DEFAULT, META, COLLECTIONS, RECORDS, VECTORS, CHANGES, HISTORY, EXPIRIES, JOURNAL];
 
 const SEQUENCE_KEY: &[u8] = b"sequence";
-const FIRST_FREE_ID_KEY: &[u8] = b"first-free-id";
 
 /// The database in `@state`, and beside it how far writes were acknowledged.
 pub(crate) struct StateDatabase {
@@ -211,45 +211,6 @@ impl StateDatabase {
         }
     }
 
-    /// Writes a collection durably.
-    ///
-    /// It has no sequence, so nothing would say that the end of a damaged log had held one: in a
-    /// table it is not at the end of a log.
-    pub(crate) fn put_collection(&self, name: &CollectionName, spec: &[u8]) -> Result<()> {
-        self.db.write(Sync::Yes, || {
-            let mut batch = self.db.batch();
-            batch.put(COLLECTIONS, name.as_str().as_bytes(), spec);
-            Ok(batch)
-        })?;
-        self.db.flush(&[COLLECTIONS])
-    }
-
-    /// Removes a collection without records durably, with what is kept of those that it had. Its id
-    /// never comes back: the log of changes, files and snapshots know it by that.
-    pub(crate) fn drop_collection(&self, name: &CollectionName, id: CollectionId) -> Result<()> {
-        let first_free = self.first_free_id()?.max(id.0 + 1);
-        let of = |id: u32| RecordKey::prefix(CollectionId(id), b"");
-        self.db.write(Sync::Yes, || {
-            let mut batch = self.db.batch();
-            batch.remove(COLLECTIONS, name.as_str().as_bytes());
-            batch.remove_range(HISTORY, &of(id.0), &of(id.0 + 1));
-            batch.put(META, FIRST_FREE_ID_KEY, &first_free.to_be_bytes());
-            Ok(batch)
-        })?;
-        self.db.flush(&[COLLECTIONS])
-    }
-
-    /// The least id that no collection has had that was dropped.
-    pub(crate) fn first_free_id(&self) -> Result<u32> {
-        match self.db.get(META, FIRST_FREE_ID_KEY)? {
-            None => Ok(1),
-            Some(bytes) => {
-                let bytes = bytes.as_ref().try_into();
-                Ok(u32::from_be_bytes(bytes.map_err(|_| self.corrupt("the first free id"))?))
-            }
-        }
-    }
-
     /// Keys of a collection, the first ones, at most so many.
     pub(crate) fn first_keys(&self, id: CollectionId, count: usize) -> Result<Vec<RecordKey>> {
         let mut walk = self.db.iterate(RECORDS, &RecordKey::prefix(id, b""));
@@ -260,30 +221,6 @@ impl StateDatabase {
             keys.push(key);
         }
         Ok(keys)
-    }
-
-    pub(crate) fn collections(&self) -> Result<Vec<(CollectionName, CollectionSpec)>> {
-        let mut iterator = self.db.iterate(COLLECTIONS, b"");
-        let mut collections = Vec::new();
-        while let Some(entry) = iterator.next_with(|name, spec| self.collection(name, spec))? {
-            collections.push(entry?);
-        }
-        Ok(collections)
-    }
-
-    /// Decodes an entry of the family of collections.
-    pub(crate) fn collection(
-        &self,
-        name: &[u8],
-        spec: &[u8],
-    ) -> Result<(CollectionName, CollectionSpec)> {
-        let name = std::str::from_utf8(name)
-            .ok()
-            .and_then(|name| name.parse::<CollectionName>().ok())
-            .ok_or_else(|| self.corrupt("the name of a collection"))?;
-        let spec = CollectionSpec::decode(spec)
-            .map_err(|error| self.corrupt(&format!("collection {name}")).with_source(error))?;
-        Ok((name, spec))
     }
 
     pub(crate) fn record(&self, id: CollectionId, key: &[u8]) -> Result<Option<Pinned<'_>>> {
@@ -348,11 +285,6 @@ impl StateDatabase {
     /// Whether any record expires, ever.
     pub(crate) fn has_expiries(&self) -> bool {
         self.has_expiries.load(atomic::Ordering::Relaxed)
-    }
-
-    /// Walks all names and encodings of collections.
-    pub(crate) fn collection_entries(&self) -> Walk<'_> {
-        self.db.iterate(COLLECTIONS, b"")
     }
 
     /// Walks the changes from a key on, as they are encoded.
