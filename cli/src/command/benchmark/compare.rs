@@ -30,7 +30,7 @@ pub(super) struct Change {
     after: Option<f64>,
     /// What is now by what was.
     ratio: Option<f64>,
-    /// The same of the time that the machine or a rival took beside it.
+    /// The same of what the machine or a rival did beside it.
     reference_ratio: Option<f64>,
     /// Whether it is worse by more than the tolerance, also compared with what was measured beside it:
     /// what slows both is the machine. What is not ours never is.
@@ -133,7 +133,7 @@ impl Baseline {
 /// What became of a figure that at least one of the results has.
 fn change(was: Option<Figure>, now: Option<Figure>) -> Option<Change> {
     let value = |figure: &Option<Figure>| figure.as_ref().map(|figure| figure.value);
-    let reference = |figure: &Option<Figure>| figure.as_ref().and_then(|found| found.reference_ns);
+    let reference = |figure: &Option<Figure>| figure.as_ref().and_then(|found| found.reference);
     let ratio = |before: Option<f64>, after: Option<f64>| {
         before.zip(after).filter(|(before, _)| *before > 0.0).map(|(before, after)| after / before)
     };
@@ -157,10 +157,10 @@ fn change(was: Option<Figure>, now: Option<Figure>) -> Option<Change> {
 fn is_worse(change: &Change, tolerance: f64) -> bool {
     let (Some(before), Some(after)) = (change.before, change.after) else { return false };
     // A faster machine must not make things worse.
-    let machine = change.reference_ratio.unwrap_or(1.0).max(1.0);
+    let machine = change.reference_ratio.unwrap_or(1.0);
     match change.unit {
-        Unit::Time => after > before * machine * (1.0 + tolerance),
-        Unit::Rate => after * machine < before / (1.0 + tolerance),
+        Unit::Time => after > before * machine.max(1.0) * (1.0 + tolerance),
+        Unit::Rate => after < before * machine.min(1.0) / (1.0 + tolerance),
         Unit::Part => after < before - RECALL_TOLERANCE,
         // It is made of two others.
         Unit::Times => false,
@@ -254,7 +254,7 @@ mod tests {
         assert!(
             !of(Unit::Time, 100.0, 250.0, Some(2.0)) && of(Unit::Time, 100.0, 270.0, Some(2.0))
         );
-        assert!(!of(Unit::Rate, 260.0, 110.0, Some(2.0)) && of(Unit::Rate, 260.0, 90.0, Some(2.0)));
+        assert!(!of(Unit::Rate, 260.0, 110.0, Some(0.5)) && of(Unit::Rate, 260.0, 90.0, Some(0.5)));
         // Nor does a machine that has become faster make one.
         assert!(!of(Unit::Time, 100.0, 110.0, Some(0.5)));
     }

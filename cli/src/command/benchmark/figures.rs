@@ -36,8 +36,8 @@ pub(super) struct Figure {
     pub(super) guide: Option<&'static str>,
     /// What was measured beside it, with the same unit.
     pub(super) beside: Vec<(f64, String)>,
-    /// A time that the machine or a rival took beside it: what a busy machine slows as well.
-    pub(super) reference_ns: Option<f64>,
+    /// What the machine or a rival did beside it, in the same unit: a busy machine slows both.
+    pub(super) reference: Option<f64>,
     /// What it is called in the table, if there is more to say.
     pub(super) table_name: Option<String>,
     /// Whether it is for the table, rather than for comparison alone.
@@ -56,7 +56,7 @@ impl Figure {
             value,
             guide: None,
             beside: Vec::new(),
-            reference_ns: None,
+            reference: None,
             table_name: None,
             is_main: false,
             is_ours: true,
@@ -67,8 +67,8 @@ impl Figure {
         Self { guide, is_main: true, ..self }
     }
 
-    fn against(self, reference_ns: Option<f64>) -> Self {
-        Self { reference_ns, ..self }
+    fn against(self, reference: Option<f64>) -> Self {
+        Self { reference, ..self }
     }
 
     fn beside(mut self, name: &str, value: Option<f64>) -> Self {
@@ -137,7 +137,8 @@ fn of_embeddings(part: &Embeddings) -> Vec<Figure> {
         );
         let name = format!("{name}, many at once");
         let rate = Figure::new(&group, name, Unit::Rate, row.texts_per_second);
-        figures.push(rate.against(runtime_ns));
+        // The runtime alone runs one text after the other.
+        figures.push(rate.against(Some(1e3 / row.runtime_p50_ms.max(1e-6))));
     }
     let cached = &part.cached;
     let name = "a text that is cached".to_owned();
@@ -158,10 +159,11 @@ fn of_embeddings(part: &Embeddings) -> Vec<Figure> {
 fn of_hits(rows: &[HitRow]) -> Vec<Figure> {
     let mut figures = Vec::new();
     for row in rows {
-        let find = |engine: &str| {
+        let other = |engine: &str| {
             let same = |other: &&HitRow| (other.keys, other.threads) == (row.keys, row.threads);
-            rows.iter().filter(same).find(|other| other.engine == engine).map(|other| other.p50_ns)
+            rows.iter().filter(same).find(|other| other.engine == engine)
         };
+        let find = |engine: &str| other(engine).map(|other| other.p50_ns);
         let group = format!("A vector by key: {} of 1,536 bytes", grouped(row.keys.into()));
         let threads = match row.threads {
             1 => String::new(),
@@ -185,8 +187,9 @@ fn of_hits(rows: &[HitRow]) -> Vec<Figure> {
             Unit::Rate,
             row.lookups_per_second,
         );
-        let both = [time, rate].map(|figure| figure.against(find("memcpy")));
-        figures.extend(both.map(|figure| Figure { is_ours, ..figure }));
+        let time = time.against(find("memcpy"));
+        let rate = rate.against(other("memcpy").map(|other| other.lookups_per_second));
+        figures.extend([time, rate].map(|figure| Figure { is_ours, ..figure }));
     }
     figures
 }
@@ -218,7 +221,7 @@ fn of_searches(part: &Searches) -> Vec<Figure> {
         let time = time.main(None).beside("all compared", exact(row));
         figures.push(Figure { table_name: Some(shown_name), ..time.against(all_ns) });
         let rate = Figure::new(&group, format!("{name}, rate"), Unit::Rate, row.qps_wall);
-        figures.push(rate.against(all_ns));
+        figures.push(rate.against(Some(part.exact.qps_wall)));
     }
     figures
 }
@@ -267,7 +270,7 @@ fn of_numa(results: &Results) -> Vec<Figure> {
         );
         let name = format!("{name}, searches");
         let rate = Figure::new(group, name, Unit::Rate, row.searches_per_second);
-        figures.push(rate.against(read_ns));
+        figures.push(rate.against(read_ns.map(|ns| 1e9 / ns.max(1e-3))));
     }
     figures
 }
