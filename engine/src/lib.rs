@@ -41,6 +41,8 @@ mod error;
 mod heat;
 mod index;
 mod journal;
+#[cfg(feature = "keyword")]
+mod keyword;
 mod layout;
 mod os;
 mod pages;
@@ -73,7 +75,8 @@ pub use op_dbus_formats::numa_list::NumaList;
 pub use op_dbus_formats::record::Payload;
 pub use op_dbus_formats::trace::TracedAccess;
 pub use query::{
-    Answer, CollectionExplain, Explain, FilterExplain, FilterPlan, Hit, LIMIT_MAX, Plan, Query,
+    Answer, CollectionExplain, Explain, FilterExplain, FilterPlan, Hit, KeywordExplain, LIMIT_MAX,
+    Plan, Query,
 };
 pub use record::Record;
 pub use snapshot::{
@@ -86,7 +89,7 @@ pub use store::{
     MountCompression, NumaNode, NumaStats, PartKind, PartReport, PutReport, QueryStats,
     ReembedProgress, Reembedded, STATE_COLLECTION, STATE_VERSIONS_KEPT, Scan, ScrubOptions,
     ScrubProgress, ScrubReport, Stats, Store, StoreConfig, Vector, Vectors, Version, Watch,
-    examine_layout, migrate_layout, numa_nodes, store_address,
+    WordsStats, examine_layout, migrate_layout, numa_nodes, store_address,
 };
 pub use tier::{
     Evictions, PolicyKind, SimulationReport, TierStats, TraceReport, read_trace, simulate,

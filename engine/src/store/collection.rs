@@ -12,6 +12,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::Store;
 use super::graph::GraphSlot;
+#[cfg(feature = "keyword")]
+use super::keyword::KeywordSlot;
 use crate::arena::Placement;
 use crate::embed::Embedder;
 use crate::error::{Error, ErrorKind, Result};
@@ -36,6 +38,9 @@ pub(super) struct Collection {
     pub(super) loading: Mutex<()>,
     /// Finds the nearest of them faster, if there is one.
     pub(super) graph: GraphSlot,
+    /// Finds words in keys and texts.
+    #[cfg(feature = "keyword")]
+    pub(super) keywords: KeywordSlot,
     /// Whether it has this embedding space still; held by those who write vectors.
     pub(super) is_current: RwLock<bool>,
 }
@@ -87,7 +92,17 @@ impl Collection {
         let tier_seed = xxh3_64_with_seed(&space, hash_seed);
         let (index, loading) = (RwLock::new(None), Mutex::new(()));
         let (graph, is_current) = (GraphSlot::default(), RwLock::new(true));
-        Self { name, spec, tier_seed, index, loading, graph, is_current }
+        Self {
+            name,
+            spec,
+            tier_seed,
+            index,
+            loading,
+            graph,
+            #[cfg(feature = "keyword")]
+            keywords: KeywordSlot::default(),
+            is_current,
+        }
     }
 
     /// Keeps the embedding space as it is while vectors are written.

@@ -14,6 +14,8 @@ mod filter;
 mod graph;
 mod history;
 mod journal;
+#[cfg(feature = "keyword")]
+mod keyword;
 mod latency;
 mod memory;
 mod migrate;
@@ -72,7 +74,7 @@ pub use open::store_address;
 pub use reembed::{ReembedProgress, Reembedded};
 pub use scrub::{Fault, ScrubOptions, ScrubProgress, ScrubReport};
 use space::{Admitted, Space};
-pub use stats::{Activity, CollectionStats, GraphStats, Stats};
+pub use stats::{Activity, CollectionStats, GraphStats, Stats, WordsStats};
 pub use vectors::{Vector, Vectors};
 use warmth::WarmUp;
 use watch::Followers;
