@@ -149,6 +149,9 @@ fn engine_query(arguments: &args::Query, target: Target, filter: Option<Filter>)
     if arguments.exact {
         query = query.exact();
     }
+    if arguments.keyword {
+        query = query.keyword();
+    }
     for collection in &arguments.collection {
         query = query.collection(collection);
     }
@@ -166,6 +169,9 @@ fn ask(client: &Client, arguments: &args::Query, target: Target) -> Result<(Answ
     let mut options = options(arguments.limit, &arguments.collection);
     add(&mut options, "recall", arguments.recall.into());
     add(&mut options, "exact", arguments.exact.into());
+    if arguments.keyword {
+        add(&mut options, "keyword", true.into());
+    }
     if let Some(score) = arguments.min_score {
         add(&mut options, "min-score", f64::from(score).into());
     }

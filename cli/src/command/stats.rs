@@ -186,6 +186,10 @@ fn render_collections(out: &mut dyn Write, collections: &[CollectionStats]) -> s
             let (count, bytes) = (grouped(graph.vectors), bytes(graph.bytes));
             writeln!(out, "  {:width$}  {count:>11} linked   {bytes}", "")?;
         }
+        if let Some(words) = collection.words {
+            let (count, bytes) = (grouped(words.records), bytes(words.bytes));
+            writeln!(out, "  {:width$}  {count:>11} by words {bytes}", "")?;
+        }
     }
     Ok(())
 }
