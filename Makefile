@@ -53,6 +53,7 @@ format:
 
 clippy:
 	@$(CARGO) clippy $(EVERYTHING) --all-targets -- -D warnings
+	@$(CARGO) clippy --release --locked -p op-dbus-engine --no-default-features -- -D warnings
 
 doc: export RUSTDOCFLAGS = -D warnings
 doc:

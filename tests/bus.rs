@@ -10,6 +10,8 @@ mod bounds;
 mod filter;
 #[path = "bus/journal.rs"]
 mod journal;
+#[path = "bus/keyword.rs"]
+mod keyword;
 #[path = "bus/life.rs"]
 mod life;
 #[path = "bus/socket.rs"]

@@ -14,9 +14,9 @@ const FUNCTION_LINES_MAX: usize = 70;
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// The engine's modules, lowest first: each may name those before it.
-const ENGINE_MODULES: [&str; 18] = [
-    "error", "os", "layout", "pages", "distance", "arena", "index", "db", "embed", "segment",
-    "heat", "tier", "cache", "record", "query", "journal", "snapshot", "store",
+const ENGINE_MODULES: [&str; 19] = [
+    "error", "os", "layout", "pages", "distance", "arena", "index", "keyword", "db", "embed",
+    "segment", "heat", "tier", "cache", "record", "query", "journal", "snapshot", "store",
 ];
 /// Where code may be unsafe: system calls, memory of our own, vector instructions, and the test
 /// that replaces system calls to break them.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use op_dbus_engine::{CollectionExplain, Explain, FilterExplain, FilterPlan, Plan};
+use op_dbus_engine::{CollectionExplain, Explain, FilterExplain, FilterPlan, KeywordExplain, Plan};
 use serde::{Deserialize, Serialize};
 
 /// How a search was done and what it cost; times in microseconds.
@@ -14,6 +14,36 @@ pub struct Explained {
     search_us: u64,
     fetch_us: u64,
     collections: Vec<ExplainedCollection>,
+    /// Only where words were looked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    keyword: Option<ExplainedKeyword>,
+}
+
+/// How words were looked for.
+#[derive(Debug, Serialize, Deserialize)]
+struct ExplainedKeyword {
+    matched: u64,
+    by_meaning: u64,
+    by_words: u64,
+    by_both: u64,
+    load_us: u64,
+    search_us: u64,
+}
+
+impl From<KeywordExplain> for ExplainedKeyword {
+    fn from(done: KeywordExplain) -> Self {
+        let KeywordExplain { matched, by_meaning, by_words, by_both, load, search } = done;
+        let [load_us, search_us] = [load, search].map(|time| time.as_micros() as u64);
+        Self { matched, by_meaning, by_words, by_both, load_us, search_us }
+    }
+}
+
+impl From<ExplainedKeyword> for KeywordExplain {
+    fn from(done: ExplainedKeyword) -> Self {
+        let ExplainedKeyword { matched, by_meaning, by_words, by_both, load_us, search_us } = done;
+        let [load, search] = [load_us, search_us].map(Duration::from_micros);
+        Self { matched, by_meaning, by_words, by_both, load, search }
+    }
 }
 
 /// How one collection was searched.
@@ -70,6 +100,7 @@ impl From<&Explain> for Explained {
             search_us: us(explain.search),
             fetch_us: us(explain.fetch),
             collections: explain.collections.iter().map(collection).collect(),
+            keyword: explain.keyword.map(ExplainedKeyword::from),
         }
     }
 }
@@ -96,6 +127,7 @@ impl From<Explained> for Explain {
             load: Duration::from_micros(explained.load_us),
             search: Duration::from_micros(explained.search_us),
             fetch: Duration::from_micros(explained.fetch_us),
+            keyword: explained.keyword.map(KeywordExplain::from),
         }
     }
 }

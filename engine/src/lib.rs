@@ -41,6 +41,8 @@ mod error;
 mod heat;
 mod index;
 mod journal;
+#[cfg(feature = "keyword")]
+mod keyword;
 mod layout;
 mod os;
 mod pages;
@@ -73,7 +75,8 @@ pub use op_dbus_formats::numa_list::NumaList;
 pub use op_dbus_formats::record::Payload;
 pub use op_dbus_formats::trace::TracedAccess;
 pub use query::{
-    Answer, CollectionExplain, Explain, FilterExplain, FilterPlan, Hit, LIMIT_MAX, Plan, Query,
+    Answer, CollectionExplain, Explain, FilterExplain, FilterPlan, Hit, KeywordExplain, LIMIT_MAX,
+    Plan, Query,
 };
 pub use record::Record;
 pub use snapshot::{
@@ -86,8 +89,8 @@ pub use store::{
     LinkOptions, MemoryCap, MountCompression, NumaNode, NumaStats, PartKind, PartReport, PutReport,
     QueryStats, RecallStats, ReembedProgress, Reembedded, STATE_COLLECTION, STATE_VERSIONS_KEPT,
     Scan, ScrubOptions, ScrubProgress, ScrubReport, Stats, Store, StoreConfig, Vector, Vectors,
-    Version, Watch, WriteStats, examine_layout, migrate_layout, numa_nodes, request_compression,
-    store_address,
+    Version, Watch, WordsStats, WriteStats, examine_layout, migrate_layout, numa_nodes,
+    request_compression, store_address,
 };
 pub use tier::{
     Evictions, PolicyKind, SimulationReport, TierStats, TraceReport, read_trace, simulate,

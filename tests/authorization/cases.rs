@@ -109,6 +109,7 @@ const CASES: [Case; 65] = [
     case("Plugins1", "Reload", "", Right::Change("org.opdbus.reload")),
     case("Plugins1", "Names", "property", Right::Read),
     case("Query1", "Search", "all", Right::Read),
+    case("Query1", "Search", "all by words", Right::Read),
     case("Query1", "Search", "journal", Right::ReadProtected),
     case("Query1", "Search", "open and journal", Right::ReadProtected),
     case("Query1", "Explain", "all", Right::Read),
@@ -420,7 +421,8 @@ async fn attempt_query(connection: &Connection, case: Case) -> Result<Message, B
         _ => None,
     };
     let collections = collections.map(|names| ("collections", Variant::from(names)));
-    let options: HashMap<&str, Variant<'_>> = collections.into_iter().collect();
+    let words = (case.variant == "all by words").then(|| ("keyword", Variant::from(true)));
+    let options: HashMap<&str, Variant<'_>> = collections.into_iter().chain(words).collect();
     match (member, case.variant) {
         ("Stats" | "Activity", _) => call(connection, interface, member, &()).await,
         ("Get", "declared") => {

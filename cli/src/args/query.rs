@@ -15,6 +15,7 @@ Examples:
   op-dbus query \"restart the network\"
   op-dbus query \"compress a directory\" -k 3 --collection packages
   op-dbus query \"change the time zone\" --json | jq -r '.hits[].key'
+  op-dbus query PowerOff --keyword
   op-dbus query --like tar --collection packages
   op-dbus query --vector vector.json --collection images --format table
   op-dbus query \"restart\" --filter 'service = \"org.freedesktop.login1\" and live'
@@ -49,6 +50,10 @@ pub(crate) struct Query {
     /// Find only records of which this is true, such as 'kind = "method" and live'
     #[arg(long, value_name = "FILTER")]
     pub(crate) filter: Option<String>,
+    /// Look for the words of the text in keys and texts, too, as for names; the score then tells of both
+    /// ranks: 1 is first by meaning and by words
+    #[arg(long, conflicts_with_all = ["like", "vector", "min_score"])]
+    pub(crate) keyword: bool,
     /// Find exactly the nearest, also in collections that have a graph
     #[arg(long, conflicts_with = "recall")]
     pub(crate) exact: bool,

@@ -154,6 +154,9 @@ pub(super) fn engine_query(
     if arguments.exact {
         query = query.exact();
     }
+    if arguments.keyword {
+        query = query.keyword();
+    }
     for collection in &arguments.collection {
         query = query.collection(collection);
     }
@@ -192,6 +195,9 @@ pub(super) fn service_options(arguments: &args::Query) -> HashMap<String, Option
     let mut options = options(arguments.limit, &arguments.collection);
     add(&mut options, "recall", arguments.recall.into());
     add(&mut options, "exact", arguments.exact.into());
+    if arguments.keyword {
+        add(&mut options, "keyword", true.into());
+    }
     if let Some(score) = arguments.min_score {
         add(&mut options, "min-score", f64::from(score).into());
     }

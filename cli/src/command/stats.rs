@@ -211,6 +211,10 @@ pub(super) fn render_collections(
         if let Some(recall) = collection.recall {
             render_recall(out, indent, width, recall)?;
         }
+        if let Some(words) = collection.words {
+            let (count, bytes) = (grouped(words.records), bytes(words.bytes));
+            writeln!(out, "  {:width$}  {count:>11} by words {bytes}", "")?;
+        }
     }
     Ok(())
 }

@@ -135,7 +135,8 @@ pub(super) fn search(
             ("min-score", OptionValue::Number(score)) => query.min_score(*score as f32),
             ("recall", OptionValue::Number(recall)) => query.recall(*recall),
             ("exact", OptionValue::Flag(true)) => query.exact(),
-            ("exact", OptionValue::Flag(false)) => query,
+            ("keyword", OptionValue::Flag(true)) => query.keyword(),
+            ("exact" | "keyword", OptionValue::Flag(false)) => query,
             ("filter", OptionValue::Text(text)) => query.filter(filter(text)?),
             ("collections", OptionValue::Names(names)) => {
                 for name in names {
@@ -148,10 +149,11 @@ pub(super) fn search(
             ("min-score", _) => return Err(wrong("min-score", "d")),
             ("recall", _) => return Err(wrong("recall", "d")),
             ("exact", _) => return Err(wrong("exact", "b")),
+            ("keyword", _) => return Err(wrong("keyword", "b")),
             ("filter", _) => return Err(wrong("filter", "s")),
             ("collections", _) => return Err(wrong("collections", "as")),
             (unknown, _) => {
-                let remedy = "use limit, min-score, recall, exact, filter or collections";
+                let remedy = "use limit, min-score, recall, exact, keyword, filter or collections";
                 let problem = format!("there is no option \"{unknown}\"");
                 return Err(BusError::new(ErrorKind::Invalid, problem, remedy));
             }

@@ -30,9 +30,11 @@ pub(crate) struct Query(pub(crate) Door);
 impl Query {
     /// Finds the records nearest in meaning to a text, best first.
     ///
-    /// Options: limit (u), min-score (d), recall (d), exact (b), collections (as), filter (s). A hit
-    /// is its collection, key, score, text and payload. A filter is a condition on the payload, such
-    /// as: service = "org.freedesktop.login1" and live; only records of which it is true are found.
+    /// Options: limit (u), min-score (d), recall (d), exact (b), keyword (b), collections (as), filter
+    /// (s). A hit is its collection, key, score, text and payload. A filter is a condition on the
+    /// payload, such as: service = "org.freedesktop.login1" and live; only records of which it is true
+    /// are found. With keyword, the words of keys and texts count, too, and the score, which has no
+    /// min-score then, is 1 for what is first by meaning and by words, and 0.5 for what is by one.
     #[zbus(out_args("hits"))]
     async fn search(
         &self,
@@ -50,7 +52,7 @@ impl Query {
     /// itself, or to a vector, given as ad, ay (f32 in little-endian order) or h (a sealed memory file
     /// with the same).
     ///
-    /// Options are those of Search.
+    /// Options are those of Search without keyword, for which it takes a text.
     #[zbus(out_args("hits"))]
     async fn similar(
         &self,
@@ -86,8 +88,8 @@ impl Query {
     }
 
     /// Finds as Search does for a text (s), or as Similar does, and says how: a JSON object with the
-    /// plan, what was compared, how many records the filter was asked about, and the microseconds of
-    /// each stage.
+    /// plan, what was compared, how many records the filter was asked about, how many have words of the
+    /// text, if they were looked for, and the microseconds of each stage.
     #[zbus(out_args("hits", "explain"))]
     async fn explain(
         &self,

@@ -13,6 +13,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::Store;
 use super::audit::RecallStats;
 use super::graph::GraphSlot;
+#[cfg(feature = "keyword")]
+use super::keyword::KeywordSlot;
 use crate::arena::Placement;
 use crate::embed::Embedder;
 use crate::error::{Error, ErrorKind, Result};
@@ -37,6 +39,9 @@ pub(super) struct Collection {
     pub(super) loading: Mutex<()>,
     /// Finds the nearest of them faster, if there is one.
     pub(super) graph: GraphSlot,
+    /// Finds words in keys and texts.
+    #[cfg(feature = "keyword")]
+    pub(super) keywords: KeywordSlot,
     /// Whether it has this embedding space still; held by those who write vectors.
     pub(super) is_current: RwLock<bool>,
     /// How well the graph finds what it should.
@@ -90,8 +95,18 @@ impl Collection {
         let tier_seed = xxh3_64_with_seed(&space, hash_seed);
         let (index, loading) = (RwLock::new(None), Mutex::new(()));
         let (graph, is_current) = (GraphSlot::default(), RwLock::new(true));
-        let recall = Mutex::default();
-        Self { name, spec, tier_seed, index, loading, graph, is_current, recall }
+        Self {
+            name,
+            spec,
+            tier_seed,
+            index,
+            loading,
+            graph,
+            #[cfg(feature = "keyword")]
+            keywords: KeywordSlot::default(),
+            is_current,
+            recall: Mutex::default(),
+        }
     }
 
     /// Keeps the embedding space as it is while vectors are written.

@@ -178,6 +178,16 @@ impl<'a> Passing<'a> {
         standing.target(&record.payload)
     }
 
+    /// The key of the record that the one of this key stands for, or its own.
+    #[cfg(feature = "keyword")]
+    pub(super) fn stands_for(&self, key: &[u8]) -> Result<Vec<u8>> {
+        if !self.standing.is_some_and(|standing| standing.may_be_of(key)) {
+            return Ok(key.to_vec());
+        }
+        let target = self.read(key, |record| self.target(key, record))?.flatten();
+        Ok(target.unwrap_or_else(|| key.to_vec()))
+    }
+
     /// Tests a record, whether it stands for another or not.
     fn test_itself(&self, filter: &Filter, key: &[u8]) -> Result<bool> {
         if let Some(known) = lock(&self.known).get(key) {

@@ -16,6 +16,8 @@ mod filter;
 mod graph;
 mod history;
 mod journal;
+#[cfg(feature = "keyword")]
+mod keyword;
 mod latency;
 mod memory;
 mod migrate;
@@ -78,7 +80,7 @@ pub use reembed::{ReembedProgress, Reembedded};
 pub use scrub::{Fault, ScrubOptions, ScrubProgress, ScrubReport};
 use space::{Admitted, Space};
 use stats::Writes;
-pub use stats::{Activity, CollectionStats, GraphStats, Stats, WriteStats};
+pub use stats::{Activity, CollectionStats, GraphStats, Stats, WordsStats, WriteStats};
 pub use vectors::{Vector, Vectors};
 use warmth::WarmUp;
 use watch::Followers;

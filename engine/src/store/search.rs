@@ -23,9 +23,11 @@ use crate::record::is_past;
 const WALK_COUNT: usize = 1024;
 
 /// A record that a search of one collection found.
-struct Found {
-    collection: Arc<Collection>,
-    scored: Scored,
+pub(super) struct Found {
+    pub(super) collection: Arc<Collection>,
+    pub(super) scored: Scored,
+    /// For a reader.
+    pub(super) score: f32,
 }
 
 /// Where a record's vector is.
@@ -69,10 +71,7 @@ impl Store {
             }
             Target::Record { collection, key } => (self.vector_to_search(collection, key)?, None),
         };
-        // The record itself is the nearest, and not wanted.
-        let is_one_more = query.origin().is_some() && query.limit < LIMIT_MAX;
-        let one_more = is_one_more.then(|| query.clone().limit(query.limit + 1));
-        let searched = one_more.as_ref().unwrap_or(query);
+        let searched = &query.clone().limit(searched_count(query));
         let embed = started.elapsed();
         let mut explain = Explain {
             collections: Vec::new(),
@@ -81,23 +80,35 @@ impl Store {
             load: Duration::ZERO,
             search: Duration::ZERO,
             fetch: Duration::ZERO,
+            keyword: None,
         };
         let mut found: Vec<Found> = Vec::new();
         let now_unix_ms = unix_ms();
         let expired = self.state.expired_keys(now_unix_ms)?;
-        for collection in collections {
-            let passing = Passing::new(
-                self,
-                &collection,
-                searched,
-                (expired.of(collection.spec.id), now_unix_ms),
-            );
+        let mut passings = Vec::new();
+        for collection in &collections {
+            let expired = expired.of(collection.spec.id);
+            let passing = Passing::new(self, collection, searched, (expired, now_unix_ms));
             let scored =
-                self.search_collection(&collection, &vector, (searched, passing), &mut explain)?;
-            let found_there = |scored| Found { collection: Arc::clone(&collection), scored };
+                self.search_collection(collection, &vector, (searched, &passing), &mut explain)?;
+            let found_there = |scored: Scored| Found {
+                collection: Arc::clone(collection),
+                score: scored.score(collection.spec.metric),
+                scored,
+            };
             found.extend(scored.into_iter().map(found_there));
+            passings.push(passing);
+        }
+        #[cfg(feature = "keyword")]
+        if query.keyword {
+            keep_best(&mut found, searched);
+            (found, explain.keyword) =
+                self.join_keywords(searched, found, (&collections, &passings))?;
         }
         keep_best(&mut found, query);
+        for (done, passing) in explain.collections.iter_mut().zip(passings) {
+            done.filter = passing.finish()?;
+        }
         let started = Instant::now();
         let hits = found
             .into_iter()
@@ -123,29 +134,31 @@ impl Store {
         &self,
         collection: &Arc<Collection>,
         vector: &[f32],
-        (query, passing): (&Query, Passing<'_>),
+        (query, passing): (&Query, &Passing<'_>),
         explain: &mut Explain,
     ) -> Result<Vec<Scored>> {
         let started = Instant::now();
         self.open_graph(collection);
         explain.load += started.elapsed();
         let started = Instant::now();
-        let audited = self.audits.choose().then(|| self.moment(&passing));
-        if let Some((scored, done)) = self.search_graph(collection, vector, query, &passing)? {
+        let audited = self.audits.choose().then(|| self.moment(passing));
+        if let Some((scored, done)) = self.search_graph(collection, vector, query, passing)? {
             explain.search += started.elapsed();
-            let filter = passing.finish()?;
             if let Some(moment) = audited.filter(|_| done.plan == Plan::Graph) {
                 self.audits.note(collection, (vector, query), &scored, moment);
             }
-            explain.collections.push(CollectionExplain { filter, ..done });
+            explain.collections.push(done);
             return Ok(scored);
         }
         self.load_index(collection)?;
         explain.load += started.elapsed();
         let started = Instant::now();
         let index = collection.index();
-        let Some(index) = &*index else { return Ok(Vec::new()) };
-        passing.prepare(index.len(), || self.asks_about_many(index, query, &passing))?;
+        let Some(index) = &*index else {
+            let problem = format!("the vectors of {} are not in memory", collection.name);
+            return Err(Error::new(ErrorKind::Io, problem).with_remedy("search again"));
+        };
+        passing.prepare(index.len(), || self.asks_about_many(index, query, passing))?;
         let passes = |key: &[u8]| passing.passes(key);
         let filter = passing.is_needed().then_some(&passes as Filter<'_>);
         let scored = index.search(vector, query.limit, filter, self.threads)?;
@@ -157,7 +170,7 @@ impl Store {
             compared: 0,
             full_hot: index.len() as u64,
             full_cold: 0,
-            filter: passing.finish()?,
+            filter: None,
         });
         Ok(scored)
     }
@@ -406,7 +419,7 @@ impl Store {
     /// Reads a record found; `None` if it was removed meanwhile, or replaced by one that expired or
     /// that the filter does not let pass.
     fn hit(&self, found: &Found, query: &Query, now_unix_ms: u64) -> Result<Option<Hit>> {
-        let Found { collection, scored } = found;
+        let Found { collection, scored, score } = found;
         let key = &scored.key;
         let Some(bytes) = self.state.record(collection.spec.id, key)? else { return Ok(None) };
         let record = format::Record::decode(&bytes)
@@ -423,7 +436,7 @@ impl Store {
         Ok(Some(Hit {
             collection: collection.name.to_string(),
             key: key.to_vec(),
-            score: scored.score(collection.spec.metric),
+            score: *score,
             text: record.text.map(Into::into),
             payload: record.payload.into_owned(),
         }))
@@ -441,6 +454,16 @@ fn nothing_to_search(known_count: usize) -> Error {
     Error::new(ErrorKind::NotFound, context).with_remedy(remedy)
 }
 
+/// How many are looked for to have as many in the end as were asked for.
+fn searched_count(query: &Query) -> usize {
+    #[cfg(feature = "keyword")]
+    if query.keyword {
+        return query.limit.max(super::keyword::RANKS_MIN);
+    }
+    // The record itself is the nearest, and not wanted.
+    (query.limit + usize::from(query.origin().is_some())).min(LIMIT_MAX)
+}
+
 /// Best first; equal scores by collection and key, so that an answer can be repeated.
 fn keep_best(found: &mut Vec<Found>, query: &Query) {
     if let Some((collection, key)) = query.origin() {
@@ -449,7 +472,7 @@ fn keep_best(found: &mut Vec<Found>, query: &Query) {
         });
     }
     if let Some(least) = query.min_score {
-        found.retain(|found| found.scored.score(found.collection.spec.metric) >= least);
+        found.retain(|found| found.score >= least);
     }
     found.sort_by(|a, b| {
         // Not by score: a Euclidean one rounds what is very near or very far.

@@ -131,6 +131,18 @@ pub struct CollectionStats {
     /// How well it does, if that was looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recall: Option<RecallStats>,
+    /// What is known of the words of its records, once they were looked for.
+    #[serde(default)]
+    pub words: Option<WordsStats>,
+}
+
+/// Figures of the words of the records of a collection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WordsStats {
+    /// Records whose words are known.
+    pub records: u64,
+    /// Memory.
+    pub bytes: u64,
 }
 
 /// Figures of the graph of a collection.
@@ -174,6 +186,7 @@ impl Store {
                 versions_kept: collection.spec.versions_kept,
                 graph,
                 recall: Some(*lock(&collection.recall)).filter(|it| *it != RecallStats::default()),
+                words: words_of(&collection),
             });
         }
         let cache = self.cache.stats()?;
@@ -252,7 +265,9 @@ impl Store {
             .iter()
             .map(|collection| {
                 let graph = collection.graph.measured().map_or(0, |(bytes, _)| bytes);
-                graph + collection.index().as_ref().map_or(0, |index| index.memory_bytes())
+                let words = words_of(collection).map_or(0, |words| words.bytes as usize);
+                let index = collection.index().as_ref().map_or(0, |index| index.memory_bytes());
+                graph + index + words
             })
             .sum();
         let mapped = self.tier.pools().into_iter().filter_map(|pool| {
@@ -285,6 +300,14 @@ impl Store {
     pub fn cache_stats(&self) -> Result<CacheStats> {
         self.cache.stats()
     }
+}
+
+fn words_of(collection: &Collection) -> Option<WordsStats> {
+    #[cfg(feature = "keyword")]
+    let measured = collection.keywords.measured();
+    #[cfg(not(feature = "keyword"))]
+    let (measured, _) = (None::<(usize, usize)>, collection);
+    measured.map(|(bytes, records)| WordsStats { records: records as u64, bytes: bytes as u64 })
 }
 
 impl Stats {

@@ -234,6 +234,7 @@ impl Tools {
             text: Some(search.text.clone()),
             like: None,
             vector: None,
+            keyword: false,
             format: args::AnswerFormat::Text,
             limit: limit as usize,
             collection: search.collections,

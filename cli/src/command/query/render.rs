@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::Duration;
 
-use op_dbus_engine::{CollectionExplain, Explain, FilterPlan, Hit, Payload, Plan};
+use op_dbus_engine::{CollectionExplain, Explain, FilterPlan, Hit, KeywordExplain, Payload, Plan};
 use serde::Deserialize;
 
 use super::display_key;
@@ -135,12 +135,16 @@ pub(super) fn summary(explain: &Explain, took: Duration) -> String {
 
 pub(super) fn render_explain(out: &mut dyn Write, explain: &Explain) -> std::io::Result<()> {
     writeln!(out)?;
-    for (what, took) in [
+    let mut stages = vec![
         ("embed the text", explain.embed),
         ("bring vectors in", explain.load),
         ("find the nearest", explain.search),
-        ("read the records", explain.fetch),
-    ] {
+    ];
+    if let Some(KeywordExplain { load, search, .. }) = explain.keyword {
+        stages.extend([("bring words in", load), ("find the words", search)]);
+    }
+    stages.push(("read the records", explain.fetch));
+    for (what, took) in stages {
         writeln!(out, "{what:<18}{:>10}", duration(took))?;
     }
     for done in &explain.collections {
@@ -154,7 +158,16 @@ pub(super) fn render_explain(out: &mut dyn Write, explain: &Explain) -> std::io:
         writeln!(out, "  their bytes, in full {hot} hot and {cold} cold ones")?;
         render_filter(out, done)?;
     }
-    Ok(())
+    let Some(KeywordExplain { matched, by_meaning, by_words, by_both, .. }) = explain.keyword
+    else {
+        return Ok(());
+    };
+    let [matched, meaning, words, both] = [matched, by_meaning, by_words, by_both].map(grouped);
+    writeln!(
+        out,
+        "words: {matched} records have any of the text's; ranked were {meaning} by meaning,"
+    )?;
+    writeln!(out, "  {words} by words, {both} of them by both")
 }
 
 fn render_filter(out: &mut dyn Write, done: &CollectionExplain) -> std::io::Result<()> {
