@@ -211,7 +211,6 @@ mod tests {
     use crate::query::Target;
     use crate::record::Record;
     use crate::store::{LinkOptions, StoreConfig};
-    use op_dbus_formats::record::Payload;
 
     const NAME: &str = "vectors";
     const DIMENSIONS: usize = 32;
@@ -220,11 +219,8 @@ mod tests {
     fn linked(directory: &std::path::Path) -> Store {
         let store = Store::open(StoreConfig::new(directory)).unwrap();
         let mut random = Random(5);
-        let record = |number| {
-            Record::new(format!("{number}"))
-                .with_vector(random.fractions(DIMENSIONS))
-                .with_payload(Payload::Json(format!("{{\"number\":{number}}}").into()))
-        };
+        let record =
+            |number| Record::new(format!("{number}")).with_vector(random.fractions(DIMENSIONS));
         let records: Vec<Record> = (0..RECORDS_COUNT).map(record).collect();
         store.put_batch(NAME, &records).unwrap();
         let threads = NonZero::new(2).unwrap();
@@ -265,22 +261,6 @@ mod tests {
         let spoilt = (all.found - whole.found) as f64 / (all.expected - whole.expected) as f64;
         assert_eq!(all.audited, 100);
         assert!(spoilt < 0.8, "{all:?}");
-    }
-
-    #[test]
-    fn a_filter_is_asked_again() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = linked(directory.path());
-        let mut random = Random(8);
-        store.set_recall_audit(1.0);
-        for filter in ["number < 3000", "@key starts with '1'"] {
-            let query = Query::vector(random.fractions(DIMENSIONS)).collection(NAME);
-            let answer = store.search(&query.filter(filter.parse().unwrap())).unwrap();
-            assert_eq!(answer.explain.collections[0].plan, crate::query::Plan::Graph);
-        }
-        let recall = audited(&store);
-        assert_eq!((recall.audited, recall.expected), (2, 20));
-        assert!(recall.found >= 18, "{recall:?}");
     }
 
     #[test]
