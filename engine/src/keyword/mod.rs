@@ -42,12 +42,12 @@ pub(crate) struct Documents(PartWriter);
 
 impl Documents {
     pub(crate) fn new() -> Result<Self> {
-        PartWriter::new().map(Self).map_err(|error| failed(error.into()))
+        PartWriter::new().map(Self).map_err(failed)
     }
 
     /// Adds a record; each key once.
     pub(crate) fn add(&mut self, key: &[u8], text: Option<&str>) -> Result<()> {
-        self.0.add(key, text.unwrap_or_default()).map_err(|error| failed(error.into()))
+        self.0.add(key, text.unwrap_or_default()).map_err(failed)
     }
 }
 

@@ -64,9 +64,11 @@ type Identity = (usize, Vec<u8>);
 /// A record with the ranks that it has.
 struct Ranked {
     identity: Identity,
-    scored: Scored,
+    key: Arc<[u8]>,
     score: f32,
     orders: u8,
+    /// Its rank in the order that came last, that of words.
+    rank: u16,
 }
 
 /// Two orders on their way to be one.
@@ -121,9 +123,10 @@ impl Store {
         }
         explain.by_words = joined.rank(order);
         explain.by_both = joined.ranked.iter().filter(|ranked| ranked.orders == 2).count() as u64;
-        let found = joined.ranked.into_iter().map(|Ranked { identity, scored, score, .. }| Found {
+        let best_first = joined.best_first().into_iter().zip(0_u16..);
+        let found = best_first.map(|(Ranked { identity, key, score, .. }, place)| Found {
             collection: Arc::clone(&collections[identity.0]),
-            scored: Scored { nearness: score, ..scored },
+            scored: Scored { key, nearness: -f32::from(place) },
             score,
         });
         let found = found.collect();
@@ -222,15 +225,23 @@ impl Joined {
                 Some(ranked) => {
                     ranked.score += worth;
                     ranked.orders += 1;
+                    ranked.rank = rank;
                 }
-                None => self.ranked.push(Ranked {
-                    identity,
-                    scored: Scored { key, nearness: 0.0 },
-                    score: worth,
-                    orders: 1,
-                }),
+                None => self.ranked.push(Ranked { identity, key, score: worth, orders: 1, rank }),
             }
         }
         count
+    }
+
+    /// The best first. Often two records have the same ranks the other way round: then that is better
+    /// which has the words, since it may be the very name that was asked for.
+    fn best_first(self) -> Vec<Ranked> {
+        let mut ranked = self.ranked;
+        ranked.sort_by(|a, b| {
+            (b.score.total_cmp(&a.score))
+                .then_with(|| a.rank.cmp(&b.rank))
+                .then_with(|| a.identity.cmp(&b.identity))
+        });
+        ranked
     }
 }
