@@ -8,6 +8,7 @@ Prints a line for each thing that went well; an exception ends it otherwise. Nee
 """
 
 import fcntl
+import json
 import os
 import signal
 import struct
@@ -76,7 +77,11 @@ def searches(service):
     record, = service.call('Query1', 'Get', 'ss', collection, key)
     assert record['text'] == ('s', text), record
     hits, = service.call('Query1', 'Similar', 'va{sv}', ('(ss)', (collection, key)), {})
-    assert hits[0][1] == key, hits
+    assert hits and key not in [hit[1] for hit in hits], hits
+    for target, first in [(('(ss)', (collection, key)), hits[0][1]), (('s', 'a thirsty bird'), key)]:
+        found, explain = service.call('Query1', 'Explain', 'va{sv}', target, {})
+        assert found[0][1] == first, found
+        assert json.loads(explain)['collections'][0]['name'] == collection, explain
     print('search')
 
 

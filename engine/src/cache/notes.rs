@@ -33,7 +33,10 @@ impl EmbeddingCache {
             .map_err(|error| Error::new(ErrorKind::Invalid, "it is no JSON").with_source(error))
             .and_then(|bytes| match self.db.database().is_written() {
                 true => self.db.put_meta(name, &bytes),
-                false => Ok(self.pending.add_note(name, bytes)),
+                false => {
+                    self.pending.add_note(name, bytes);
+                    Ok(())
+                }
             });
         if let Err(error) = written {
             tracing::warn!(name, %error, "cannot keep a note");
