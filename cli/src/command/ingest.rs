@@ -33,6 +33,7 @@ pub(super) struct Ingest {
     content_bytes: u64,
     /// So many records make a batch, by the time that the last took.
     batch_records: usize,
+    batch_records_max: usize,
     progress: Progress,
     started: Instant,
     interrupted: bool,
@@ -56,10 +57,19 @@ impl Ingest {
             report: PutReport::default(),
             content_bytes: 0,
             batch_records: BATCH_RECORDS_MIN,
+            batch_records_max: BATCH_RECORDS_MAX,
             progress: Progress::start_content(total),
             started: Instant::now(),
             interrupted: false,
         }
+    }
+
+    /// Makes small batches, for somebody who waits to hear of each record.
+    pub(super) fn soon(mut self, is_awaited: bool) -> Self {
+        if is_awaited {
+            self.batch_records_max = BATCH_RECORDS_MIN;
+        }
+        self
     }
 
     /// Puts records until there are no more or the user presses Ctrl-C.
@@ -119,7 +129,7 @@ impl Ingest {
         self.report += store.put_batch(collection, batch)?;
         self.batch_records = match started.elapsed() > BATCH_TIME_MAX {
             true => (self.batch_records / 2).max(BATCH_RECORDS_MIN),
-            false => (self.batch_records * 2).min(BATCH_RECORDS_MAX),
+            false => (self.batch_records * 2).min(self.batch_records_max),
         };
         acknowledge(batch)?;
         let bytes = batch.iter().map(|record| record_bytes(record) as u64).sum();
