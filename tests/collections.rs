@@ -1,7 +1,5 @@
 //! Collections as a whole: listed, shown, made and dropped.
 
-#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
-
 use std::fmt::Write;
 use std::fs;
 use std::ops::ControlFlow;
