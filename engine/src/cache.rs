@@ -466,6 +466,11 @@ impl EmbeddingCache {
         self.db.write_out();
     }
 
+    /// Whether this file of counters can be read, or is not there.
+    pub(crate) fn check_counters(path: &Path) -> Result<()> {
+        Counters::check(path)
+    }
+
     /// Keeps what was counted in this file.
     pub(crate) fn save_counters(&self, path: &Path) {
         self.counters.save(path, self.tier_stats());

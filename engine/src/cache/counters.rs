@@ -55,6 +55,14 @@ impl Counters {
         }
     }
 
+    /// Whether the file can be read, or is not there.
+    pub(super) fn check(path: &Path) -> Result<()> {
+        match read(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Keeps them, with those of the tier, for a later process; what cannot be kept is lost.
     pub(super) fn save(&self, path: &Path, tier: TierStats) {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);

@@ -1,9 +1,10 @@
-//! What can be made again from the databases: files of vectors, and heat.
+//! What can be made again from the databases, or is of no account: files of vectors, heat, counters.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use super::{Fault, RECOMPUTED, Scrub};
+use crate::cache::EmbeddingCache;
 use crate::error::Result;
 use crate::heat;
 use crate::layout;
@@ -38,8 +39,13 @@ impl Scrub<'_> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// The generations of heat. Whoever reads them removes those that are damaged.
+    /// The generations of heat. Whoever reads them removes those that are damaged. Beside them the
+    /// counters of the cache, which are written anew when the store is closed.
     pub(super) fn heat(&mut self) -> Result<ControlFlow<()>> {
+        let counters = self.store.layout.cache_counters();
+        if let Err(error) = EmbeddingCache::check_counters(&counters) {
+            self.derived_fault(error.chain(), counters);
+        }
         // Until it is warm, the store reads them itself.
         if !self.store.is_warm() {
             return Ok(ControlFlow::Continue(()));
