@@ -113,12 +113,16 @@ fn main() {
         }
     }
     let _ = service.terminate().succeeded();
+    tell(&arguments, &mut all);
+}
+
+fn tell(arguments: &Arguments, all: &mut [Measured<'_>]) {
     println!(
         "{} records, {} runs, in ms: median, 90th percentile, least",
         arguments.records, arguments.runs
     );
     let mut is_kept = true;
-    for measured in &mut all {
+    for measured in all {
         is_kept &= report(measured);
     }
     println!("{}", if is_kept { "all bars hold" } else { "NOT all bars hold" });

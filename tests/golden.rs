@@ -57,11 +57,18 @@ fn goldens() -> Vec<Golden> {
     let mut goldens = values();
     goldens.extend(second_versions());
     goldens.push(journaled());
+    goldens.push(noted());
     goldens.extend(documents());
     goldens.extend(embeddings());
     goldens.extend(exchanged());
     goldens.extend(derived::samples().into_iter().map(derived_golden));
     goldens
+}
+
+fn noted() -> Golden {
+    let bytes = note_file::encode(br#"{"hits":12}"#).unwrap();
+    let (format, name, dump) = ("note_file", "counters", dump_note_file as fn(&[u8]) -> _);
+    Golden { format, version: 1, name, bytes, dump, protection: Protection::Checksum }
 }
 
 fn derived_golden(derived::Sample { format, name, bytes, dump }: derived::Sample) -> Golden {
@@ -113,12 +120,6 @@ fn values() -> Vec<Golden> {
     };
     vec![
         value("acknowledged", "sequence", acknowledged.encode().to_vec(), dump_acknowledged),
-        value(
-            "note_file",
-            "counters",
-            note_file::encode(br#"{"hits":12}"#).unwrap(),
-            dump_note_file,
-        ),
         value("snapshot_file", "snapshot", snapshot.encode().unwrap(), dump_snapshot_file),
         value("store_file", "store", store.encode().unwrap().to_vec(), dump_store_file),
         value("record", "empty", Record::default().encode().unwrap(), dump_record),

@@ -49,9 +49,7 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
     let _visit = placement.visit();
     let layout = Layout::new(config.base);
     find(&layout, config.create)?;
-    // Whoever recovers a store has it alone, which nobody else sees of it.
-    let recovers = config.access == Access::Read && has_to_recover(&layout);
-    let access = if recovers { Access::Write } else { config.access };
+    let access = needed_access(config.access, &layout);
     let lock = lock(&layout, access)?;
     let is_written = access == Access::Write;
     let space = if is_written { Space::prepare(&layout) } else { Space::unused(&layout) };
@@ -61,19 +59,15 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
     let size = (memory.tier_bytes(), config.policy);
     let tier = Arc::new(Tier::new(size, Arc::clone(&recorder), Arc::clone(&placement))?);
     let was_relieved = is_written && space.relieve();
-    let open_cache = || {
-        let cache = CacheConfig {
-            path: &database(&layout.cache()),
-            counters: &layout.cache_counters(),
-            seed: store_file.hash_seed,
-            memory: memory.database(),
-            disk_max_bytes: config.cache_disk_bytes,
-            tier: Arc::clone(&tier),
-        };
-        if is_written { EmbeddingCache::open(cache) } else { EmbeddingCache::open_to_read(cache) }
+    let cache = CacheConfig {
+        path: &database(&layout.cache()),
+        counters: &layout.cache_counters(),
+        seed: store_file.hash_seed,
+        memory: memory.database(),
+        disk_max_bytes: config.cache_disk_bytes,
+        tier: Arc::clone(&tier),
     };
-    let (state, cache) = at_the_same_time(|| open_state(&layout, memory, is_written), open_cache);
-    let (state, cache) = (Arc::new(state?), Arc::new(cache?));
+    let (state, cache) = open_databases(&layout, memory, is_written, cache)?;
     if was_relieved {
         state.pause_compactions();
     }
@@ -118,6 +112,26 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
         placement,
         taken_unix_ms: config.taken_unix_ms,
     })
+}
+
+/// Whoever recovers a store that is asked to be read has it alone, which nobody else sees of it.
+fn needed_access(asked: Access, layout: &Layout) -> Access {
+    let recovers = asked == Access::Read && has_to_recover(layout);
+    if recovers { Access::Write } else { asked }
+}
+
+fn open_databases(
+    layout: &Layout,
+    memory: MemoryCap,
+    is_written: bool,
+    cache: CacheConfig<'_>,
+) -> Result<(Arc<StateDatabase>, Arc<EmbeddingCache>)> {
+    let open_cache = || match is_written {
+        true => EmbeddingCache::open(cache),
+        false => EmbeddingCache::open_to_read(cache),
+    };
+    let (state, cache) = at_the_same_time(|| open_state(layout, memory, is_written), open_cache);
+    Ok((Arc::new(state?), Arc::new(cache?)))
 }
 
 /// Those that this process may use.
