@@ -72,7 +72,6 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
         state.pause_compactions();
     }
     let commits = CommitQueue::new(state.last_sequence()?);
-    let journal_end = Mutex::new(JournalEnd::new(state.journal_head()?));
     let collections = collections(&state, store_file.hash_seed)?;
     let sources = Sources {
         state: Arc::clone(&state),
@@ -90,6 +89,7 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
         segments,
         layout,
         followers: followers(&state),
+        journal_end: Mutex::new(JournalEnd::new(state.journal_head()?)),
         state,
         cache,
         tier,
@@ -101,7 +101,6 @@ pub(super) fn open(config: StoreConfig) -> Result<Store> {
         writes: Writes::default(),
         audits: Audits::default(),
         commits,
-        journal_end,
         space,
         collections: RwLock::new(collections),
         embedder_config: config.embedder,
