@@ -246,7 +246,7 @@ fn top_opens_the_store_where_nobody_has_it_and_needs_no_more_than_ascii() {
     assert!(screen.is_ascii() && !screen.contains(" calls "), "{screen}");
     // Others may read beside it, and nobody writes.
     place.done(["stats", "--json"]);
-    place.op(["put", "key", "--payload", "{}", "--json"]).run().refused(5, &["op-dbus"]);
+    place.op(["put", "key", "--payload", "{}", "--json"]).run().refused(5, &["in use by process"]);
     let id = std::fs::read_to_string(place.path().join("id")).unwrap();
     let id = id.trim().parse().ok().and_then(Pid::from_raw).unwrap();
     kill_process(id, Signal::INT).unwrap();
