@@ -15,7 +15,7 @@
 //! number is the key; vectors of doubles or halves; any further columns, which make the payload.
 //!
 //! Columns are read as they lie in the file, where lists of fixed or of any length, short or large
-//! strings and views of them are the same. Nothing is taken on trust: see [`thrift`] for what is
+//! strings and views of them are the same. Nothing is taken on trust: see `thrift` for what is
 //! looked at before the parquet crate is. What it does not bear all the same, and panics at, is an
 //! error like any other.
 
