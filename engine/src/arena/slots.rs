@@ -256,7 +256,7 @@ impl Slots {
         if end_bytes > free.committed_bytes {
             let wanted_bytes = end_bytes.next_multiple_of(REGION_BYTES);
             let more_bytes = wanted_bytes - free.committed_bytes;
-            self.memory.commit(free.committed_bytes, more_bytes, Pages::Huge)?;
+            self.memory.commit(free.committed_bytes, more_bytes, Pages::HugeBehindFirst)?;
             free.committed_bytes = wanted_bytes;
         }
         if !may_take(self.slot_bytes) {

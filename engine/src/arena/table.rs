@@ -43,13 +43,16 @@ pub(super) struct Table {
 /// No slot: what memory begins with.
 const EMPTY: u64 = 0;
 const _: () = assert!(size_of::<Bucket>() == 64);
+/// The first table: whoever asks one question must not touch the pages of a large one.
+const LEN_MIN_BYTES: usize = 64 << 10;
 
 impl Table {
-    /// Makes a table of one region, or of twice as many as `smaller` has.
+    /// Makes a table of few buckets, or of twice as many as `smaller` has.
     pub(super) fn larger_than(smaller: Option<&Self>, placement: &Placement) -> Result<Self> {
-        let len_bytes = smaller.map_or(REGION_BYTES, |smaller| 2 * smaller.memory.len_bytes());
+        let len_bytes = smaller.map_or(LEN_MIN_BYTES, |smaller| 2 * smaller.memory_bytes());
         let memory = placement.reserve(len_bytes)?;
-        memory.commit(0, len_bytes, Pages::Huge)?;
+        let pages = if len_bytes < REGION_BYTES { Pages::Ordinary } else { Pages::Huge };
+        memory.commit(0, len_bytes.next_multiple_of(REGION_BYTES), pages)?;
         let buckets_count = len_bytes / size_of::<Bucket>();
         Ok(Self { memory, buckets_count, used: AtomicU64::new(0) })
     }
@@ -60,13 +63,13 @@ impl Table {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.memory.len_bytes()
+        self.buckets_count * size_of::<Bucket>()
     }
 
     #[inline]
     fn buckets(&self) -> &[Bucket] {
         #[expect(unsafe_code, reason = "typed access to mapped memory")]
-        // SAFETY: the whole reservation is committed, aligned, as long as so many buckets, and
+        // SAFETY: the whole reservation is committed, aligned, as long as so many buckets at least, and
         // reads as zeros from the beginning, which atomics may.
         unsafe {
             std::slice::from_raw_parts(self.memory.base().as_ptr().cast(), self.buckets_count)

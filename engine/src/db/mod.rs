@@ -143,7 +143,7 @@ impl Database {
     ) -> Result<Self> {
         let block_cache = Cache::new_lru_cache(memory.block_cache_bytes as usize);
         // Copied for each family: RocksDB's defaults come with a cache that is made to be dropped.
-        let options = options_of_families(&block_cache, memory);
+        let options = options_of_families(&block_cache, memory, access);
         let there = match access {
             Access::Write => None,
             Access::Read => Some(

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rocksdb::{BlockBasedOptions, Cache, DBRecoveryMode, LogLevel, Options};
 
-use super::{Creation, DatabaseMemory};
+use super::{Access, Creation, DatabaseMemory};
 use crate::os::file::is_btrfs;
 
 /// The part of a table's entries that makes it one of removals.
@@ -63,7 +63,11 @@ pub(super) fn on_file_system(mut options: Options, directory: &Path) -> Options 
 /// Files beside the tables (blob files) hold less room for what was replaced (1.2 times the values,
 /// not 1.5) and read as fast from 784 bytes on; but they write a fifth to a half more, and values of
 /// 200 bytes take a fifth more room and two thirds more time.
-pub(super) fn options_of_families(block_cache: &Cache, memory: DatabaseMemory) -> Options {
+pub(super) fn options_of_families(
+    block_cache: &Cache,
+    memory: DatabaseMemory,
+    access: Access,
+) -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(block_cache);
     table.set_bloom_filter(BLOOM_BITS_PER_KEY, false);
@@ -74,8 +78,11 @@ pub(super) fn options_of_families(block_cache: &Cache, memory: DatabaseMemory) -
     options.set_write_buffer_size((memory.write_buffers_bytes / 4) as usize);
     // A key that is not in a write buffer is found out by its filter, not by a search: a put asks
     // whether its record is there, and a read of what is in a table begins with the buffer.
-    options.set_memtable_whole_key_filtering(true);
-    options.set_memtable_prefix_bloom_ratio(WRITE_BUFFER_FILTER_PART);
+    // Who only reads has next to nothing in buffers, and to clear their filters is a tenth of an opening.
+    if access == Access::Write {
+        options.set_memtable_whole_key_filtering(true);
+        options.set_memtable_prefix_bloom_ratio(WRITE_BUFFER_FILTER_PART);
+    }
     // Writes stop where too much is to be compacted; they are not slowed down before, because those
     // that are refused where they would have to wait would be refused again and again.
     options.set_level_zero_slowdown_writes_trigger(LEVEL_ZERO_TABLES_MAX);

@@ -81,7 +81,7 @@ pub(super) fn zeros(
 fn reserved(len_bytes_max: usize, (placement, copy): (&Placement, usize)) -> Result<GrowingBytes> {
     let reservation = Reservation::new(len_bytes_max)?;
     placement.place_copy(&reservation, copy);
-    Ok(GrowingBytes::new(reservation, Pages::Huge))
+    Ok(GrowingBytes::new(reservation, Pages::HugeBehindFirst))
 }
 
 /// Rows in a file, of which none is believed before its pages were compared with their checksums.
