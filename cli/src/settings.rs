@@ -118,7 +118,10 @@ pub(crate) fn settables() -> BTreeMap<String, Settable> {
         command.get_subcommands().for_each(|command| add(command, settables));
     }
     let mut settables = BTreeMap::new();
-    add(&args::whole(), &mut settables);
+    let mut program = Arguments::command().disable_help_subcommand(true);
+    // Made one by one, without what all of them take, which would be copied for each.
+    program.get_subcommands_mut().for_each(Command::build);
+    add(&program, &mut settables);
     settables
 }
 
@@ -181,8 +184,21 @@ impl File {
     }
 
     /// The arguments of a command line, with what it does not tell from this file.
-    pub(crate) fn arguments(&self, given: &[OsString]) -> Result<Arguments, clap::Error> {
-        let matches = self.as_defaults(args::whole()).try_get_matches_from(given)?;
+    pub(crate) fn arguments(
+        &self,
+        given: &[OsString],
+        wanted: &str,
+    ) -> Result<Arguments, clap::Error> {
+        let mut program = Arguments::command();
+        let everywhere: Vec<Arg> =
+            program.get_arguments().filter(|argument| argument.is_global_set()).cloned().collect();
+        // No other command is needed. This one must be made to be changed, with what all of them take,
+        // since it gets nothing more then.
+        if let Some(command) = program.find_subcommand_mut(wanted) {
+            *command = std::mem::take(command).args(everywhere);
+            command.build();
+        }
+        let matches = self.as_defaults(program).try_get_matches_from(given)?;
         Arguments::from_arg_matches(&matches)
     }
 }
@@ -211,7 +227,7 @@ pub(crate) fn arguments(given: &[OsString]) -> Result<Arguments, Refusal> {
         return Ok(arguments);
     }
     match File::find(arguments.global.config.as_deref()).map_err(Refusal::File)? {
-        Some(file) => Ok(file.arguments(given)?),
+        Some(file) => Ok(file.arguments(given, matches.subcommand_name().unwrap_or_default())?),
         None => Ok(arguments),
     }
 }

@@ -83,9 +83,11 @@ fn origin_of((setting, origin): &(Setting, Origin), file: Option<&File>) -> Stri
 
 fn check(output: &Output, file: &File) -> Result<Exit> {
     // Settings can contradict each other, too.
-    let given = ["op-dbus", "stats"].map(OsString::from);
+    let wanted = "stats";
+    let given = ["op-dbus", wanted].map(OsString::from);
     let contradiction = |problem: String| file.wrong(&problem);
-    let arguments = file.arguments(&given).map_err(|error| contradiction(error.to_string()))?;
+    let arguments =
+        file.arguments(&given, wanted).map_err(|error| contradiction(error.to_string()))?;
     Config::resolve(&arguments.global, &given).map_err(|error| contradiction(error.message()))?;
     let (path, count) = (file.path.display().to_string(), file.settings.len());
     output.answer(&json!({ "file": path, "settings": count }), |out| {
