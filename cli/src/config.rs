@@ -342,7 +342,8 @@ pub(crate) fn has_model(directory: &Path) -> bool {
     directory.join("model.onnx").exists()
 }
 
-/// The directories that models are looked for in: of the store, of the user, of the system.
+/// The directories that models are looked for in: of the store, of the user, of the system, and the one
+/// that this program was installed with.
 fn model_places(store: &Path) -> Vec<PathBuf> {
     // A relative one does not count: whoever wrote the current directory would choose the model.
     let data_home = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from);
@@ -352,5 +353,11 @@ fn model_places(store: &Path) -> Vec<PathBuf> {
     });
     let of_user = data_home.map(|data| data.join("op-dbus").join(MODELS));
     let of_system = PathBuf::from("/usr/share/op-dbus").join(MODELS);
-    [Some(store.join(MODELS)), of_user, Some(of_system)].into_iter().flatten().collect()
+    let first = [Some(store.join(MODELS)), of_user, Some(of_system)];
+    let mut places: Vec<PathBuf> = first.into_iter().flatten().collect();
+    // Where no package is installed below /usr, each has a prefix of its own.
+    let executable = std::env::current_exe().ok();
+    let beside = executable.and_then(|path| Some(path.parent()?.parent()?.join("share/op-dbus")));
+    places.extend(beside.map(|path| path.join(MODELS)).filter(|path| !places.contains(path)));
+    places
 }
