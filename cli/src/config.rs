@@ -32,6 +32,7 @@ pub(crate) struct Config {
     store: PathBuf,
     bus: Option<Bus>,
     embedder: EmbedderConfig,
+    is_model_enabled: bool,
     is_model_chosen: bool,
     capacity_bytes: Option<u64>,
     cache_disk_bytes: Option<u64>,
@@ -69,6 +70,7 @@ impl Config {
             store: global.store.clone(),
             bus: global.bus.clone(),
             embedder,
+            is_model_enabled: global.ml_enable,
             is_model_chosen: global.model.is_some() || provider != Provider::default(),
             capacity_bytes: global.cache_max_size_gb,
             cache_disk_bytes: global.cache_disk_max_gb,
@@ -128,6 +130,11 @@ impl Config {
     /// What models are opened with.
     pub(crate) fn embedder(&self) -> &EmbedderConfig {
         &self.embedder
+    }
+
+    /// Whether texts become vectors at all.
+    pub(crate) fn is_model_enabled(&self) -> bool {
+        self.is_model_enabled
     }
 
     /// Whether the user has said which model, or what runs it.
@@ -268,10 +275,13 @@ impl Config {
 
     fn warm_store_config(&self) -> StoreConfig {
         let config = StoreConfig::new(&self.store)
-            .with_embedder(self.embedder.clone())
             .with_policy(self.policy)
             .with_numa(self.numa.clone())
             .with_subvolumes(self.subvolumes.clone());
+        let config = match self.is_model_enabled {
+            true => config.with_embedder(self.embedder.clone()),
+            false => config,
+        };
         let config = match self.capacity_bytes {
             Some(capacity_bytes) => config.with_capacity_bytes(capacity_bytes),
             None => config,
