@@ -9,32 +9,27 @@
 {
   config,
   lib,
+  options,
   pkgs,
   ...
 }:
 let
   cfg = config.services.operation-dbus;
-  inherit (lib) types mkOption mkEnableOption;
 
   toml = pkgs.formats.toml { };
 
-  defaults = {
-    name = "op-dbus";
-    basePath = "/var/lib/op-dbus";
-    subvolumes = [
-      "@cache"
-      "@timing"
-      "@vectors"
-      "@state"
-    ];
-  };
+  # What an option is unless it is said.
+  unless = options.services.operation-dbus;
+  defaultName = unless.user.default;
+  defaultPath = unless.btrfs.basePath.default;
+  subvolumes = unless.btrfs.subvolumes.default;
 
   isOnCard = cfg.ml.enable && cfg.ml.executionProvider != "cpu";
 
   # What the package is asked to be otherwise.
   adapted =
-    lib.optionalAttrs (cfg.user != defaults.name) { inherit (cfg) user; }
-    // lib.optionalAttrs (cfg.group != defaults.name) { inherit (cfg) group; }
+    lib.optionalAttrs (cfg.user != defaultName) { inherit (cfg) user; }
+    // lib.optionalAttrs (cfg.group != defaultName) { inherit (cfg) group; }
     // lib.optionalAttrs (isOnCard && !(cfg.package.cudaSupport or false)) { cudaSupport = true; };
   package = if adapted == { } then cfg.package else cfg.package.override adapted;
   op-dbus = "${package}/bin/op-dbus";
@@ -216,8 +211,8 @@ let
       message = "${says "btrfs.snapshotRetention" cfg.btrfs.snapshotRetention}: at least 1 snapshot stays; to take none, set systemd.timers.op-dbus-snapshot.enable = false.";
     }
     {
-      assertion = lib.all (name: lib.elem name defaults.subvolumes) cfg.btrfs.subvolumes;
-      message = "${says "btrfs.subvolumes" cfg.btrfs.subvolumes}: a store has ${lib.concatStringsSep ", " defaults.subvolumes}; name only those.";
+      assertion = lib.all (name: lib.elem name subvolumes) cfg.btrfs.subvolumes;
+      message = "${says "btrfs.subvolumes" cfg.btrfs.subvolumes}: a store has ${lib.concatStringsSep ", " subvolumes}; name only those.";
     }
     {
       assertion = lib.allUnique cfg.btrfs.subvolumes;
@@ -333,176 +328,7 @@ let
   }) cfg.extraEnvironment;
 in
 {
-  options.services.operation-dbus = {
-    enable = mkEnableOption "Operation D-Bus, which answers questions about this system on its bus";
-
-    package = mkOption {
-      type = types.package;
-      default = pkgs.operation-dbus;
-      defaultText = lib.literalExpression "pkgs.operation-dbus";
-      description = "The programs, ONNX Runtime and the model. It is changed as `user`, `group` and `ml.executionProvider` need it.";
-    };
-
-    user = mkOption {
-      type = types.str;
-      default = defaults.name;
-      description = "Whom the service runs as. Another than this must exist.";
-    };
-
-    group = mkOption {
-      type = types.str;
-      default = defaults.name;
-      description = "Whose members may ask the service. Another than this must exist.";
-    };
-
-    stateFile = mkOption {
-      type = types.path;
-      default = "/etc/operation-dbus/state.json";
-      example = "/var/lib/op-dbus/state.json";
-      description = "Declared state, applied when the system starts and when it changes. Below `/etc/operation-dbus` it is `defaultState`, always; elsewhere `defaultState` is only what it begins with, and it survives rebuilds.";
-    };
-
-    defaultState = mkOption {
-      type = types.attrs;
-      default = {
-        version = "1.0";
-        plugins = { };
-      };
-      description = "What is written to `stateFile`.";
-    };
-
-    numa = {
-      enable = mkEnableOption "pinning memory to one node and threads to CPUs: of the unit, and of the store";
-
-      node = mkOption {
-        type = types.int;
-        default = 0;
-        description = "The node whose memory is used, with `numa.enable`.";
-      };
-
-      cpuList = mkOption {
-        type = types.str;
-        default = "0-3";
-        example = "0-15,32-47";
-        description = "The CPUs that threads run on, with `numa.enable`; those of the node, as `numactl --hardware` lists them.";
-      };
-
-      balancing = mkOption {
-        type = types.nullOr types.bool;
-        default = null;
-        description = "Whether the kernel moves memory between nodes by itself, for all programs of the machine (`numa_balancing=`); as the kernel has it if null. What is pinned stays where it is.";
-      };
-    };
-
-    btrfs = {
-      enable = mkOption {
-        type = types.bool;
-        default = true;
-        description = "Whether directories of the store are made as subvolumes where there is BTRFS.";
-      };
-
-      basePath = mkOption {
-        type = types.path;
-        default = defaults.basePath;
-        description = "Directory of the store.";
-      };
-
-      compressionLevel = mkOption {
-        type = types.int;
-        default = 3;
-        description = "Level of zstd, from 1 to 15, that `op-dbus doctor` holds the mount option `compress=zstd:N` to, which alone decides it; set that in `fileSystems`.";
-      };
-
-      snapshotRetention = mkOption {
-        type = types.int;
-        default = 24;
-        description = "Snapshots that stay; one is taken each hour.";
-      };
-
-      subvolumes = mkOption {
-        type = types.listOf types.str;
-        default = defaults.subvolumes;
-        description = "Which directories of the store are made as subvolumes.";
-      };
-    };
-
-    ml = {
-      enable = mkOption {
-        type = types.bool;
-        default = true;
-        description = "Whether texts become vectors by a model; without one, records and queries with texts are refused.";
-      };
-
-      executionProvider = mkOption {
-        type = types.enum [
-          "cpu"
-          "cuda"
-          "tensorrt"
-        ];
-        default = "cpu";
-        description = "What runs the model. The others need a card of NVIDIA and its driver; there is no other in the place of what is asked for.";
-      };
-
-      gpuDeviceId = mkOption {
-        type = types.int;
-        default = 0;
-        description = "Which card, by the number that `nvidia-smi` shows.";
-      };
-
-      numThreads = mkOption {
-        type = types.int;
-        default = 4;
-        description = "Threads that run the model.";
-      };
-
-      modelPath = mkOption {
-        type = types.nullOr types.path;
-        default = null;
-        description = "Directory with `model.onnx` and `tokenizer.json`; that of the package if null.";
-      };
-    };
-
-    plugins = mkOption {
-      type = types.listOf types.package;
-      default = [ ];
-      example = lib.literalExpression "with pkgs; [ operation-dbus-plugin-lxc ]";
-      description = "Packages with a `plugin.toml`. Each is validated, and stands under its name in `/etc/operation-dbus/plugins`.";
-    };
-
-    logLevel = mkOption {
-      type = types.enum [
-        "error"
-        "warn"
-        "info"
-        "debug"
-        "trace"
-      ];
-      default = "info";
-      description = "What the service logs.";
-    };
-
-    extraEnvironment = mkOption {
-      type = types.attrsOf types.str;
-      default = { };
-      example = {
-        OPDBUS_CACHE_MAX_SIZE_GB = "16";
-      };
-      description = "Further variables of the service. Those that begin with `OPDBUS_` must be known, and none may be that of another option.";
-    };
-
-    settings = mkOption {
-      type = toml.type;
-      default = { };
-      example = {
-        cache.max_size_gb = 16;
-        daemon.readers.secrets = [
-          "anna"
-          "@operators"
-        ];
-      };
-      description = "Further settings of `/etc/operation-dbus/config.toml`, as `op-dbus config show` lists them; the whole file is checked when the system is built.";
-    };
-  };
+  imports = [ ./options.nix ];
 
   config = lib.mkMerge [
     # Whoever lists plugins takes them from pkgs.
@@ -536,8 +362,8 @@ in
           description = "Plugins of Operation D-Bus";
         };
       }
-      // lib.optionalAttrs (cfg.user == defaults.name) {
-        ${defaults.name} = {
+      // lib.optionalAttrs (cfg.user == defaultName) {
+        ${defaultName} = {
           isSystemUser = true;
           group = cfg.group;
           description = "Operation D-Bus";
@@ -547,7 +373,7 @@ in
       users.groups = {
         op-dbus-plugin = { };
       }
-      // lib.optionalAttrs (cfg.group == defaults.name) { ${defaults.name} = { }; };
+      // lib.optionalAttrs (cfg.group == defaultName) { ${defaultName} = { }; };
 
       systemd.tmpfiles.rules = [
         "d ${basePath} 0750 ${cfg.user} ${cfg.group} -"
@@ -570,7 +396,7 @@ in
         // lib.optionalAttrs isOnCard { LD_LIBRARY_PATH = "/run/opengl-driver/lib"; }
         // cfg.extraEnvironment;
         serviceConfig =
-          lib.optionalAttrs (basePath != defaults.basePath) {
+          lib.optionalAttrs (basePath != defaultPath) {
             ReadWritePaths = [ basePath ];
           }
           // lib.optionalAttrs cfg.numa.enable {
@@ -589,7 +415,7 @@ in
 
       systemd.services.op-dbus-snapshot = {
         environment = asksOnly;
-        serviceConfig = lib.optionalAttrs (basePath != defaults.basePath) {
+        serviceConfig = lib.optionalAttrs (basePath != defaultPath) {
           InaccessiblePaths = [ "-${basePath}" ];
         };
       };
