@@ -23,6 +23,7 @@ let
     dual-socket-gpu = ../examples/dual-socket-gpu.nix;
     single-socket = ../examples/single-socket.nix;
     small = ../examples/small.nix;
+    two-nodes = ./two-nodes.nix;
     vm = (import ./vm.nix).nodes.machine;
   };
   bad = import ./bad.nix lib;

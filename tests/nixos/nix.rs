@@ -113,6 +113,14 @@ impl Nixpkgs {
         command.env_remove("NIX_PATH").env_remove("NIX_REMOTE").args(arguments).output().unwrap()
     }
 
+    /// The paths that one of the store needs, itself included.
+    pub(crate) fn needed_by(&self, path: &Path) -> Vec<PathBuf> {
+        let query = [OsStr::new("--query"), OsStr::new("--requisites"), path.as_os_str()];
+        let output = self.run("nix-store", query);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).lines().map(PathBuf::from).collect()
+    }
+
     /// The expression of packages that have this program, and what is installed for this user.
     pub(crate) fn packages(&self) -> String {
         let program = Path::new(env!("CARGO_BIN_EXE_op-dbus")).parent().unwrap();

@@ -160,8 +160,7 @@ fn the_service_runs_as_it_is_configured(nixpkgs: &Nixpkgs) {
     let system = built(nixpkgs, "full");
     let shared = scratch::on_disk();
     fs::copy(sources().join("tests/nixos/system.sh"), shared.path().join("run.sh")).unwrap();
-    fs::copy(sources().join("tests/system/holds.sh"), shared.path().join("holds.sh")).unwrap();
-    fs::write(shared.path().join("system"), system.to_str().unwrap()).unwrap();
+    copy_parts(&system, shared.path());
     let output = Command::new(sources().join("tests/container.sh"))
         .args(["--seconds", SECONDS, "--bind"])
         .args([disk.path(), Path::new("/var/lib/op-dbus")])
@@ -183,4 +182,76 @@ fn the_service_runs_as_it_is_configured(nixpkgs: &Nixpkgs) {
     assert!(output.status.success(), "{}: {said}", output.status);
     let passed_count = log.lines().filter(|line| line.starts_with("ok ")).count();
     assert!(passed_count >= PASSED_COUNT_MIN, "only {passed_count} things were looked at");
+}
+
+/// What both scripts need beside them.
+fn copy_parts(system: &Path, to: &Path) {
+    fs::copy(sources().join("tests/system/holds.sh"), to.join("holds.sh")).unwrap();
+    fs::copy(sources().join("tests/nixos/activate.sh"), to.join("activate.sh")).unwrap();
+    fs::write(to.join("system"), system.to_str().unwrap()).unwrap();
+}
+
+/// The service on the second node of a machine of two, which `OPDBUS_TEST_NUMA_MACHINE` starts as for
+/// `numa.rs`: where it runs and where its memory lies.
+#[test]
+fn a_machine_of_two_nodes() {
+    const TEST: &str = "the configured service on a machine of two nodes";
+    let Some(machine) = std::env::var_os("OPDBUS_TEST_NUMA_MACHINE").map(PathBuf::from) else {
+        return skip(TEST, &"OPDBUS_TEST_NUMA_MACHINE names none");
+    };
+    let nixpkgs = match builder() {
+        Ok(nixpkgs) => nixpkgs,
+        Err(reason) => return skip(TEST, &reason),
+    };
+    let system = built(&nixpkgs, "two-nodes");
+    let directory = scratch::on_disk();
+    let (payload, out) = (directory.path().join("payload"), directory.path().join("out"));
+    fs::create_dir_all(payload.join("lib")).unwrap();
+    copy_parts(&system, &payload);
+    fs::copy(sources().join("tests/nixos/machine.sh"), payload.join("test.sh")).unwrap();
+    fs::write(payload.join("store-path"), nixpkgs.store().to_str().unwrap()).unwrap();
+    copy_closure(&nixpkgs, &system, &payload.join("store"));
+    let program = Path::new(env!("CARGO_BIN_EXE_op-dbus"));
+    for library in libraries(program) {
+        fs::copy(&library, payload.join("lib").join(library.file_name().unwrap())).unwrap();
+    }
+    let status = Command::new("sh")
+        .arg(machine.join("run-systemd.sh"))
+        .args([&payload, &out])
+        .env("T", "1500")
+        .status()
+        .unwrap();
+    let log = fs::read_to_string(out.join("out/log")).unwrap_or_default();
+    println!("{log}");
+    assert!(status.success(), "{status}");
+    let passed = fs::read_to_string(out.join("out/passed")).unwrap_or_default();
+    assert_eq!(passed.trim(), "yes");
+}
+
+/// Copies what a path of the store needs, programs without what only debuggers read: the machine's disk is
+/// small.
+fn copy_closure(nixpkgs: &Nixpkgs, path: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for path in nixpkgs.needed_by(path) {
+        let copied = to.join(path.file_name().unwrap());
+        run(Command::new("cp").args(["-r", "--no-dereference"]).arg(&path).arg(&copied));
+        let program = copied.join("bin/op-dbus");
+        if program.exists() && !copied.is_symlink() {
+            run(Command::new("chmod").args(["-R", "u+w"]).arg(&copied));
+            run(Command::new("strip").arg(&program));
+        }
+    }
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {output:?}");
+}
+
+/// The shared libraries of a program.
+fn libraries(program: &Path) -> Vec<PathBuf> {
+    let output = Command::new("ldd").arg(program).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let paths = text.lines().filter_map(|line| line.split_whitespace().nth(2).map(PathBuf::from));
+    paths.filter(|path| path.is_absolute()).collect()
 }

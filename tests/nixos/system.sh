@@ -3,7 +3,7 @@
 # looks at what each option does. Runs as root in the container of container.sh; nixos/system.rs makes what
 # it needs:
 #   system     a file with the path of what was built: etc/, users and rules
-#   holds.sh   a part of this
+#   holds.sh, activate.sh   parts of this
 #   /var/lib/op-dbus   an empty btrfs; and the store of Nix where that path is
 set -u
 # Messages of others are compared.
@@ -13,35 +13,10 @@ unit=operation-dbus.service
 # shellcheck source=tests/system/holds.sh
 source ./holds.sh
 
-system=$(cat system)
-package=$(readlink -f "$system/etc/systemd/system/$unit")
-package=${package%/lib/systemd/*}
+# shellcheck source=tests/nixos/activate.sh
+source ./activate.sh
+
 plugins=/etc/operation-dbus/plugins
-
-# What NixOS does when it is switched to: links of /etc, users, directories, what is in the packages.
-activate() {
-    if ! "$package/bin/op-dbus" --version; then
-        # Line and exit code are for system.rs.
-        echo 'SKIPPED: the program was built with newer libraries than those of this release'
-        exit
-    fi
-    cp -r --no-dereference "$system/etc/." /etc
-    mkdir -p /run/current-system/sw/bin /usr/share/dbus-1/system.d /usr/share/dbus-1/system-services
-    ln -s "$package/bin/op-dbus" /run/current-system/sw/bin/op-dbus
-    ln -s -t /usr/share/dbus-1/system.d "$package"/share/dbus-1/system.d/*
-    ln -s -t /usr/share/dbus-1/system-services "$package"/share/dbus-1/system-services/*
-    mkdir -p /usr/share/polkit-1/actions /usr/share/polkit-1/rules.d
-    ln -s -t /usr/share/polkit-1/actions "$package"/share/polkit-1/actions/*
-    ln -s -t /usr/share/polkit-1/rules.d "$package"/share/polkit-1/rules.d/*
-    systemd-sysusers "$system/sysusers.conf"
-    systemd-tmpfiles --create "$system/tmpfiles.conf"
-    printf 'u reader - "A member of the group"\nm reader op-dbus\nu stranger - "Anybody else"\n' |
-        systemd-sysusers -
-    busctl call org.freedesktop.DBus / org.freedesktop.DBus ReloadConfig >/dev/null
-    systemctl daemon-reload
-}
-
-export PATH=/run/current-system/sw/bin:$PATH
 
 # The variables of the process, a line each.
 variables() { tr '\0' '\n' <"/proc/$process/environ"; }
