@@ -22,7 +22,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use op_dbus_engine::{Encoding, PolicyKind, Profile};
 
 use crate::exit;
@@ -68,6 +68,13 @@ pub(crate) struct Arguments {
     pub(crate) command: Command,
 }
 
+/// The command line with all of its commands, for whoever looks at those that are not wanted.
+pub(crate) fn whole() -> clap::Command {
+    let mut command = Arguments::command();
+    command.build();
+    command
+}
+
 /// How much a cache may hold.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Capacity {
@@ -100,7 +107,10 @@ fn rate(text: &str) -> Result<NonZeroU64, String> {
     bytes.and_then(NonZeroU64::new).ok_or_else(|| "it must be like 500K, 50M or 1G".to_owned())
 }
 
+/// What is wanted. Of a command that is not, its name alone is made: all of them are a third of the time in
+/// which the program starts. See [`whole`].
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Command {
     Index(Index),
     Query(Query),

@@ -4,11 +4,11 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use clap::{Arg, Command, CommandFactory};
+use clap::{Arg, Command};
 use clap_complete::{ArgValueCompleter, CompleteEnv, CompletionCandidate};
 use op_dbus_daemon::DaemonConfig;
 
-use crate::args::{Arguments, At};
+use crate::args::{self, At};
 use crate::config::Config;
 use crate::error::Result;
 use crate::settings;
@@ -28,7 +28,7 @@ pub(crate) fn answer(given: &[OsString]) -> bool {
 }
 
 fn command() -> Command {
-    with_values(Arguments::command(), None)
+    with_values(args::whole(), None)
 }
 
 /// Adds what the values of arguments can be, as far as only the store knows.

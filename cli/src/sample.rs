@@ -2,14 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use clap::CommandFactory;
-
-use crate::args::Arguments;
+use crate::args;
 
 /// The lines of the help of every command, each once.
 pub(crate) fn lines() -> Vec<String> {
     let (mut lines, mut seen) = (Vec::new(), BTreeSet::new());
-    let mut commands = vec![Arguments::command().term_width(0)];
+    let mut commands = vec![args::whole().term_width(0)];
     while let Some(mut command) = commands.pop() {
         let help = command.render_long_help().to_string();
         for line in help.lines().map(str::trim).filter(|line| !line.is_empty()) {

@@ -17,7 +17,7 @@ use op_dbus_engine::ErrorKind;
 use op_dbus_formats::TextError;
 use op_dbus_formats::settings::{self, Form, Known, Setting};
 
-use crate::args::{Arguments, CONFIG_VARIABLE, READERS_DELIMITER};
+use crate::args::{self, Arguments, CONFIG_VARIABLE, READERS_DELIMITER};
 use crate::error::{Error, Result};
 
 /// What variables begin with.
@@ -118,7 +118,7 @@ pub(crate) fn settables() -> BTreeMap<String, Settable> {
         command.get_subcommands().for_each(|command| add(command, settables));
     }
     let mut settables = BTreeMap::new();
-    add(&Arguments::command(), &mut settables);
+    add(&args::whole(), &mut settables);
     settables
 }
 
@@ -182,7 +182,7 @@ impl File {
 
     /// The arguments of a command line, with what it does not tell from this file.
     pub(crate) fn arguments(&self, given: &[OsString]) -> Result<Arguments, clap::Error> {
-        let matches = self.as_defaults(Arguments::command()).try_get_matches_from(given)?;
+        let matches = self.as_defaults(args::whole()).try_get_matches_from(given)?;
         Arguments::from_arg_matches(&matches)
     }
 }
@@ -200,7 +200,12 @@ fn wrong(path: &Path, problem: &dyn Display) -> Error {
 
 /// The arguments of a command line: what it tells, then the environment, then the file.
 pub(crate) fn arguments(given: &[OsString]) -> Result<Arguments, Refusal> {
-    let matches = Arguments::command().try_get_matches_from(given)?;
+    // Help, and what is said about a mistake, name commands that are not wanted.
+    let matches =
+        Arguments::command().try_get_matches_from(given).or_else(|error| match error.kind() {
+            clap::error::ErrorKind::DisplayVersion => Err(error),
+            _ => args::whole().try_get_matches_from(given),
+        })?;
     let arguments = Arguments::from_arg_matches(&matches)?;
     if !arguments.command.takes_settings() {
         return Ok(arguments);

@@ -76,6 +76,11 @@ impl CheckedMap {
         self.map.bytes()
     }
 
+    /// Brings in these bytes before they are read one after the other.
+    pub(crate) fn populate(&self, range: Range<usize>) {
+        self.map.populate(range);
+    }
+
     /// Compares the pages that these bytes are in with their checksums, each once.
     ///
     /// # Errors

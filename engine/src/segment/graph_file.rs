@@ -356,6 +356,33 @@ mod tests {
         assert_eq!(ask(&read, &vectors).unwrap(), ask(&graph, &vectors).unwrap());
     }
 
+    /// More rows than are worth a thread, in a map that nobody has read.
+    #[test]
+    fn a_scan_on_many_threads_finds_what_one_finds() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("graph");
+        let vectors = Random(2).fractions(13_000 * 16);
+        let graph = graph(&vectors, Profile::Compact);
+        graph.save(&path, OWNER).unwrap();
+        let dense = DenseVectors::new(&vectors, 16);
+        let third = (0..13_000).filter(|id| id % 3 == 1).collect();
+        for filter in [GraphFilter::All, GraphFilter::Among(&third)] {
+            let ask = |graph: &GraphIndex, threads: usize| {
+                let mut search = GraphSearch::on_threads(NonZero::new(threads).unwrap());
+                let query = &vectors[..16];
+                let found = graph.search_exact(&mut search, query, (20, filter), &dense);
+                (found.unwrap().to_vec(), search.counts())
+            };
+            let alone = ask(&graph, 1);
+            assert_eq!(alone.0.len(), 20);
+            for threads in [2, 3, 64] {
+                let together = ask(&GraphIndex::open(&path, OWNER).unwrap(), threads);
+                assert_eq!(together.0, alone.0, "{threads} threads, {filter:?}");
+                assert_eq!(together.1.scanned, alone.1.scanned);
+            }
+        }
+    }
+
     #[test]
     fn every_damage_is_noticed() {
         let directory = tempfile::tempdir().unwrap();

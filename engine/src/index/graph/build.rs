@@ -249,7 +249,8 @@ impl GraphIndex {
         scratch.search(self.rows.view(), &self.hub, effort, &self.findable(GraphFilter::All));
         if scratch.found.len() < FOUND_MIN.min(self.findable_count()) {
             // Nearly all that is near was removed.
-            scratch.scan(self.rows.view(), FOUND_MIN, &GraphFilter::All);
+            let alone = NonZero::<usize>::MIN;
+            scratch.scan(self.rows.view(), FOUND_MIN, &GraphFilter::All, alone);
             scratch.found.retain(|near| self.rows.view().header(near.id).is_findable());
         }
         scratch.found.sort_unstable_by(Near::order);

@@ -84,7 +84,7 @@ impl GraphIndex {
         }
         let [.., many] = CALIBRATED_LIMITS.map(usize::from);
         self.prepare_vertex(question, scratch);
-        scratch.scan(rows, many + 1, &GraphFilter::All);
+        scratch.scan(rows, many + 1, &GraphFilter::All, NonZero::<usize>::MIN);
         scratch.found.retain(|near| near.id != question);
         scratch.found.sort_unstable_by(Near::order);
         let truth: Vec<f32> = scratch.found.iter().take(many).map(|near| near.distance).collect();

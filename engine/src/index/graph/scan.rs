@@ -6,14 +6,20 @@
 //! are certainly not farther, one whose distance less both `e` is more than `t` is none of them.
 
 use std::collections::BinaryHeap;
+use std::num::NonZero;
+use std::ops::Range;
 
 use super::filter::GraphFilter;
+use super::query::PreparedQuery;
 use super::rows::{LIVE, TWIN};
 use super::traverse::{Near, Scratch};
 use super::view::{RowsView, Vertex};
+use crate::os::threads::in_parts;
 
 /// Vectors that are fetched while as many are compared.
 const FETCHED_COUNT: usize = 16;
+/// Vectors that are worth a thread, which takes as long to start as it takes to compare a third of them.
+const THREAD_COUNT: usize = 4096;
 /// What rounding adds to a distance at most, as a part of the norms: rotations and sums of `f32`.
 const ROUNDED_PART: f32 = 1e-5;
 
@@ -35,46 +41,70 @@ impl PartialOrd for Bound {
     }
 }
 
+/// Ids, in order.
+type Ids<'a> = &'a mut dyn Iterator<Item = u32>;
+
 impl Scratch {
-    /// Finds all vectors that may be among the `limit` nearest to the prepared query.
-    pub(super) fn scan(&mut self, rows: RowsView<'_>, limit: usize, filter: &GraphFilter<'_>) {
-        self.found.clear();
-        let lost = self.query.lost();
-        let mut scan = Scan { limit, lost, nearest: BinaryHeap::new(), found: Vec::new() };
-        let (mut ahead, mut batch) = (Vec::new(), Vec::new());
-        let mut compare = |batch: &[u32]| {
-            self.counts.scanned += batch.len() as u64;
-            for id in batch.iter().filter(|id| rows.is_ready(**id)) {
-                let vertex = rows.vertex(*id);
-                if matches!(vertex.header.state, LIVE | TWIN) {
-                    let distance = vertex.distance(&self.query.quantized);
-                    scan.take(*id, distance, &vertex);
-                }
-            }
-        };
+    /// Finds all vectors that may be among the `limit` nearest to the prepared query, on at most so many
+    /// threads. What is found does not depend on their number, nor what a predicate is asked, which one
+    /// thread does.
+    pub(super) fn scan(
+        &mut self,
+        rows: RowsView<'_>,
+        limit: usize,
+        filter: &GraphFilter<'_>,
+        threads: NonZero<usize>,
+    ) {
+        let query = &self.query;
+        let scan = |ids: Ids<'_>| Scan::new(limit, query.lost()).over(rows, query, ids);
         let all = 0..rows.len() as u32;
-        let ids: &mut dyn Iterator<Item = u32> = match filter {
-            GraphFilter::All => &mut all.clone(),
-            GraphFilter::Among(set) => &mut set.iter().take_while(|id| all.contains(id)),
-            GraphFilter::Where(passes) => &mut all.clone().filter(|id| passes(*id)),
-        };
-        for id in ids {
-            rows.prefetch_vertex(id);
-            ahead.push(id);
-            if ahead.len() == FETCHED_COUNT {
-                compare(&batch);
-                std::mem::swap(&mut ahead, &mut batch);
-                ahead.clear();
+        let scans = match filter {
+            GraphFilter::All => in_parts(&parts(&all, all.len(), threads), threads, |ids, ()| {
+                scan(&mut populated(rows, ids.clone()))
+            }),
+            GraphFilter::Among(set) => {
+                in_parts(&parts(&all, set.len(), threads), threads, |ids, ()| {
+                    let from_start = set.iter().skip_while(|id| *id < ids.start);
+                    scan(&mut from_start.take_while(|id| *id < ids.end))
+                })
             }
-        }
-        compare(&batch);
-        compare(&ahead);
-        let Scan { nearest, found, .. } = scan;
-        let enough = nearest.peek().filter(|_| nearest.len() == limit);
-        let threshold = enough.map_or(f32::INFINITY, |bound| bound.0);
-        let may_be = |found: &Scanned| found.least <= threshold;
-        self.found.extend(found.iter().filter(|found| may_be(found)).map(|found| found.near));
+            GraphFilter::Where(passes) => vec![scan(&mut all.filter(|id| passes(*id)))],
+        };
+        let scanned_count: u64 = scans.iter().map(|scan| scan.compared_count).sum();
+        self.counts.scanned += scanned_count;
+        keep_possible(scans, limit, &mut self.found);
     }
+}
+
+/// Splits rows, of which some are compared, among threads that are worth starting.
+fn parts(all: &Range<u32>, compared_count: usize, threads: NonZero<usize>) -> Vec<Range<u32>> {
+    let parts_count = (compared_count / THREAD_COUNT).clamp(1, threads.get());
+    let step = all.len().div_ceil(parts_count).max(1);
+    all.clone().step_by(step).map(|id| id..all.end.min(id.saturating_add(step as u32))).collect()
+}
+
+/// Brings in rows before they are read, some at a time.
+fn populated(rows: RowsView<'_>, ids: Range<u32>) -> impl Iterator<Item = u32> {
+    let mut populated_end = ids.start;
+    ids.inspect(move |id| {
+        if *id == populated_end {
+            populated_end = rows.populate(*id);
+        }
+    })
+}
+
+/// Keeps of what scans of several parts have found what may be among the nearest of all.
+fn keep_possible(scans: Vec<Scan>, limit: usize, found: &mut Vec<Near>) {
+    let mut nearest: Vec<Bound> =
+        scans.iter().flat_map(|scan| scan.nearest.iter().copied()).collect();
+    nearest.sort_unstable();
+    let threshold = match limit.checked_sub(1) {
+        Some(last) => nearest.get(last).map_or(f32::INFINITY, |bound| bound.0),
+        None => f32::NEG_INFINITY,
+    };
+    let may_be = |scanned: &&Scanned| scanned.least <= threshold;
+    found.clear();
+    found.extend(scans.iter().flat_map(|scan| &scan.found).filter(may_be).map(|it| it.near));
 }
 
 struct Scanned {
@@ -90,9 +120,42 @@ struct Scan {
     /// The least distances that the nearest so far certainly do not exceed.
     nearest: BinaryHeap<Bound>,
     found: Vec<Scanned>,
+    compared_count: u64,
 }
 
 impl Scan {
+    fn new(limit: usize, lost: f32) -> Self {
+        let (nearest, found) = (BinaryHeap::new(), Vec::new());
+        Self { limit, lost, nearest, found, compared_count: 0 }
+    }
+
+    /// Compares vectors with the query, and fetches some while it compares others.
+    fn over(mut self, rows: RowsView<'_>, query: &PreparedQuery, ids: Ids<'_>) -> Self {
+        let (mut ahead, mut batch) = (Vec::new(), Vec::new());
+        for id in ids {
+            rows.prefetch_vertex(id);
+            ahead.push(id);
+            if ahead.len() == FETCHED_COUNT {
+                self.compare(rows, query, &batch);
+                std::mem::swap(&mut ahead, &mut batch);
+                ahead.clear();
+            }
+        }
+        self.compare(rows, query, &batch);
+        self.compare(rows, query, &ahead);
+        self
+    }
+
+    fn compare(&mut self, rows: RowsView<'_>, query: &PreparedQuery, batch: &[u32]) {
+        self.compared_count += batch.len() as u64;
+        for id in batch.iter().filter(|id| rows.is_ready(**id)) {
+            let vertex = rows.vertex(*id);
+            if matches!(vertex.header.state, LIVE | TWIN) {
+                self.take(*id, vertex.distance(&query.quantized), &vertex);
+            }
+        }
+    }
+
     #[inline]
     fn take(&mut self, id: u32, squared: f32, vertex: &Vertex<'_>) {
         let lost = self.lost + vertex.lost();
@@ -123,7 +186,7 @@ impl Vertex<'_> {
     }
 }
 
-impl super::query::PreparedQuery {
+impl PreparedQuery {
     /// As of a vertex, but measured.
     fn lost(&self) -> f32 {
         let numbers = self.quantized.numbers();

@@ -1,5 +1,7 @@
 //! What is asked of a graph, and how it is answered: by traversal, or by a scan of what may be found.
 
+use std::num::NonZero;
+
 use op_dbus_formats::embedding::check_finite;
 
 use super::GraphIndex;
@@ -80,15 +82,29 @@ pub enum SearchPlan {
 }
 
 /// Memory of searches, one after the other, and what they did.
-#[derive(Default)]
 pub struct GraphSearch {
+    /// On which all vectors are compared.
+    threads: NonZero<usize>,
     pub(super) scratch: Scratch,
     ids: Vec<u32>,
     nearest: Vec<Neighbour>,
     plan: SearchPlan,
 }
 
+impl Default for GraphSearch {
+    fn default() -> Self {
+        Self::on_threads(NonZero::<usize>::MIN)
+    }
+}
+
 impl GraphSearch {
+    /// For searches that compare, where all vectors have to be, on at most so many threads.
+    #[must_use]
+    pub fn on_threads(threads: NonZero<usize>) -> Self {
+        let (scratch, plan) = (Scratch::default(), SearchPlan::default());
+        Self { threads, scratch, ids: Vec::new(), nearest: Vec::new(), plan }
+    }
+
     /// What all searches did so far.
     #[must_use]
     pub fn counts(&self) -> SearchCounts {
@@ -199,7 +215,7 @@ impl GraphIndex {
             return Ok(self.answer_nowhere(search, &filter));
         }
         search.plan = SearchPlan::Scan;
-        search.scratch.scan(self.rows.nearest_view(), limit, &filter);
+        search.scratch.scan(self.rows.nearest_view(), limit, &filter, search.threads);
         self.answer(search, query, &filter, vectors)
     }
 
@@ -249,7 +265,7 @@ impl GraphIndex {
             let more = |count: usize| (count * TRIED_AGAIN_TIMES).min(self.rows.len());
             effort = Effort { width: more(effort.width), kept: more(effort.kept), ..effort };
         }
-        scratch.scan(rows, *limit, filter);
+        scratch.scan(rows, *limit, filter, search.threads);
         SearchPlan::Scan
     }
 

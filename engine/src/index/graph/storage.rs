@@ -13,6 +13,8 @@ use crate::pages::CheckedMap;
 const RESERVED_BYTES: usize = 64 << 30;
 /// Rows that are compared with their checksums together take about so many bytes.
 const PART_BYTES: usize = 16 << 10;
+/// Rows that are brought in together when all are wanted take about so many bytes.
+const POPULATED_BYTES: usize = 2 << 20;
 
 /// The bytes of rows, one behind the other.
 pub(super) enum Storage {
@@ -108,6 +110,18 @@ impl MappedRows {
         let rows_count = (self.range.len() / self.stride_bytes) as u32;
         let start = id >> self.part_shift << self.part_shift;
         start..rows_count.min(start + (1 << self.part_shift))
+    }
+
+    /// Brings in a row and those that follow it, unless it was read before; returns the first that was
+    /// left out.
+    pub(super) fn populate(&self, id: u32) -> u32 {
+        let rows_count = (POPULATED_BYTES / self.stride_bytes).max(1) as u32;
+        if !self.is_checked(id) {
+            let start = self.range.start + id as usize * self.stride_bytes;
+            let len_bytes = rows_count as usize * self.stride_bytes;
+            self.map.populate(start..(start + len_bytes).min(self.range.end));
+        }
+        id.saturating_add(rows_count)
     }
 
     /// Whether a row was found to be right.

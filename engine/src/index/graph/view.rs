@@ -59,6 +59,12 @@ impl<'a> RowsView<'a> {
         })
     }
 
+    /// Brings in a row and those that follow it, which will all be read; returns the first that was left
+    /// out.
+    pub(super) fn populate(&self, id: u32) -> u32 {
+        self.mapped.map_or(u32::MAX, |rows| rows.populate(id))
+    }
+
     /// Refuses rows that were not made by a graph, whose links lead to numbers below `links_end`.
     pub(super) fn check_rows(&self, ids: Range<u32>, links_end: usize) -> Result<()> {
         for id in ids {

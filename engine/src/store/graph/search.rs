@@ -9,7 +9,7 @@ use super::super::{Store, Vectors, lock};
 use super::keyed::KeyedGraph;
 use crate::error::Result;
 use crate::index::{
-    FullVectors, GraphFilter, Neighbour, Scored, SearchOptions, SearchPlan, VertexSet,
+    FullVectors, GraphFilter, GraphSearch, Neighbour, Scored, SearchOptions, SearchPlan, VertexSet,
 };
 use crate::query::{CollectionExplain, Plan, Query};
 
@@ -92,7 +92,8 @@ impl Store {
                 ids.filter(|id| may_be_found(graph, passing, *id)).collect()
             });
         let filter = walked.as_ref().map_or(filter, GraphFilter::Among);
-        let mut search = lock(&slot.idle).pop().unwrap_or_default();
+        let search = lock(&slot.idle).pop();
+        let mut search = search.unwrap_or_else(|| GraphSearch::on_threads(self.threads));
         let before = search.counts();
         let found = if query.exact {
             graph.index.find_exactly(&mut search, vector, (limit, filter), &vectors)
