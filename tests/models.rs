@@ -11,6 +11,7 @@ use support::random::Random;
 use support::{model, onnx, scratch};
 
 const INVALID: i32 = 4;
+const UNAVAILABLE: i32 = 10;
 const UNSUPPORTED: i32 = 11;
 const CORRUPT: i32 = 7;
 const SMALL_DIMENSIONS: usize = 24;
@@ -156,4 +157,47 @@ fn embedding_anew_goes_on_where_it_was_killed() {
     let query = ["query", &lines[7], "--json", "--model", other.to_str().unwrap()];
     let found = run(&place, &query).run().succeeded().json();
     assert_eq!(found["hits"][0]["text"], lines[7].as_str());
+}
+
+/// Also beside the program, where a package with a prefix of its own has it.
+#[test]
+fn a_model_is_found_beside_the_program() {
+    let place = Workplace::new(env!("CARGO_BIN_EXE_op-dbus"));
+    let program = place.path().join("prefix/bin/op-dbus");
+    fs::create_dir_all(program.parent().unwrap()).unwrap();
+    fs::hard_link(env!("CARGO_BIN_EXE_op-dbus"), &program)
+        .or_else(|_| fs::copy(env!("CARGO_BIN_EXE_op-dbus"), &program).map(drop))
+        .unwrap();
+    let models = place.path().join("prefix/share/op-dbus/models");
+    model::write_small(&models.join("small"), SMALL_DIMENSIONS);
+    let list = Invocation::new(&program)
+        .arguments(["model", "list", "--json", "--store"])
+        .arguments([place.store()])
+        .variable("XDG_DATA_HOME", place.path().join("data"))
+        .run()
+        .succeeded()
+        .json();
+    let listed = list["models"].as_array().unwrap().iter();
+    let named: Vec<_> = listed.filter(|model| model["name"] == "small").collect();
+    assert_eq!(named.len(), 1, "{list}");
+    assert_eq!(
+        named[0]["directory"].as_str().map(Path::new),
+        Some(&*models.join("small")),
+        "{list}"
+    );
+}
+
+#[test]
+fn without_a_model_texts_are_refused_and_documents_are_not() {
+    let place = Workplace::new(env!("CARGO_BIN_EXE_op-dbus"));
+    let without = |arguments: &[&str]| {
+        run(&place, &[arguments, &["--ml-enable=false", "--json"]].concat()).run()
+    };
+    let _ = without(&["put", "host", "--payload", "{}"]).succeeded();
+    let _ = without(&["get", "host"]).succeeded();
+    without(&["query", "a text"]).refused(UNAVAILABLE, &["no embedding model is configured"]);
+    let doctor = without(&["doctor"]).succeeded().json();
+    let checks = doctor["checks"].as_array().unwrap();
+    let of_model = checks.iter().find(|check| check["name"] == "model").unwrap();
+    assert_eq!(of_model["state"], "ok", "{of_model}");
 }

@@ -39,7 +39,9 @@ fn the_service_in_a_system() {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let shared = scratch::on_disk();
     fs::copy(sources.join("tests/system.sh"), shared.path().join("run.sh")).unwrap();
-    fs::copy(sources.join("tests/system/plugins.sh"), shared.path().join("plugins.sh")).unwrap();
+    for part in ["plugins.sh", "holds.sh"] {
+        fs::copy(sources.join("tests/system").join(part), shared.path().join(part)).unwrap();
+    }
     copy_plugins(sources, shared.path());
     let binds: [(&str, PathBuf, &str); 6] = [
         ("--bind", disk.path().to_owned(), "/var/lib/op-dbus"),

@@ -32,6 +32,7 @@ pub(crate) struct Config {
     store: PathBuf,
     bus: Option<Bus>,
     embedder: EmbedderConfig,
+    is_model_enabled: bool,
     is_model_chosen: bool,
     capacity_bytes: Option<u64>,
     cache_disk_bytes: Option<u64>,
@@ -69,6 +70,7 @@ impl Config {
             store: global.store.clone(),
             bus: global.bus.clone(),
             embedder,
+            is_model_enabled: global.ml_enable,
             is_model_chosen: global.model.is_some() || provider != Provider::default(),
             capacity_bytes: global.cache_max_size_gb,
             cache_disk_bytes: global.cache_disk_max_gb,
@@ -128,6 +130,11 @@ impl Config {
     /// What models are opened with.
     pub(crate) fn embedder(&self) -> &EmbedderConfig {
         &self.embedder
+    }
+
+    /// Whether texts become vectors at all.
+    pub(crate) fn is_model_enabled(&self) -> bool {
+        self.is_model_enabled
     }
 
     /// Whether the user has said which model, or what runs it.
@@ -268,10 +275,13 @@ impl Config {
 
     fn warm_store_config(&self) -> StoreConfig {
         let config = StoreConfig::new(&self.store)
-            .with_embedder(self.embedder.clone())
             .with_policy(self.policy)
             .with_numa(self.numa.clone())
             .with_subvolumes(self.subvolumes.clone());
+        let config = match self.is_model_enabled {
+            true => config.with_embedder(self.embedder.clone()),
+            false => config,
+        };
         let config = match self.capacity_bytes {
             Some(capacity_bytes) => config.with_capacity_bytes(capacity_bytes),
             None => config,
@@ -342,7 +352,8 @@ pub(crate) fn has_model(directory: &Path) -> bool {
     directory.join("model.onnx").exists()
 }
 
-/// The directories that models are looked for in: of the store, of the user, of the system.
+/// The directories that models are looked for in: of the store, of the user, of the system, and the one
+/// that this program was installed with.
 fn model_places(store: &Path) -> Vec<PathBuf> {
     // A relative one does not count: whoever wrote the current directory would choose the model.
     let data_home = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from);
@@ -352,5 +363,11 @@ fn model_places(store: &Path) -> Vec<PathBuf> {
     });
     let of_user = data_home.map(|data| data.join("op-dbus").join(MODELS));
     let of_system = PathBuf::from("/usr/share/op-dbus").join(MODELS);
-    [Some(store.join(MODELS)), of_user, Some(of_system)].into_iter().flatten().collect()
+    let first = [Some(store.join(MODELS)), of_user, Some(of_system)];
+    let mut places: Vec<PathBuf> = first.into_iter().flatten().collect();
+    // Where no package is installed below /usr, each has a prefix of its own.
+    let executable = std::env::current_exe().ok();
+    let beside = executable.and_then(|path| Some(path.parent()?.parent()?.join("share/op-dbus")));
+    places.extend(beside.map(|path| path.join(MODELS)).filter(|path| !places.contains(path)));
+    places
 }

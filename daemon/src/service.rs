@@ -269,6 +269,10 @@ async fn serve(
 
 /// Loads the model, so that hardly a query waits for it; without one all else works.
 fn load_model(store: &Store) {
+    if !store.has_model() {
+        tracing::info!("texts cannot be searched for: no model is wanted");
+        return;
+    }
     if let Err(error) = store.embedder().and_then(|embedder| embedder.load()) {
         let remedy = error.remedy().unwrap_or_default();
         tracing::warn!(%error, remedy, "texts cannot be searched for");

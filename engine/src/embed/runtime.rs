@@ -137,11 +137,12 @@ impl Places {
             .or_else(|| std::env::home_dir().map(|home| home.join(".local/share")));
         let own = data_home.map(|path| path.join("op-dbus/lib"));
         let installed = ["/usr/lib/op-dbus", "/usr/local/lib/op-dbus"].map(PathBuf::from);
-        Ok(Self {
-            explicit: explicit.map(absolute).transpose()?,
-            variable,
-            directories: own.into_iter().chain(installed).collect(),
-        })
+        let mut directories: Vec<PathBuf> = own.into_iter().chain(installed).collect();
+        // Where no package is installed below /usr, each has a prefix of its own.
+        let executable = std::env::current_exe().ok();
+        let beside = executable.and_then(|path| Some(path.parent()?.parent()?.join("lib/op-dbus")));
+        directories.extend(beside.filter(|path| !directories.contains(path)));
+        Ok(Self { explicit: explicit.map(absolute).transpose()?, variable, directories })
     }
 
     /// Returns the first library that `probe` accepts.

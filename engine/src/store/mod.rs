@@ -446,7 +446,7 @@ impl Store {
         }
         let config = self.embedder_config.as_ref().ok_or_else(|| {
             Error::new(ErrorKind::Unavailable, "no embedding model is configured")
-                .with_remedy("open the store with a model directory")
+                .with_remedy("open the store with a model, whose directory --model names")
         })?;
         let known = self.cache.known_model(&config.model_dir);
         let opened = Embedder::open(config, known)?.placed(Arc::clone(&self.placement));
@@ -455,6 +455,12 @@ impl Store {
             self.cache.put_known_model(&config.model_dir, &opened.known());
         }
         Ok(Arc::clone(self.embedder.get_or_init(|| opened)))
+    }
+
+    /// Whether the store was opened with a model, be it there or not.
+    #[must_use]
+    pub fn has_model(&self) -> bool {
+        self.embedder_config.is_some()
     }
 
     /// Closes the store and keeps its counters and what is hot.

@@ -1,0 +1,148 @@
+# Evaluates the module with configurations of all kinds, and says which of what must hold does not. It needs
+# nixpkgs' lib alone: the flake's check runs it, and so does tests/nixos.rs on machines without a nixpkgs.
+{
+  lib,
+  pkgs ? import ./stand-ins.nix { inherit lib; },
+}:
+let
+  evaluate = import ./evaluate.nix { inherit lib pkgs; };
+  system = import ./system.nix { inherit lib pkgs; };
+  of =
+    modules:
+    let
+      judged = evaluate.judged modules;
+    in
+    judged // { system = system judged.config; };
+  service = options: { services.operation-dbus = options; };
+  on = options: service ({ enable = true; } // options);
+
+  good = {
+    minimal = on { };
+    off = { };
+    full = ./full.nix;
+    dual-socket-gpu = ../examples/dual-socket-gpu.nix;
+    single-socket = ../examples/single-socket.nix;
+    small = ../examples/small.nix;
+    two-nodes = ./two-nodes.nix;
+    vm = (import ./vm.nix).nodes.machine;
+  };
+  bad = import ./bad.nix lib;
+  effects = import ./effects.nix lib evaluate.pkgs;
+
+  # What the types refuse, in nixpkgs' words.
+  mistyped = {
+    provider = on { ml.executionProvider = "gpu"; };
+    log-level = on { logLevel = "loud"; };
+    plugin-by-name = on { plugins = [ "lxc" ]; };
+    model-path-relative = on { ml.modelPath = "models"; };
+    variable-as-number = on { extraEnvironment.OPDBUS_CACHE_MAX_SIZE_GB = 16; };
+    misspelt = on { numa.nodes = 0; };
+    two-answers = {
+      imports = [
+        (on { ml.numThreads = 1; })
+        (on { ml.numThreads = 2; })
+      ];
+    };
+  };
+
+  result = name: holds: problem: { inherit name holds problem; };
+
+  ofGood =
+    name: module:
+    let
+      found = of [ module ];
+      all = builtins.deepSeq found.config true;
+    in
+    result "${name} is good" (all && found.messages == [ ]) (lib.concatStringsSep "\n" found.messages);
+
+  ofBad =
+    name: case:
+    let
+      found = of [
+        (on case.options)
+        case.system
+      ];
+    in
+    result "${name} is refused" (lib.any (lib.hasInfix case.says) found.messages)
+      "${case.says} is not in: ${lib.concatStringsSep "\n" found.messages}";
+
+  ofMistyped =
+    name: module:
+    result "${name} is refused by its type" (
+      !(builtins.tryEval (builtins.deepSeq (of [ module ]).config true)).success
+    ) "it is taken";
+
+  ofEffect =
+    name: effect:
+    let
+      path = lib.splitString "." name;
+      # As it is unless this option is said.
+      unless = of [
+        (on (effect.also or { }))
+        (effect.system or { })
+      ];
+      said = of [
+        (on (effect.also or { }))
+        (effect.system or { })
+        (lib.mkOverride 50 (service (lib.setAttrByPath path effect.value)))
+      ];
+      shown = found: lib.attrByPath effect.shows null found.system;
+      json = builtins.toJSON (shown said);
+    in
+    result "${name} has its effect"
+      (
+        said.messages == [ ]
+        && json != builtins.toJSON (shown unless)
+        && (effect ? as -> json == builtins.toJSON effect.as)
+      )
+      "${lib.concatStringsSep "." effect.shows} is ${json}, and without it ${builtins.toJSON (shown unless)}; ${toString said.messages}";
+
+  options = map (option: lib.removePrefix "services.operation-dbus." option.name) (
+    lib.filter (option: lib.hasPrefix "services.operation-dbus." option.name && !option.internal) (
+      lib.optionAttrSetToDocList (evaluate.evaluated [ ]).options
+    )
+  );
+  forgotten =
+    lib.subtractLists (lib.attrNames effects) options
+    ++ lib.subtractLists options (lib.attrNames effects);
+
+  results =
+    lib.mapAttrsToList ofGood good
+    ++ lib.mapAttrsToList ofBad bad
+    ++ lib.mapAttrsToList ofMistyped mistyped
+    ++ lib.mapAttrsToList ofEffect effects
+    ++ [
+      (result "every option has an effect that is looked at" (forgotten == [ ]) (toString forgotten))
+    ];
+in
+{
+  passed = map (it: it.name) (lib.filter (it: it.holds) results);
+  failed = map (it: "${it.name}: ${it.problem}") (lib.filter (it: !it.holds) results);
+  # Whatever options say of the program's settings.
+  settingsOfOptions =
+    let
+      leaves =
+        prefix: value:
+        if lib.isAttrs value then
+          lib.concatLists (lib.mapAttrsToList (name: leaves (prefix ++ [ name ])) value)
+        else
+          [ (lib.concatStringsSep "." prefix) ];
+      all = of [
+        (on {
+          ml.modelPath = "/srv/model";
+          numa.enable = true;
+        })
+      ];
+    in
+    leaves [ ] all.system.settings
+    ++ [
+      "log_level"
+      "plugins"
+    ];
+  # Of each that is good, what a system would be given.
+  systems = lib.mapAttrs (_: module: (of [ module ]).system) good;
+  # What the checks of the flake must be refused by, when it is built.
+  badly-built = lib.mapAttrs (_: options: (of [ (on options) ]).system.files) (
+    import ./badly-built.nix lib evaluate.pkgs
+  );
+}
