@@ -21,6 +21,7 @@ use std::fs;
 use std::path::Path;
 
 use op_dbus_daemon::{BusError, StateProxy};
+use op_dbus_engine::{JournalKind, JournalNote, Store, StoreConfig};
 use op_dbus_formats::introspection;
 use serde::Serialize;
 use support::bus::{BusLimits, NAME, PATH, PrivateBus, Served};
@@ -338,6 +339,17 @@ async fn a_full_disk_has_its_name_and_can_be_read() {
     assert_eq!(state.get("small".to_owned()).await.unwrap(), "{}");
     // It ends and begins on a full disk, which whoever makes room will want.
     let _ = served.terminate().succeeded();
+    // Of a change that was broken off there is no room to tell either. It may not have got into the journal.
+    let broken_off = JournalNote {
+        kind: JournalKind::Intent,
+        intent: None,
+        actor: None,
+        action: "put state large".to_owned(),
+        details: "{}".to_owned(),
+    };
+    let opened = Store::open(StoreConfig::new(&store)).unwrap();
+    let is_broken_off = opened.append_journal(&[broken_off]).is_ok();
+    opened.close();
     let mut filled = std::fs::File::create(disk.path().join("filled")).unwrap();
     while std::io::Write::write_all(&mut filled, &[1; 1 << 16]).is_ok() {}
     let served = start();
@@ -346,6 +358,7 @@ async fn a_full_disk_has_its_name_and_can_be_read() {
     assert_eq!(refused.name(), "org.opdbus.Error.Full", "{refused:?}");
     let told = served.terminate().succeeded().stderr;
     assert!(told.contains("not journaled"), "{told}");
+    assert!(!is_broken_off || told.contains("broken off by the end of the service"), "{told}");
 }
 
 #[test]

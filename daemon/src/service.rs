@@ -163,26 +163,28 @@ fn check_journal(store: &Store) -> Result<()> {
         JournalNote { kind: JournalKind::Outcome, intent: Some(intent), actor, action, details }
     };
     let outcomes: Vec<JournalNote> = open.into_iter().map(outcome).collect();
-    if !outcomes.is_empty() {
-        store.append_journal(&outcomes)?;
-    }
-    Ok(())
+    if outcomes.is_empty() { Ok(()) } else { append_if_there_is_room(store, &outcomes) }
 }
 
-/// Journals that the service begins or ends. A full disk, which changes nothing else that there is to
-/// serve, keeps it from neither: whoever has to make room needs the service.
+/// Journals that the service begins or ends.
 fn note(store: &Store, action: &str, is_well: bool) -> Result<()> {
-    let noted = store.append_journal(&[JournalNote {
-        kind: JournalKind::Event,
-        intent: None,
-        actor: None,
-        action: action.to_owned(),
-        details: json!({ "version": env!("CARGO_PKG_VERSION"), "well": is_well }).to_string(),
-    }]);
-    match noted {
+    let details = json!({ "version": env!("CARGO_PKG_VERSION"), "well": is_well }).to_string();
+    let (kind, action) = (JournalKind::Event, action.to_owned());
+    append_if_there_is_room(
+        store,
+        &[JournalNote { kind, intent: None, actor: None, action, details }],
+    )
+}
+
+/// Journals what the service has to tell itself. A full disk, which changes nothing else that there is to
+/// serve, keeps it from neither beginning nor ending: whoever has to make room needs the service. What was
+/// broken off is told at the next start.
+fn append_if_there_is_room(store: &Store, notes: &[JournalNote]) -> Result<()> {
+    match store.append_journal(notes) {
         Err(error) if error.kind() == ErrorKind::Full => {
             let remedy = error.remedy().unwrap_or_default();
-            tracing::warn!(%error, remedy, action, "not journaled");
+            let actions: Vec<&str> = notes.iter().map(|note| &note.action[..]).collect();
+            tracing::warn!(%error, remedy, ?actions, "not journaled");
             Ok(())
         }
         noted => noted.map(drop),
