@@ -36,7 +36,7 @@ pub(crate) use documents::{Expiry, Get, History, Put, Remove};
 pub(crate) use exchange::{CacheExport, CacheImport, Columns, ExchangeFormat};
 pub(crate) use figures::{Stats, Top};
 use global::policy;
-pub(crate) use global::{Global, LogLevel};
+pub(crate) use global::{Global, LogLevel, Said};
 pub(crate) use layout::{Btrfs, Doctor, LayoutCommand};
 pub(crate) use mcp::Mcp;
 pub(crate) use models::{Model, ModelInstall, ModelNamed, ModelQuantize};

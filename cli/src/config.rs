@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use op_dbus_daemon::Bus;
 use op_dbus_engine::{
-    EmbedderConfig, ErrorKind, NumaConfig, NumaPolicy, PolicyKind, Provider, Snapshots, Store,
-    StoreConfig, StorePart, store_address,
+    EmbedderConfig, Error as EngineError, ErrorKind, NumaConfig, NumaPolicy, PolicyKind, Provider,
+    Snapshots, Store, StoreConfig, StorePart, store_address,
 };
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::LevelFilter;
@@ -31,6 +31,7 @@ pub(crate) struct Config {
     settings: Option<PathBuf>,
     store: PathBuf,
     bus: Option<Bus>,
+    is_bus_said: bool,
     embedder: EmbedderConfig,
     is_model_enabled: bool,
     is_model_chosen: bool,
@@ -46,6 +47,7 @@ impl Config {
     /// Of the command line `given`, which can be read again.
     pub(crate) fn resolve(global: &Global, given: &[OsString]) -> Result<Self> {
         refuse_unknown_variables()?;
+        let said = global.said;
         let provider = global.provider;
         let model = global.model.clone().unwrap_or_else(|| find_model(&global.store));
         let threads_count = global.threads;
@@ -68,7 +70,9 @@ impl Config {
             given: given.to_vec(),
             settings: global.config.clone(),
             store: global.store.clone(),
-            bus: global.bus.clone(),
+            // Whoever names a store means that one, and not the service that others are to ask.
+            bus: global.bus.clone().filter(|_| said.bus || !said.store),
+            is_bus_said: said.bus,
             embedder,
             is_model_enabled: global.ml_enable,
             is_model_chosen: global.model.is_some() || provider != Provider::default(),
@@ -179,13 +183,16 @@ impl Config {
 
     /// Opens the store to read it, or finds who has it open and can be asked.
     pub(crate) fn open_or_ask(&self, at: &At) -> Result<Source> {
-        if self.bus.is_some() && at.at.is_some() {
+        if at.at.is_none() {
+            return self.or_ask(|| self.open_at(at));
+        }
+        if self.is_bus_said {
             return Err(Error::Usage {
                 problem: "--at asks a snapshot where it lies, and --bus the service".to_owned(),
                 remedy: Some("leave one of them out".to_owned()),
             });
         }
-        self.or_ask(|| self.open_at(at))
+        Ok(Source::Store(Box::new(self.open_at(at)?)))
     }
 
     /// Opens the store to change it, or finds who has it open and can be asked.
@@ -228,24 +235,41 @@ impl Config {
 
     /// Opens the store for what its service cannot be asked to do.
     fn alone(&self, config: StoreConfig) -> Result<Store> {
-        if self.is_bus_given() {
-            return Err(Error::Usage {
-                problem: "this command works on the store itself, and asks nobody".to_owned(),
-                remedy: Some("leave out --bus, and end the service that has the store".to_owned()),
-            });
+        self.ask_nobody()?;
+        Store::open(config).map_err(|error| Self::needed_alone(error))
+    }
+
+    /// Opens the store, or the snapshot that is asked for, to read what its service does not tell.
+    pub(crate) fn open_at_alone(&self, at: &At) -> Result<Store> {
+        self.ask_nobody()?;
+        self.open_at(at).map_err(|error| match error {
+            Error::Engine(error) => Self::needed_alone(error),
+            error => error,
+        })
+    }
+
+    /// Refuses to be told whom to ask.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the command line says so.
+    pub(crate) fn ask_nobody(&self) -> Result<()> {
+        if !self.is_bus_said {
+            return Ok(());
         }
-        Store::open(config).map_err(|error| match error.kind() {
+        Err(Error::Usage {
+            problem: "this command works on the store itself, and asks nobody".to_owned(),
+            remedy: Some("leave out --bus, and end the service that has the store".to_owned()),
+        })
+    }
+
+    /// What is said where somebody has the store open.
+    fn needed_alone(error: EngineError) -> Error {
+        match error.kind() {
             ErrorKind::Busy => error
                 .with_remedy("this command needs the store for itself: wait, or end the service")
                 .into(),
             _ => error.into(),
-        })
-    }
-
-    /// Whether the command line says whom to ask, and not only its surroundings.
-    fn is_bus_given(&self) -> bool {
-        let mut given = self.given.iter().filter_map(|argument| argument.to_str());
-        given.any(|argument| argument == "--bus" || argument.starts_with("--bus="))
+        }
     }
 
     /// Opens the store, or the snapshot that is asked for, to read it: asking must not create.

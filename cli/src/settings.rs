@@ -17,7 +17,7 @@ use op_dbus_engine::ErrorKind;
 use op_dbus_formats::TextError;
 use op_dbus_formats::settings::{self, Form, Known, Setting};
 
-use crate::args::{self, Arguments, CONFIG_VARIABLE, READERS_DELIMITER};
+use crate::args::{self, Arguments, CONFIG_VARIABLE, READERS_DELIMITER, Said};
 use crate::error::{Error, Result};
 
 /// What variables begin with.
@@ -222,14 +222,14 @@ pub(crate) fn arguments(given: &[OsString]) -> Result<Arguments, Refusal> {
             clap::error::ErrorKind::DisplayVersion => Err(error),
             _ => args::whole().try_get_matches_from(given),
         })?;
-    let arguments = Arguments::from_arg_matches(&matches)?;
-    if !arguments.command.takes_settings() {
-        return Ok(arguments);
+    let mut arguments = Arguments::from_arg_matches(&matches)?;
+    if arguments.command.takes_settings()
+        && let Some(file) = File::find(arguments.global.config.as_deref()).map_err(Refusal::File)?
+    {
+        arguments = file.arguments(given, matches.subcommand_name().unwrap_or_default())?;
     }
-    match File::find(arguments.global.config.as_deref()).map_err(Refusal::File)? {
-        Some(file) => Ok(file.arguments(given, matches.subcommand_name().unwrap_or_default())?),
-        None => Ok(arguments),
-    }
+    arguments.global.said = Said::in_matches(&matches);
+    Ok(arguments)
 }
 
 /// Where a value comes from.

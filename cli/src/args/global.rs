@@ -4,12 +4,27 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
-use clap::{Args, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, ValueEnum};
 use op_dbus_daemon::Bus;
 use op_dbus_engine::{PolicyKind, Provider};
 
 use super::layout::Btrfs;
 use super::numa::Numa;
+
+/// What the command line itself says, and not only its surroundings: variables, and the file of settings.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Said {
+    pub(crate) store: bool,
+    pub(crate) bus: bool,
+}
+
+impl Said {
+    pub(crate) fn in_matches(matches: &ArgMatches) -> Self {
+        let is_said = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+        Self { store: is_said("store"), bus: is_said("bus") }
+    }
+}
 
 /// Options of every command.
 #[derive(Debug, Args)]
@@ -48,6 +63,9 @@ pub(crate) struct Global {
         value_parser = super::daemon::bus
     )]
     pub(crate) bus: Option<Bus>,
+    /// Which of them the command line says.
+    #[arg(skip)]
+    pub(crate) said: Said,
     /// Whether texts become vectors by a model; without one, records and queries with texts are refused
     #[arg(
         long,

@@ -34,7 +34,8 @@ struct Counts {
 
 pub(super) fn run(config: &Config, output: &Output, arguments: &Diff) -> Result<Exit> {
     interrupt::catch();
-    let open = |moment: Option<&crate::args::Moment>| config.open_at(&At { at: moment.cloned() });
+    let open =
+        |moment: Option<&crate::args::Moment>| config.open_at_alone(&At { at: moment.cloned() });
     let [first, rest @ ..] = &arguments.at[..] else { unreachable!("clap asks for one") };
     if rest.len() > 1 {
         return Err(Error::Usage {

@@ -79,7 +79,12 @@ pub(super) fn get(config: &Config, output: &Output, arguments: &Get) -> Result<E
         }
     };
     let exit = match found {
-        None => nothing_found(output, &arguments.key, &arguments.collection),
+        None => {
+            if output.is_json() {
+                output.json(&json!(null))?;
+            }
+            nothing_found(output, &arguments.key, &arguments.collection)
+        }
         Some(record) if output.is_json() => {
             let mut line = Vec::new();
             render(record, &mut line)?;
@@ -101,7 +106,7 @@ pub(super) fn get(config: &Config, output: &Output, arguments: &Get) -> Result<E
 }
 
 pub(super) fn history(config: &Config, output: &Output, arguments: &History) -> Result<Exit> {
-    let store = config.open_at(&arguments.at)?;
+    let store = config.open_at_alone(&arguments.at)?;
     let versions = store.history(&arguments.collection, arguments.key.as_bytes())?;
     let rows: Vec<_> = versions
         .iter()

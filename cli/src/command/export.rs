@@ -21,7 +21,7 @@ pub(super) fn run(config: &Config, output: &Output, arguments: &CacheExport) -> 
     let by_name = arguments.output.as_deref().map(format_by_name);
     let format = arguments.format.or(by_name).unwrap_or(ExchangeFormat::Jsonl);
     check(arguments, format)?;
-    let store = config.open_at(&arguments.at)?;
+    let store = config.open_at_alone(&arguments.at)?;
     let written = Export::of(&store, &arguments.collection, format)
         .and_then(|export| export.write(arguments.output.as_deref(), arguments.keys.as_deref()))?;
     store.close();

@@ -9,6 +9,7 @@ use crate::exit::Exit;
 use crate::output::Output;
 
 pub(super) fn migrate(config: &Config, output: &Output) -> Result<Exit> {
+    config.ask_nobody()?;
     let parts = migrate_layout(config.store(), config.subvolumes())?;
     let row = |(directory, kind): &(_, PartKind)| {
         json!({

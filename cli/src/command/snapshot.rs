@@ -188,6 +188,7 @@ pub(super) fn delete(config: &Config, output: &Output, arguments: &SnapshotDelet
 }
 
 fn restore(config: &Config, output: &Output, arguments: &SnapshotRestore) -> Result<Exit> {
+    config.ask_nobody()?;
     let (name, snapshots) = (&arguments.name, config.snapshots());
     let Some(to) = &arguments.to else { return restore_in_place(config, output, name) };
     snapshots.restore(name, to)?;

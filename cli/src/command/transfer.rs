@@ -16,6 +16,7 @@ use crate::output::{Output, bytes, grouped};
 use crate::progress::Progress;
 
 pub(super) fn send(config: &Config, output: &Output, arguments: &SnapshotSend) -> Result<Exit> {
+    config.ask_nobody()?;
     interrupt::catch();
     let SnapshotSend { name, parent, from, output: target } = arguments;
     let target = target.as_ref().filter(|path| *path != Path::new("-"));
@@ -71,6 +72,7 @@ pub(super) fn receive(
     output: &Output,
     arguments: &SnapshotReceive,
 ) -> Result<Exit> {
+    config.ask_nobody()?;
     interrupt::catch();
     let source = &arguments.source;
     let mut input: Box<dyn Read> = match source == Path::new("-") {

@@ -1,5 +1,6 @@
 //! Plain text: a record for each line that is not blank, named by its place.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use op_dbus_daemon::Phrases;
@@ -21,8 +22,9 @@ pub(super) fn open(path: &Path) -> Result<Source> {
                 Error::input(&name, &format!("line {number}: byte {column} is not UTF-8"))
             })?;
             let text = text.trim();
-            let key = format!("{}:{}", name.display(), line.number);
-            let record = Record::new(key).with_text(text);
+            // A name that is no UTF-8 must not become that of another file.
+            let place = [name.as_os_str().as_bytes(), format!(":{}", line.number).as_bytes()];
+            let record = Record::new(place.concat()).with_text(text);
             Ok((!text.is_empty()).then_some(Read { record, ends_batch: line.is_last_at_hand }))
         });
         record.transpose()

@@ -118,7 +118,7 @@ impl Snapshots {
     }
 
     /// Names of all directories that may be snapshots.
-    fn names(&self) -> Result<Vec<String>> {
+    pub(crate) fn names(&self) -> Result<Vec<String>> {
         let directory = self.layout.snapshots();
         let entries = match fs::read_dir(&directory) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

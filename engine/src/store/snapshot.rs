@@ -40,7 +40,7 @@ impl Store {
         let _lock = snapshots.lock()?;
         snapshots.remove_unfinished()?;
         let taken_unix_ms = unix_ms();
-        let name = free_name(&snapshots, taken_unix_ms);
+        let name = free_name(&snapshots, taken_unix_ms)?;
         let path = snapshots.path(&name);
         let unfinished = snapshot_unfinished(&path);
         create_directories(&unfinished)?;
@@ -178,12 +178,20 @@ fn how(path: &Path) -> How {
     }
 }
 
-/// The name of the second, with a number if there is another snapshot of it.
-fn free_name(snapshots: &Snapshots, taken_unix_ms: u64) -> String {
+/// The name of the second, with a number if there are others of it: one more than theirs, so that the
+/// name of one that was deleted does not come to mean another.
+fn free_name(snapshots: &Snapshots, taken_unix_ms: u64) -> Result<String> {
     let second = utc_name(taken_unix_ms);
-    let numbered = (2..).map(|number| format!("{second}-{number}"));
-    std::iter::once(second.clone())
-        .chain(numbered)
-        .find(|name| !snapshots.path(name).exists())
-        .unwrap_or(second)
+    let number_of = |name: &String| -> Option<u64> {
+        let rest = name.strip_prefix(&second)?;
+        if rest.is_empty() { Some(1) } else { rest.strip_prefix('-')?.parse().ok() }
+    };
+    let first = snapshots.names()?.iter().filter_map(number_of).max().unwrap_or(0) + 1;
+    let mut numbered = (first..).map(|number| match number {
+        1 => second.clone(),
+        number => format!("{second}-{number}"),
+    });
+    // What is no snapshot may be in the way.
+    let free = numbered.find(|name| !snapshots.path(name).exists());
+    Ok(free.unwrap_or_else(|| second.clone()))
 }
