@@ -374,11 +374,13 @@ pub enum FilterPlan {
     Met,
     /// All of the collection were read and tested, in their order.
     All,
+    /// None was read: all had been for a query before, and none has changed since.
+    Known,
 }
 
 impl FilterPlan {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Met, Self::All];
+    pub const ALL: [Self; 3] = [Self::Met, Self::All, Self::Known];
 
     /// Its name, which does not change.
     #[must_use]
@@ -386,6 +388,7 @@ impl FilterPlan {
         match self {
             Self::Met => "met",
             Self::All => "all",
+            Self::Known => "known",
         }
     }
 }

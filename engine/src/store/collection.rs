@@ -15,6 +15,7 @@ use super::audit::RecallStats;
 use super::graph::GraphSlot;
 #[cfg(feature = "keyword")]
 use super::keyword::KeywordSlot;
+use super::passed::PassedFilters;
 use crate::arena::Placement;
 use crate::embed::Embedder;
 use crate::error::{Error, ErrorKind, Result};
@@ -39,6 +40,8 @@ pub(super) struct Collection {
     pub(super) loading: Mutex<()>,
     /// Finds the nearest of them faster, if there is one.
     pub(super) graph: GraphSlot,
+    /// Which of its records pass filters that were asked.
+    pub(super) passed: PassedFilters,
     /// Finds words in keys and texts.
     #[cfg(feature = "keyword")]
     pub(super) keywords: KeywordSlot,
@@ -102,6 +105,7 @@ impl Collection {
             index,
             loading,
             graph,
+            passed: PassedFilters::default(),
             #[cfg(feature = "keyword")]
             keywords: KeywordSlot::default(),
             is_current,

@@ -3,16 +3,18 @@
 //! A record is read and tested when a search comes by it. Where few pass, a search comes by nearly
 //! all, and reads them one by one; so from some number on all records of the collection are walked
 //! instead, in their order, which costs a third for each. Either way the answer is the same, and costs
-//! at most about twice what the better way had cost.
+//! at most about twice what the better way had cost. What a walk found out is [kept](super::passed) until
+//! the collection changes.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use op_dbus_formats::filter::{Filter, Subject};
 use op_dbus_formats::record as format;
 
 use super::collection::Collection;
+use super::passed::Keys;
 use super::{Store, lock};
 use crate::error::{Error, Result};
 use crate::query::{FilterExplain, FilterPlan, Query, Standing};
@@ -37,8 +39,10 @@ pub(super) struct Passing<'a> {
     records_count: AtomicU64,
     /// What is known of records themselves, not of what they stand for.
     known: Mutex<HashMap<Vec<u8>, bool>>,
-    /// All that pass, once all were walked.
-    all: OnceLock<HashSet<Vec<u8>>>,
+    /// All that pass, once all were walked or it was known.
+    all: OnceLock<Arc<Keys>>,
+    /// Whether it was known, from a query before.
+    was_known: bool,
     /// Held by whoever walks them.
     walking: Mutex<()>,
     failure: Mutex<Option<Error>>,
@@ -53,16 +57,21 @@ impl<'a> Passing<'a> {
         query: &'a Query,
         (expired, now_unix_ms): (Option<&'a HashSet<Vec<u8>>>, u64),
     ) -> Self {
+        let known = query
+            .filter
+            .as_ref()
+            .and_then(|filter| collection.passed.find((filter, query.standing), now_unix_ms));
         Self {
             store,
             collection,
             expired,
+            was_known: known.is_some(),
+            all: known.map_or_else(OnceLock::new, OnceLock::from),
             filter: query.filter.as_ref(),
             standing: query.standing,
             now_unix_ms,
             records_count: AtomicU64::new(0),
             known: Mutex::default(),
-            all: OnceLock::new(),
             walking: Mutex::default(),
             failure: Mutex::default(),
             tested_count: AtomicU64::new(0),
@@ -92,7 +101,8 @@ impl<'a> Passing<'a> {
         if filter.is_of_names_alone() && self.standing.is_none() {
             return Ok(false);
         }
-        if records_count > FEW_COUNT && !reads_many() {
+        let is_few = records_count <= FEW_COUNT && !self.was_known;
+        if !is_few && !reads_many() {
             return Ok(false);
         }
         self.walk(filter)?;
@@ -136,9 +146,13 @@ impl<'a> Passing<'a> {
         if let Some(error) = lock(&self.failure).take() {
             return Err(error);
         }
-        let plan = if self.all.get().is_some() { FilterPlan::All } else { FilterPlan::Met };
         let [tested, passed] =
             [&self.tested_count, &self.passed_count].map(|count| count.load(Ordering::Relaxed));
+        let (plan, passed) = match self.all.get() {
+            Some(all) if self.was_known => (FilterPlan::Known, all.len() as u64),
+            Some(_) => (FilterPlan::All, passed),
+            None => (FilterPlan::Met, passed),
+        };
         Ok(self.filter.map(|_| FilterExplain { plan, tested, passed }))
     }
 
@@ -244,7 +258,8 @@ impl<'a> Passing<'a> {
         if self.all.get().is_some() {
             return Ok(());
         }
-        let Walked { mut passing, standing_for } = self.test_all(filter)?;
+        let changes_count = self.collection.passed.changes_count();
+        let Walked { mut passing, standing_for, until_unix_ms } = self.test_all(filter)?;
         let mut leading = Vec::new();
         for (key, target) in &standing_for {
             // One that stands for one that itself stands for another leads no further.
@@ -255,6 +270,9 @@ impl<'a> Passing<'a> {
             leading.extend(passes.then(|| key.clone()));
         }
         passing.extend(leading);
+        let passing = Arc::new(passing);
+        let kept = (changes_count, until_unix_ms);
+        self.collection.passed.keep((filter, self.standing), &passing, kept);
         let is_new = self.all.set(passing).is_ok();
         debug_assert!(is_new, "only one walks");
         Ok(())
@@ -262,7 +280,11 @@ impl<'a> Passing<'a> {
 
     /// Tests all records that stand for themselves, in their order.
     fn test_all(&self, filter: &Filter) -> Result<Walked> {
-        let mut walked = Walked { passing: HashSet::new(), standing_for: HashMap::new() };
+        let mut walked = Walked {
+            passing: HashSet::new(),
+            standing_for: HashMap::new(),
+            until_unix_ms: u64::MAX,
+        };
         let mut tested_count = 0;
         let mut records = self.store.state.records_alone(self.collection.spec.id);
         while let Some(tested) = records.next_with(|key, bytes| -> Result<()> {
@@ -270,6 +292,8 @@ impl<'a> Passing<'a> {
             if is_past(record.expires_at_unix_ms, self.now_unix_ms) {
                 return Ok(());
             }
+            let expires_at_unix_ms = record.expires_at_unix_ms.unwrap_or(u64::MAX);
+            walked.until_unix_ms = walked.until_unix_ms.min(expires_at_unix_ms);
             if let Some(target) = self.target(key, &record) {
                 walked.standing_for.insert(key.to_vec(), target);
                 return Ok(());
@@ -291,7 +315,9 @@ impl<'a> Passing<'a> {
 
 /// What a walk over a collection came by.
 struct Walked {
-    passing: HashSet<Vec<u8>>,
+    passing: Keys,
     /// Records that stand for others, and for which.
     standing_for: HashMap<Vec<u8>, Vec<u8>>,
+    /// None expires before.
+    until_unix_ms: u64,
 }

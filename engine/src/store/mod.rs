@@ -24,6 +24,7 @@ mod migrate;
 mod numa;
 mod open;
 mod parts;
+mod passed;
 mod reembed;
 mod scrub;
 mod search;

@@ -267,7 +267,7 @@ impl Store {
                 let graph = collection.graph.measured().map_or(0, |(bytes, _)| bytes);
                 let words = words_of(collection).map_or(0, |words| words.bytes as usize);
                 let index = collection.index().as_ref().map_or(0, |index| index.memory_bytes());
-                graph + index + words
+                graph + index + words + collection.passed.memory_bytes()
             })
             .sum();
         let mapped = self.tier.pools().into_iter().filter_map(|pool| {

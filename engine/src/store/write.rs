@@ -248,10 +248,20 @@ impl Store {
             |mutations, first_sequence| self.state.commit(mutations, first_sequence, unix_ms()),
             |mutations| {
                 self.writes.note(mutations);
+                self.forget_passed(mutations);
                 self.tier_mutations(mutations);
                 self.index_mutations(mutations);
             },
         )
+    }
+
+    /// What passes filters is found out again in collections that have changed.
+    fn forget_passed(&self, mutations: &[Mutation<'_>]) {
+        for collection in self.all_collections() {
+            if mutations.iter().any(|own| own.record.collection() == collection.spec.id) {
+                collection.passed.forget();
+            }
+        }
     }
 
     /// Shows committed mutations to readers of hot vectors.

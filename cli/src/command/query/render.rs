@@ -172,10 +172,13 @@ pub(super) fn render_explain(out: &mut dyn Write, explain: &Explain) -> std::io:
 
 fn render_filter(out: &mut dyn Write, done: &CollectionExplain) -> std::io::Result<()> {
     let Some(filter) = done.filter else { return Ok(()) };
+    let [tested, passed] = [filter.tested, filter.passed].map(grouped);
     let how = match filter.plan {
         FilterPlan::Met => "as the search met them",
         FilterPlan::All => "all of the collection before the search",
+        FilterPlan::Known => {
+            return writeln!(out, "  {passed} records pass the filter, known from a query before");
+        }
     };
-    let [tested, passed] = [filter.tested, filter.passed].map(grouped);
     writeln!(out, "  the filter was asked about {tested} records, {how}; {passed} passed")
 }
