@@ -2,13 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::bus::Served;
 use support::model;
-use support::program::Workplace;
+use support::program::{Invocation, Workplace};
 
 const VECTORS: &str = r#"{"key":"north","vector":[0,1],"text":"up","payload":{"n":1}}
 {"key":"north-east","vector":[1,1],"text":"up and to the right"}
@@ -55,6 +55,50 @@ fn ask_both(place: &Workplace, check: impl Fn(&Workplace)) {
 
 fn keys(answer: &Value) -> Vec<&str> {
     answer["hits"].as_array().unwrap().iter().map(|hit| hit["key"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn who_is_named_is_asked() {
+    let (place, other) = (place(), Workplace::new(env!("CARGO_BIN_EXE_op-dbus")));
+    place.done(["put", "k", "--payload", "2"]);
+    other.done(["put", "k", "--payload", "1"]);
+    // A key may look like an option.
+    other.done(["put", "--payload", "1", "--", "--bus"]);
+    let snapshot = other.done(["snapshot", "create", "--json"]).json();
+    let snapshot = snapshot["snapshot"]["name"].as_str().unwrap();
+    let served = serve(&place);
+    let bus = format!("socket:{}", socket(&place).display());
+    // The store of the command line comes before a bus of the surroundings, for whoever changes, too.
+    let near = |line: &[&str]| other.op(line).variable("OPDBUS_BUS", &bus).run().succeeded();
+    assert_eq!(near(&["get", "k"]).text(), "1");
+    let listed = near(&["snapshot", "list", "--json"]).json();
+    assert_eq!(listed["snapshots"].as_array().unwrap().len(), 1, "{listed}");
+    // And what both say in the surroundings is the bus's, but for what is asked of a snapshot.
+    let program = || {
+        let program = Invocation::new(Path::new(env!("CARGO_BIN_EXE_op-dbus")));
+        let program = program.variable("OPDBUS_BTRFS_BASE_PATH", other.store());
+        program.variable("OPDBUS_BUS", &bus)
+    };
+    assert_eq!(program().arguments(["get", "k"]).run().succeeded().text(), "2");
+    let at = program().arguments(["get", "k", "--at", snapshot]).run().succeeded();
+    assert_eq!(at.text(), "1");
+    assert_eq!(other.done(["get", "k", "--bus", &bus]).text(), "2");
+    let alone: [&[&str]; 7] = [
+        &["history", "k"],
+        &["cache", "export", "-c", "state"],
+        &["diff", "--at", snapshot],
+        &["layout", "migrate"],
+        &["snapshot", "restore", snapshot],
+        &["put", "k", "--payload", "3"],
+        &["get", "k", "--at", snapshot],
+    ];
+    for line in alone {
+        let ended = other.op(line).arguments(["--json", "--bus", &bus]).run();
+        assert!(ended.refused(2, &[]).contains("--bus"), "{line:?}");
+    }
+    let refused = place.op(["history", "k", "--json"]).run().refused(5, &["in use"]);
+    assert!(refused.contains("needs the store for itself"), "{refused}");
+    let _ = served.terminate().succeeded();
 }
 
 #[test]

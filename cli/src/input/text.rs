@@ -23,8 +23,9 @@ pub(super) fn open(path: &Path) -> Result<Source> {
             })?;
             let text = text.trim();
             // A name that is no UTF-8 must not become that of another file.
-            let place = [name.as_os_str().as_bytes(), format!(":{}", line.number).as_bytes()];
-            let record = Record::new(place.concat()).with_text(text);
+            let mut key = name.as_os_str().as_bytes().to_vec();
+            key.extend_from_slice(format!(":{}", line.number).as_bytes());
+            let record = Record::new(key).with_text(text);
             Ok((!text.is_empty()).then_some(Read { record, ends_batch: line.is_last_at_hand }))
         });
         record.transpose()
