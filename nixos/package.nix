@@ -26,7 +26,10 @@ let
   model = operation-dbus-model;
   # Its own arguments say whether it has CUDA; one that takes none is taken as it is.
   runtime =
-    if onnxruntime ? override && (onnxruntime.cudaSupport or false) != cudaSupport then
+    if
+      lib.functionArgs (onnxruntime.override or (_: { })) ? cudaSupport
+      && (onnxruntime.cudaSupport or false) != cudaSupport
+    then
       onnxruntime.override { inherit cudaSupport; }
     else
       onnxruntime;

@@ -21,6 +21,7 @@ let
   # What an option is unless it is said.
   unless = options.services.operation-dbus;
   defaultName = unless.user.default;
+  pluginUser = "op-dbus-plugin";
   defaultPath = unless.btrfs.basePath.default;
   subvolumes = unless.btrfs.subvolumes.default;
 
@@ -106,6 +107,8 @@ let
   # Those that are not in the file, and that it must not contradict.
   elsewhere = {
     log_level.option = "logLevel";
+    # Another file would be read, and every option ignored.
+    config.option = "settings";
     plugins.option = "plugins";
   };
   taken = ofOptions // elsewhere;
@@ -151,6 +154,31 @@ let
       "/var/tmp/"
       "/nix/store/"
     ];
+  # The system's own: tmpfiles would give them to the service's user.
+  isSystems =
+    path:
+    lib.any (place: lib.hasPrefix place path) [
+      "/boot/"
+      "/dev/"
+      "/etc/"
+      "/nix/"
+      "/proc/"
+      "/sys/"
+      "/usr/"
+    ]
+    || lib.elem path [
+      "/"
+      "/media/"
+      "/mnt/"
+      "/opt/"
+      "/srv/"
+      "/var/"
+      "/var/cache/"
+      "/var/lib/"
+      "/var/log/"
+    ];
+  # Units, and rules for tmpfiles, take such paths as they are.
+  isPlain = path: builtins.match "[A-Za-z0-9._/@:+=,-]+" path != null;
   isStateInEtc = lib.hasPrefix "/etc/" (toString cfg.stateFile);
 
   # Every plugin as a directory of its name, and its plugin.toml beside that under the same name.
@@ -223,8 +251,12 @@ let
       message = "${says "btrfs.subvolumes" cfg.btrfs.subvolumes}: for directories instead of subvolumes set btrfs.enable = false.";
     }
     {
-      assertion = !isHidden "${basePath}/" && !lib.hasPrefix "/etc/" "${basePath}/" && basePath != "/";
+      assertion = !isHidden "${basePath}/" && !isSystems "${lib.removeSuffix "/" basePath}/";
       message = "${says "btrfs.basePath" basePath}: the service cannot keep a store there; name a directory of its own, such as /var/lib/op-dbus or /srv/op-dbus.";
+    }
+    {
+      assertion = isPlain basePath;
+      message = "${says "btrfs.basePath" basePath}: use letters, digits and . _ - in it, and no spaces.";
     }
     {
       assertion = cfg.ml.numThreads >= 1;
@@ -241,6 +273,13 @@ let
     {
       assertion = cfg.ml.modelPath != null -> cfg.ml.enable;
       message = "${says "ml.modelPath" (toString cfg.ml.modelPath)} and ml.enable is false: no model is read; set ml.enable = true or leave the path out.";
+    }
+    {
+      assertion =
+        cfg.ml.modelPath == null
+        || lib.hasPrefix "/nix/store/" (located cfg.ml.modelPath)
+        || !isHidden "${toString cfg.ml.modelPath}/";
+      message = "${says "ml.modelPath" (toString cfg.ml.modelPath)}: the service does not see that place; move it, to /srv/model for instance, or name it as a path without quotes, which is copied.";
     }
     {
       assertion = isOnCard -> hasNvidia;
@@ -277,6 +316,10 @@ let
       message = "services.operation-dbus.user or group is root: the service needs no rights; leave them as they are, or name a system user.";
     }
     {
+      assertion = cfg.user != pluginUser && cfg.group != pluginUser;
+      message = "services.operation-dbus.user or group is ${pluginUser}: plugins are other people's programs, and would have the store; name another.";
+    }
+    {
       assertion = cfg.user != "" && config.users.users ? ${cfg.user};
       message = "${says "user" cfg.user}: there is no such user; set users.users.${builtins.toJSON cfg.user}, or leave the option as it is.";
     }
@@ -289,8 +332,19 @@ let
       message = "${says "stateFile" (toString cfg.stateFile)}: it is a place that the state is written to, such as /var/lib/op-dbus/state.json, and not the state; set defaultState to that.";
     }
     {
-      assertion = isStateInEtc -> lib.hasPrefix "/etc/operation-dbus/" (toString cfg.stateFile);
-      message = "${says "stateFile" (toString cfg.stateFile)}: in /etc it must be below /etc/operation-dbus.";
+      assertion =
+        isStateInEtc
+        ->
+          builtins.match "/etc/operation-dbus/[^/]+" (toString cfg.stateFile) != null
+          && !lib.elem (baseNameOf cfg.stateFile) [
+            "config.toml"
+            "plugins"
+          ];
+      message = "${says "stateFile" (toString cfg.stateFile)}: in /etc it must be a file of its own in /etc/operation-dbus, such as state.json.";
+    }
+    {
+      assertion = isPlain (toString cfg.stateFile);
+      message = "${says "stateFile" (toString cfg.stateFile)}: use letters, digits and . _ - in it, and no spaces.";
     }
     {
       assertion = cfg.defaultState.version or null == "1.0";
@@ -332,7 +386,13 @@ in
 
   config = lib.mkMerge [
     # Whoever lists plugins takes them from pkgs.
-    { nixpkgs.overlays = [ (import ../overlay.nix) ]; }
+    # Before a system's own overlays, which can change them. Where packages are given and fixed (nixpkgs'
+    # read-only.nix, as tests of systems have it), whoever makes them applies overlays.default.
+    {
+      nixpkgs = lib.optionalAttrs (!(options.nixpkgs.overlays.internal or false)) {
+        overlays = lib.mkBefore [ (import ../overlay.nix) ];
+      };
+    }
 
     (lib.mkIf cfg.enable {
       inherit assertions;
@@ -356,9 +416,9 @@ in
 
       users.users = {
         # Plugins are other people's programs, and have nothing to do with the store.
-        op-dbus-plugin = {
+        ${pluginUser} = {
           isSystemUser = true;
-          group = "op-dbus-plugin";
+          group = pluginUser;
           description = "Plugins of Operation D-Bus";
         };
       }
@@ -371,7 +431,7 @@ in
         };
       };
       users.groups = {
-        op-dbus-plugin = { };
+        ${pluginUser} = { };
       }
       // lib.optionalAttrs (cfg.group == defaultName) { ${defaultName} = { }; };
 
@@ -394,7 +454,8 @@ in
         }
         # Where NixOS has the libraries of the driver.
         // lib.optionalAttrs isOnCard { LD_LIBRARY_PATH = "/run/opengl-driver/lib"; }
-        // cfg.extraEnvironment;
+        # A percent sign would be systemd's.
+        // lib.mapAttrs (_: lib.replaceStrings [ "%" ] [ "%%" ]) cfg.extraEnvironment;
         serviceConfig =
           lib.optionalAttrs (basePath != defaultPath) {
             ReadWritePaths = [ basePath ];
@@ -412,6 +473,9 @@ in
             MemoryDenyWriteExecute = false;
           };
       };
+
+      # One that runs goes on with the files that it was started with.
+      systemd.services."op-dbus-plugin@".restartTriggers = [ pluginDirectory ];
 
       systemd.services.op-dbus-snapshot = {
         environment = asksOnly;

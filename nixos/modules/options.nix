@@ -30,11 +30,12 @@ in
       type = types.path;
       default = "/etc/operation-dbus/state.json";
       example = "/var/lib/op-dbus/state.json";
-      description = "Declared state, applied when the system starts and when it changes. Below `/etc/operation-dbus` it is `defaultState`, always; elsewhere `defaultState` is only what it begins with, and it survives rebuilds.";
+      description = "Declared state, applied when the system starts and when `defaultState` changes. Below `/etc/operation-dbus` it is `defaultState`, always; elsewhere `defaultState` is only what it begins with, and it survives rebuilds.";
     };
 
     defaultState = mkOption {
-      type = types.attrs;
+      # types.attrs would drop what a second module says of the same plugins.
+      type = (pkgs.formats.json { }).type;
       default = {
         version = "1.0";
         plugins = { };

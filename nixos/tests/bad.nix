@@ -29,6 +29,12 @@ in
   store-in-home = case "name a directory of its own" { btrfs.basePath = "/home/anna/store"; };
   store-in-tmp = case "name a directory of its own" { btrfs.basePath = "/tmp"; };
   store-in-the-nix-store = case "name a directory of its own" { btrfs.basePath = "/nix/store/x"; };
+  store-is-a-systems = case "name a directory of its own" { btrfs.basePath = "/var/lib"; };
+  store-is-a-systems-with-a-slash = case "name a directory of its own" { btrfs.basePath = "/srv/"; };
+  store-in-usr = case "name a directory of its own" { btrfs.basePath = "/usr/op-dbus"; };
+  store-in-memory = case "name a directory of its own" { btrfs.basePath = "/dev/shm/store"; };
+  store-with-a-space = case "no spaces" { btrfs.basePath = "/srv/my store"; };
+  model-in-home = case "the service does not see that place" { ml.modelPath = "/home/anna/model"; };
   no-threads = case "a model needs at least 1 thread" { ml.numThreads = 0; };
   card-below-0 = case "cards count from 0" { ml.gpuDeviceId = -1; };
   provider-without-model = case "set ml.enable = true or leave the provider out" {
@@ -67,6 +73,7 @@ in
     settings.numa.policy = "interleave";
   };
   as-root = case "the service needs no rights" { user = "root"; };
+  as-plugins = case "plugins are other people's programs" { user = "op-dbus-plugin"; };
   group-root = case "the service needs no rights" { group = "root"; };
   user-missing = case "set users.users.\"svc\"" { user = "svc"; };
   user-empty = case "there is no such user" { user = ""; };
@@ -74,7 +81,14 @@ in
   state-in-the-nix-store = case "set defaultState" { stateFile = "/nix/store/x.json"; };
   state-as-a-path = case "set defaultState" { stateFile = ./bad.nix; };
   state-in-home = case "set defaultState" { stateFile = "/home/anna/state.json"; };
-  state-elsewhere-in-etc = case "below /etc/operation-dbus" { stateFile = "/etc/state.json"; };
+  state-elsewhere-in-etc = case "in /etc/operation-dbus" { stateFile = "/etc/state.json"; };
+  state-in-place-of-settings = case "a file of its own" {
+    stateFile = "/etc/operation-dbus/config.toml";
+  };
+  state-among-plugins = case "a file of its own" {
+    stateFile = "/etc/operation-dbus/plugins/state.json";
+  };
+  state-with-a-percent-sign = case "no spaces" { stateFile = "/srv/50%/state.json"; };
   state-without-version = case "defaultState.version is null" { defaultState.plugins = { }; };
   state-of-version-2 = case "it must be \"1.0\"" {
     defaultState = {
@@ -124,6 +138,7 @@ in
   value = case "${variable}, which" { extraEnvironment.${variable} = "1"; };
 }) (
   genAttrs [
+    "OPDBUS_CONFIG"
     "OPDBUS_LOG_LEVEL"
     "OPDBUS_STATE_FILE"
     "OPDBUS_PLUGINS"

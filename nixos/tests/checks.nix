@@ -19,6 +19,17 @@ let
     name: tools: command:
     operation-dbus-program.overrideAttrs (previous: {
       pname = "operation-dbus-${name}";
+      # Tests read these, too; whoever only builds does not.
+      src = lib.fileset.toSource {
+        root = ../..;
+        fileset = lib.fileset.unions (
+          operation-dbus-program.files
+          ++ [
+            ../../README.md
+            ../../fuzz
+          ]
+        );
+      };
       nativeBuildInputs = previous.nativeBuildInputs ++ tools;
       buildPhase = command;
       installPhase = "touch $out";

@@ -97,6 +97,77 @@ let
       )
       "${lib.concatStringsSep "." effect.shows} is ${json}, and without it ${builtins.toJSON (shown unless)}; ${toString said.messages}";
 
+  # What several modules say comes together.
+  together =
+    let
+      states = of [
+        (on {
+          defaultState.version = "1.0";
+          defaultState.plugins.a.x = 1;
+        })
+        (service { defaultState.plugins.b.y = 1; })
+      ];
+      own = _: _: { name = "own"; };
+      overlays =
+        (of [
+          { nixpkgs.overlays = [ own ]; }
+          (on { })
+        ]).config.nixpkgs.overlays;
+      # As nixpkgs' read-only.nix has it, where packages are given and fixed.
+      fixed = lib.evalModules {
+        modules = [
+          ../modules/operation-dbus.nix
+          {
+            options.nixpkgs.overlays = lib.mkOption {
+              type = lib.types.unique { message = "it is read-only"; } lib.types.anything;
+              default = "fixed";
+              internal = true;
+            };
+            config._module = {
+              args = { inherit (evaluate) pkgs; };
+              check = false;
+            };
+          }
+        ];
+      };
+      # Not every ONNX Runtime has an argument for CUDA.
+      runtime = lib.makeOverridable (
+        {
+          speed ? 1,
+        }:
+        evaluate.pkgs.runCommand "own-onnxruntime" { version = "1.30.${toString speed}"; } "mkdir $out"
+      ) { };
+      tensorrt = of [
+        (on {
+          ml.executionProvider = "tensorrt";
+          package = evaluate.pkgs.operation-dbus.override {
+            onnxruntime = runtime;
+            tensorrtSupport = true;
+          };
+        })
+        { services.xserver.videoDrivers = [ "nvidia" ]; }
+      ];
+    in
+    [
+      (result "states that two modules declare are both there" (
+        states.messages == [ ]
+        &&
+          states.system.state.plugins == {
+            a.x = 1;
+            b.y = 1;
+          }
+      ) (builtins.toJSON states.system.state))
+      (result "a system's own overlays come last" (
+        lib.length overlays == 2 && (lib.last overlays) { } { } == { name = "own"; }
+      ) "the project's comes after")
+      (result "it can be imported where packages are fixed" (
+        fixed.config.nixpkgs.overlays == "fixed"
+      ) "overlays are set")
+      (result "an ONNX Runtime of one's own is taken as it is" (
+        tensorrt.messages == [ ] && builtins.deepSeq tensorrt.system.package true
+      ) (toString tensorrt.messages))
+    ];
+
   options = map (option: lib.removePrefix "services.operation-dbus." option.name) (
     lib.filter (option: lib.hasPrefix "services.operation-dbus." option.name && !option.internal) (
       lib.optionAttrSetToDocList (evaluate.evaluated [ ]).options
@@ -111,6 +182,7 @@ let
     ++ lib.mapAttrsToList ofBad bad
     ++ lib.mapAttrsToList ofMistyped mistyped
     ++ lib.mapAttrsToList ofEffect effects
+    ++ together
     ++ [
       (result "every option has an effect that is looked at" (forgotten == [ ]) (toString forgotten))
     ];
