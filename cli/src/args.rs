@@ -98,6 +98,13 @@ fn encoding(text: &str) -> Result<Encoding, String> {
     })
 }
 
+/// Threads are made at once, and each takes memory.
+fn threads(text: &str) -> Result<NonZeroUsize, String> {
+    const COUNT_MAX: usize = 1024;
+    let count = text.parse().ok().filter(|count: &NonZeroUsize| count.get() <= COUNT_MAX);
+    count.ok_or_else(|| format!("it must be a number from 1 to {COUNT_MAX}"))
+}
+
 fn rate(text: &str) -> Result<NonZeroU64, String> {
     const UNITS: [(char, u32); 3] = [('K', 10), ('M', 20), ('G', 30)];
     let unit =
@@ -203,7 +210,7 @@ Examples:
 
 The key of a text line is FILE:LINE, that of standard input stdin:LINE.
 A JSON line has a \"key\" and at least one of \"text\", \"vector\" and \"payload\":
-  {\"key\":\"tar\",\"text\":\"GNU version of the tar archiving utility\",\"payload\":{\"section\":\"utils\"}}")]
+  {\"key\":\"tar\",\"text\":\"GNU tar archives\",\"payload\":{\"section\":\"utils\"}}")]
 pub(crate) struct Index {
     /// Files, directories (walked for .xml, .jsonl, .ndjson and .txt), or - for standard input
     #[arg(required = true, value_name = "FILE|DIR|-")]
@@ -252,7 +259,7 @@ pub(crate) struct Link {
     #[arg(long, value_name = "PROFILE", default_value = "speed", value_parser = benchmark::profile)]
     pub(crate) profile: Profile,
     /// Threads that work on it [default: as many as there are processors]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = threads)]
     pub(crate) threads: Option<NonZeroUsize>,
     /// Remove the graphs instead
     #[arg(long, conflicts_with_all = ["profile", "threads"])]
@@ -338,10 +345,11 @@ pub(crate) struct CacheClean {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  op-dbus cache simulate --trace /var/lib/op-dbus/@timing/trace/1763851200000.trace
+  op-dbus cache simulate --trace @timing/trace/1763851200000.trace
   op-dbus cache simulate --trace keys.txt --capacity 10000 --policy s3fifo
 
-The trace is one that `op-dbus cache trace` has recorded, or a text file with a key on each line.")]
+The trace is one that `op-dbus cache trace` has recorded, or a text file with
+a key on each line.")]
 pub(crate) struct CacheSimulate {
     /// File with what was asked for
     #[arg(long, value_name = "FILE")]
@@ -386,4 +394,24 @@ pub(crate) struct Scrub {
     /// Go on where the last scrub was broken off, by Ctrl-C or otherwise
     #[arg(long)]
     pub(crate) resume: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::whole;
+
+    /// Help is wrapped at the width of a terminal; what is to be copied must not be.
+    #[test]
+    fn notes_below_help_fit_a_terminal() {
+        const COLUMNS: usize = 78;
+        let mut commands = vec![whole()];
+        while let Some(command) = commands.pop() {
+            let notes = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in notes.lines() {
+                let width = line.chars().count();
+                assert!(width <= COLUMNS, "{}: {width} columns: {line}", command.get_name());
+            }
+            commands.extend(command.get_subcommands().cloned());
+        }
+    }
 }

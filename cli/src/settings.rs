@@ -4,6 +4,7 @@
 //! `OPDBUS_CACHE_MAX_SIZE_GB` is `max_size_gb` in the table `cache`. So there is one list of them, the
 //! command line's, and one place that says what a value means.
 
+use std::any::TypeId;
 use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::ffi::OsString;
@@ -83,6 +84,17 @@ impl Settable {
 
     /// Whether the command line would take these values; or why not.
     fn check(&self, values: &[String]) -> Result<(), String> {
+        // On a command line and in a variable there are more ways to say so.
+        let is_switch = self.argument.get_value_parser().type_id() == TypeId::of::<bool>();
+        if is_switch && !values.iter().all(|value| matches!(&value[..], "true" | "false")) {
+            return Err("it must be true or false".to_owned());
+        }
+        // It would become two.
+        if let (Form::List, Some(delimiter)) = (self.form(), self.argument.get_value_delimiter())
+            && values.iter().any(|value| value.contains(delimiter))
+        {
+            return Err(format!("there can be no {delimiter:?} in one of a list"));
+        }
         let argument = self.argument.clone().global(false).required(false);
         let given: Vec<String> = match argument.get_long() {
             Some(long) => values.iter().map(|value| format!("--{long}={value}")).collect(),
@@ -99,7 +111,12 @@ fn why(error: &clap::Error) -> String {
         return source.to_string();
     }
     match error.get(ContextKind::ValidValue) {
-        Some(ContextValue::Strings(valid)) => format!("it must be one of {}", valid.join(", ")),
+        Some(ContextValue::Strings(valid)) if !valid.is_empty() => {
+            format!("it must be one of {}", valid.join(", "))
+        }
+        _ if error.kind() == clap::error::ErrorKind::InvalidValue => {
+            "it must not be empty".to_owned()
+        }
         _ => "it cannot be that".to_owned(),
     }
 }

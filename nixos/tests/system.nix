@@ -75,7 +75,10 @@ rec {
     pkgs.runCommand "system"
       {
         inherit package;
-        units = lib.mapAttrsToList (name: text: "${pkgs.writeText name text}") texts;
+        # Paths of the store have no such sign.
+        units = lib.mapAttrsToList (
+          name: text: "${pkgs.writeText (lib.replaceStrings [ "@" ] [ "-" ] name) text}"
+        ) texts;
         unitNames = lib.attrNames texts;
         wants = wanted ".service" systemd.services ++ wanted ".timer" systemd.timers;
         etcNames = lib.attrNames etc;

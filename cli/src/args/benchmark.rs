@@ -24,18 +24,19 @@ Examples:
   op-dbus benchmark --all --report report.html
   op-dbus benchmark --all --json > baseline.json
   op-dbus benchmark --all --compare baseline.json
-  op-dbus benchmark --cache-hit 300000 --keys 100000,1000000 --threads-at-once 1,2
+  op-dbus benchmark --cache-hit 300000 --keys 100000 --threads-at-once 1,2
   op-dbus benchmark --embeddings 200
   op-dbus benchmark --numa-local 1000000
   op-dbus benchmark --search 100000
-  op-dbus benchmark --search --base base.npy --index /tmp/index --queries queries.npy \\
-    --truth exact --efforts 10,20,50,100
+  op-dbus benchmark --search --base base.npy --index /tmp/index \\
+    --queries queries.npy --truth exact --efforts 10,20,50,100
   op-dbus --store /var/lib/opdbus benchmark --search 1000 --collection notes
 
---compare ends with exit code 14 if something is slower than in the baseline by more than the
-tolerance, or 0.02 less is found. What is slower only as much as the limit or the rival beside it is
-not: then the machine was busy. A baseline of another machine or of other sizes is refused before
-anything is measured, as is an existing file for --report."
+--compare ends with exit code 14 if something is slower than in the baseline
+by more than the tolerance, or 0.02 less is found. What is slower only as
+much as the limit or the rival beside it is not: then the machine was busy. A
+baseline of another machine or of other sizes is refused before anything is
+measured, as is an existing file for --report."
 )]
 pub(crate) struct Benchmark {
     /// Everything; with --cache-hit, --keys, --embeddings, --search or --numa-local beside it, with

@@ -86,7 +86,7 @@ pub(crate) struct CollectionDrop {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
-  op-dbus collection reembed packages --model ~/.local/share/op-dbus/models/bge-small-en-v1.5")]
+  op-dbus collection reembed packages --model /srv/models/bge-small-en-v1.5")]
 pub(crate) struct Reembed {
     /// Collection
     #[arg(value_name = "COLLECTION")]

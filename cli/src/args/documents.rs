@@ -18,7 +18,7 @@ use super::At;
     after_help = "\
 Examples:
   op-dbus put hosts/web1 web1.json
-  op-dbus put hosts/web1 --payload '{\"role\":\"proxy\"}' --text \"the proxy in front\"
+  op-dbus put hosts/web1 --payload '{\"role\":\"proxy\"}' --text \"in front\"
   lsblk --json | op-dbus put disks - --expires-in 1h"
 )]
 pub(crate) struct Put {
@@ -71,7 +71,8 @@ Examples:
   op-dbus get hosts/web1 --at 2026-11-26
   op-dbus get hosts/web1 --json
 
-With --json it is the record, key and text included, in the format of op-dbus cache export.")]
+With --json it is the record, key and text included, in the format of op-dbus
+cache export.")]
 pub(crate) struct Get {
     /// The key
     #[arg(value_name = "KEY")]

@@ -20,23 +20,27 @@ Examples:
   op-dbus cache import records.jsonl --collection notes
   op-dbus cache import vectors.npy --collection images
   op-dbus cache import vectors.npy --keys keys.jsonl --collection images
-  op-dbus cache import papers.parquet --key-column id --vector-column embedding
+  op-dbus cache import papers.parquet --key-column id --vector-column vec
   producer | op-dbus cache import - --collection notes --ack
   op-dbus cache import - --format npy < vectors.npy
-  op-dbus cache import --from-sqlite /var/lib/op-dbus/@cache/embeddings/index.db
+  op-dbus cache import --from-sqlite @cache/embeddings/index.db
 
-JSON lines have \"key\", and \"text\", \"vector\" or both, and may have a \"payload\" and
-\"expires_at_unix_ms\", which counts more than --expires-in. The rows of npy and fvecs files get
-their numbers, from 0, as keys, unless --keys has others.
+JSON lines have \"key\", and \"text\", \"vector\" or both, and may have a \"payload\"
+and \"expires_at_unix_ms\", which counts more than --expires-in. The rows of
+npy and fvecs files get their numbers, from 0, as keys, unless --keys has
+others.
 
-Parquet files have the columns key, text, vector, payload (JSON) and expires_at, as `cache export`
-writes them; each may be missing. Keys are strings or whole numbers, or else the rows' numbers;
-vectors are lists of float, double or half, whatever their column is called if there is only one.
-All other columns together are the payload, an object. Parquet has its index at its end: a file
-can be named or be standard input (`< FILE`), a pipe cannot.
+Parquet files have the columns key, text, vector, payload (JSON) and
+expires_at, as `cache export` writes them; each may be missing. Keys are
+strings or whole numbers, or else the rows' numbers; vectors are lists of
+float, double or half, whatever their column is called if there is only one.
+All other columns together are the payload, an object. Parquet has its index
+at its end: a file can be named or be standard input (`< FILE`), a pipe
+cannot.
 
-Of a SQLite database, every table with the columns text_hash, text and vector_file is read.
-vector_file names a .vec file, a Vec<f32> as bincode writes it; the hash becomes the key.")]
+Of a SQLite database, every table with the columns text_hash, text and
+vector_file is read. vector_file names a .vec file, a Vec<f32> as bincode
+writes it; the hash becomes the key.")]
 pub(crate) struct CacheImport {
     /// The file, or - for standard input
     #[arg(value_name = "FILE|-", required_unless_present = "from_sqlite")]
@@ -95,13 +99,15 @@ pub(crate) struct Columns {
 Examples:
   op-dbus cache export --collection notes > notes.jsonl
   op-dbus cache export --collection notes --output notes.parquet
-  op-dbus cache export --collection images --output images.npy --keys images-keys.jsonl
+  op-dbus cache export --collection images -o images.npy --keys keys.jsonl
 
-The file is written under a name of its own and appears when it is whole. The keys are a line each:
-a JSON string, or {\"key_base64\": ...} for a key that is not UTF-8.
+The file is written under a name of its own and appears when it is whole. The
+keys are a line each: a JSON string, or {\"key_base64\": ...} for a key that is
+not UTF-8.
 
-Parquet has the columns key, text, vector, payload (JSON) and expires_at; keys and payloads that are
-bytes are in key_bytes and payload_bytes. Whatever a record has not is null.")]
+Parquet has the columns key, text, vector, payload (JSON) and expires_at;
+keys and payloads that are bytes are in key_bytes and payload_bytes. Whatever
+a record has not is null.")]
 pub(crate) struct CacheExport {
     /// Collection to write
     #[arg(long, short, value_name = "NAME", default_value = "documents")]

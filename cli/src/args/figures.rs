@@ -47,10 +47,10 @@ Examples:
   NO_COLOR=1 op-dbus top --bus system
 
 Keys:
-  q, Ctrl-C   end                 Tab           next part: all, arenas, journal
-  p, space    pause, go on        Up, Down      move in the part
-  +, -        longer, shorter     PgUp, PgDn    the same by ten lines
-              period              Home, End     to its beginning, to its end")]
+  q, Ctrl-C   end                 Tab         next part: all, arenas, journal
+  p, space    pause, go on        Up, Down    move in the part
+  +, -        longer, shorter     PgUp, PgDn  the same by ten lines
+              period              Home, End   to its beginning, to its end")]
 pub(crate) struct Top {
     /// Seconds from one measurement to the next
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]

@@ -134,7 +134,8 @@ pub(crate) struct Global {
         global = true,
         value_name = "N",
         env = "OPDBUS_ML_NUM_THREADS",
-        hide_env_values = true
+        hide_env_values = true,
+        value_parser = super::threads
     )]
     pub(crate) threads: Option<NonZeroUsize>,
     /// Memory for hot vectors and the databases' buffers; a quarter of the machine's unless told

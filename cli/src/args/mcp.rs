@@ -20,10 +20,11 @@ Examples:
   op-dbus mcp --bus session
   claude mcp add op-dbus -- op-dbus mcp
 
-A client that is set up by a file has there (mcp.json, claude_desktop_config.json):
+In a file (mcp.json, claude_desktop_config.json) a client is told so by:
   {\"mcpServers\": {\"op-dbus\": {\"command\": \"op-dbus\", \"args\": [\"mcp\"]}}}
 
-It ends with its input, and by Ctrl-C or SIGTERM. What goes wrong stands on standard error.")]
+It ends with its input, and by Ctrl-C or SIGTERM. What goes wrong stands on
+standard error.")]
 pub(crate) struct Mcp {
     #[command(flatten)]
     pub(crate) plugins: PluginDirectory,

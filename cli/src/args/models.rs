@@ -62,7 +62,7 @@ pub(crate) struct ModelInstall {
 #[command(after_help = "\
 Examples:
   op-dbus model quantize
-  op-dbus model quantize all-MiniLM-L6-v2 --name minilm-int8 --texts descriptions.txt")]
+  op-dbus model quantize all-MiniLM-L6-v2 --name minilm-int8 --texts my.txt")]
 pub(crate) struct ModelQuantize {
     /// Name of an installed model, or its directory; the one in use unless given
     #[arg(value_name = "NAME|DIR")]

@@ -90,7 +90,8 @@ pub(crate) struct PluginValidate {
 Examples:
   op-dbus plugin call hostname Describe
   op-dbus plugin call hostname SetPrettyHostname '\"web 1\"' false --confirm
-  op-dbus plugin call hostname SetHostname --arguments '{\"hostname\": \"web1\"}' --confirm
+  op-dbus plugin call hostname SetHostname \\
+    --arguments '{\"hostname\": \"web1\"}' --confirm
 
 Arguments are JSON; what is no JSON is taken as a string.")]
 pub(crate) struct PluginCall {
@@ -124,7 +125,7 @@ pub(crate) struct PluginCall {
 #[command(after_help = "\
 Examples:
   op-dbus plugin create --from-dbus org.freedesktop.hostname1
-  op-dbus plugin create --from-dbus org.freedesktop.login1 --name login --output ./login")]
+  op-dbus plugin create --from-dbus org.freedesktop.login1 --output ./login")]
 pub(crate) struct PluginCreate {
     /// Name of the service on the bus: the system's, or that of --bus
     #[arg(long, value_name = "SERVICE")]

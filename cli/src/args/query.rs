@@ -18,16 +18,20 @@ Examples:
   op-dbus query PowerOff --keyword
   op-dbus query --like tar --collection packages
   op-dbus query --vector vector.json --collection images --format table
-  op-dbus query \"restart\" --filter 'service = \"org.freedesktop.login1\" and live'
-  op-dbus query \"restart\" --filter 'kind in [\"method\", \"signal\"] and not risk = \"denied\"'
+  op-dbus query restart --filter 'service = \"org.freedesktop.login1\" and live'
+  op-dbus query restart --filter 'kind in [\"method\"] and not risk = \"denied\"'
   op-dbus query \"a list\" --filter 'arguments.0.signature starts with \"a\"'
 
 Filters:
-  FIELD                  true if the field of the payload is true; a.b and a.0 lead into it
-  FIELD = VALUE          also != < <= > >=; a value is \"text\", 'text', a number, true, false, null
-  FIELD in [VALUE, ...]  FIELD contains VALUE, FIELD starts with \"TEXT\", exists FIELD
-  @key @collection @text are of the record itself; and, or, not and parentheses join conditions.
-  What is of another type is not true, and no error.")]
+  FIELD                  true if the field of the payload is; a.b, a.0 lead on
+  FIELD = VALUE          also != < <= > >=
+  FIELD in [VALUE, ...]  one of these
+  FIELD contains VALUE   an item of a list, or a part of a text
+  FIELD starts with TEXT, exists FIELD
+  @key @collection @text of the record itself
+  VALUE                  \"text\", 'text', a number, true, false or null
+Conditions are joined by and, or, not and parentheses. What is of another
+type is not true, and no error.")]
 pub(crate) struct Query {
     /// What you are looking for, in your own words
     #[arg(value_name = "TEXT", group = "target")]

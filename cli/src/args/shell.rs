@@ -55,9 +55,9 @@ Examples:
   op-dbus schema cache stats | jq .properties
   op-dbus schema > op-dbus.schema.json
 
-Every answer keeps to it, and so does every error, whose schema is that of `error`. What a version adds
-to an answer, the next keep; a field that is taken away or means something else is said in the notes of
-the version.")]
+Every answer keeps to it, and so does every error, whose schema is that of
+`error`. What a version adds to an answer, the next keep; a field that is
+taken away or means something else is said in the notes of the version.")]
 pub(crate) struct Schema {
     /// The command, such as: cache stats
     #[arg(value_name = "COMMAND")]

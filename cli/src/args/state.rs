@@ -65,7 +65,7 @@ pub(crate) struct StateFile {
 Examples:
   op-dbus state apply
   op-dbus state apply state.json --dry-run
-  echo '{\"version\":\"1.0\",\"plugins\":{\"hostname\":{\"pretty\":\"web 1\"}}}' | op-dbus state apply -")]
+  generate-state | op-dbus state apply -")]
 pub(crate) struct StateApply {
     #[command(flatten)]
     pub(crate) file: StateFile,
@@ -91,7 +91,8 @@ Examples:
 Examples:
   op-dbus journal verify --json | jq -r .hash
   op-dbus journal verify --noted 1042:3f0c5e…
-  journalctl -u operation-dbus -o json | jq -r '.JOURNAL_ENTRIES + \":\" + .JOURNAL_HEAD'
+  journalctl -u operation-dbus -o json |
+    jq -r '.JOURNAL_ENTRIES + \":\" + .JOURNAL_HEAD'
 
 The last one shows what the service noted at each start, among empty lines.")]
     Verify {
