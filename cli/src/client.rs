@@ -5,8 +5,9 @@ use std::time::Duration;
 use op_dbus_daemon::{Bus, BusError};
 use op_dbus_engine::{Error as EngineError, ErrorKind};
 use tokio::runtime::Runtime;
-use zbus::Connection;
 use zbus::connection::Builder;
+use zbus::proxy::{self, CacheProperties, Defaults};
+use zbus::{Connection, Proxy};
 
 use crate::error::Result;
 
@@ -35,15 +36,19 @@ impl Client {
     }
 
     /// Asks something of an object, by its proxy.
-    pub(crate) fn ask<'c, P, T>(
-        &'c self,
-        proxy: impl AsyncFnOnce(&'c Connection) -> zbus::Result<P>,
+    ///
+    /// A property is read when it is asked for, once: to keep all of them, and hear when they change, would
+    /// be a dozen calls more.
+    pub(crate) fn ask<'p, P, T>(
+        &self,
+        proxy: impl FnOnce(&Connection) -> proxy::Builder<'p, P>,
         ask: impl AsyncFnOnce(P) -> Result<T, BusError>,
-    ) -> Result<T> {
-        let asked = self.runtime.block_on(async {
-            let proxy = proxy(&self.connection).await.map_err(BusError::from)?;
-            ask(proxy).await
-        });
+    ) -> Result<T>
+    where
+        P: From<Proxy<'p>> + Defaults,
+    {
+        let proxy = proxy(&self.connection).cache_properties(CacheProperties::No);
+        let asked = self.runtime.block_on(async { ask(proxy.build().await?).await });
         Ok(asked.map_err(EngineError::from)?)
     }
 

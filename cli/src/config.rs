@@ -236,7 +236,7 @@ impl Config {
     /// Opens the store for what its service cannot be asked to do.
     fn alone(&self, config: StoreConfig) -> Result<Store> {
         self.ask_nobody()?;
-        Store::open(config).map_err(|error| Self::needed_alone(error))
+        Store::open(config).map_err(Self::needed_alone)
     }
 
     /// Opens the store, or the snapshot that is asked for, to read what its service does not tell.

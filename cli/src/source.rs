@@ -41,7 +41,7 @@ impl Source {
         match self {
             Self::Store(store) => Ok(store.collections().into_iter().map(|it| it.name).collect()),
             Self::Service(client) => {
-                client.ask(QueryProxy::new, async |query| Ok(query.collections().await?))
+                client.ask(QueryProxy::builder, async |query| Ok(query.collections().await?))
             }
         }
     }
@@ -53,7 +53,7 @@ impl Source {
             Self::Service(client) => client,
         };
         let get = async |query: QueryProxy<'_>| query.get(collection.into(), key.into()).await;
-        match client.ask(QueryProxy::new, get) {
+        match client.ask(QueryProxy::builder, get) {
             // Of a record; that of a collection says what there is.
             Err(Error::Engine(error))
                 if error.kind() == ErrorKind::NotFound
@@ -76,7 +76,7 @@ impl Source {
             }
             Self::Service(client) => client,
         };
-        let told = client.ask(CacheProxy::new, async |cache| {
+        let told = client.ask(CacheProxy::builder, async |cache| {
             let model = cache.model().await?;
             let (vector, hit) = match cache.get(text.to_owned()).await.map_err(EngineError::from) {
                 Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -97,7 +97,7 @@ impl Source {
         match self {
             Self::Store(store) => Ok((store.stats()?, None)),
             Self::Service(client) => {
-                let told = client.ask(QueryProxy::new, async |query| query.stats().await)?;
+                let told = client.ask(QueryProxy::builder, async |query| query.stats().await)?;
                 with_traffic(&told)
             }
         }
@@ -108,7 +108,7 @@ impl Source {
         match self {
             Self::Store(store) => Ok((store.activity(), None)),
             Self::Service(client) => {
-                let told = client.ask(QueryProxy::new, async |query| query.activity().await)?;
+                let told = client.ask(QueryProxy::builder, async |query| query.activity().await)?;
                 with_traffic(&told)
             }
         }

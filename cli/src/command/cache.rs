@@ -44,7 +44,7 @@ fn stats(config: &Config, output: &Output) -> Result<Exit> {
         Source::Store(store) => store.cache_stats()?,
         Source::Service(client) => {
             let ask = async |cache: CacheProxy<'_>| Ok(cache.statistics().await?);
-            parsed(&client.ask(CacheProxy::new, ask)?)?
+            parsed(&client.ask(CacheProxy::builder, ask)?)?
         }
     };
     output.answer(&stats, |out| render_stats(out, "", &stats, None))?;
@@ -137,7 +137,7 @@ fn put(config: &Config, output: &Output, arguments: &CachePut) -> Result<Exit> {
         (Some(vector), Source::Service(client)) => {
             let vector = Vectors::new(&vector).map_err(EngineError::from)?;
             let text = arguments.text.clone();
-            client.ask(CacheProxy::new, async |cache| cache.put(text, vector).await)?;
+            client.ask(CacheProxy::builder, async |cache| cache.put(text, vector).await)?;
             false
         }
     };
@@ -164,7 +164,7 @@ fn clear(config: &Config, output: &Output) -> Result<Exit> {
             (before.embeddings, before.bytes_disk.saturating_sub(after.bytes_disk))
         }
         Source::Service(client) => {
-            client.ask(CacheProxy::new, async |cache| cache.clear().await)?
+            client.ask(CacheProxy::builder, async |cache| cache.clear().await)?
         }
     };
     source.close();
@@ -189,7 +189,7 @@ fn clean(config: &Config, output: &Output, arguments: &CacheClean) -> Result<Exi
         }
         Source::Service(client) => {
             let older_than_s = arguments.older_than.as_secs();
-            client.ask(CacheProxy::new, async |cache| cache.evict(older_than_s).await)?
+            client.ask(CacheProxy::builder, async |cache| cache.evict(older_than_s).await)?
         }
     };
     source.close();

@@ -131,7 +131,7 @@ fn verify(source: &Source, output: &Output, noted: &[Noted]) -> Result<Exit> {
             (head.entries, head.hash)
         }
         Source::Service(client) => {
-            client.ask(JournalProxy::new, async |journal| journal.verify().await)?
+            client.ask(JournalProxy::builder, async |journal| journal.verify().await)?
         }
     };
     noted.iter().try_for_each(|noted| compare(source, noted))?;
@@ -186,15 +186,16 @@ fn found_in(store: &Store, arguments: &JournalSearch) -> Result<Vec<(f64, String
 fn found_by(client: &Client, arguments: &JournalSearch) -> Result<Vec<(f64, String)>> {
     let options = super::query::options(arguments.limit, &[COLLECTION.to_owned()]);
     let text = arguments.text.clone();
-    let hits = client.ask(QueryProxy::new, async |query| query.search(text, options).await)?;
+    let hits = client.ask(QueryProxy::builder, async |query| query.search(text, options).await)?;
     Ok(hits.into_iter().map(|(_, _, score, _, payload)| (score, payload)).collect())
 }
 
 fn length(source: &Source) -> Result<u64> {
     match source {
         Source::Store(store) => Ok(store.journal_len()),
-        Source::Service(client) => client
-            .ask(JournalProxy::new, async |journal| journal.length().await.map_err(BusError::from)),
+        Source::Service(client) => client.ask(JournalProxy::builder, async |journal| {
+            journal.length().await.map_err(BusError::from)
+        }),
     }
 }
 
@@ -211,8 +212,8 @@ fn entries(source: &Source, from: u64, count: u32) -> Result<Vec<Value>> {
             Ok(entries)
         }
         Source::Service(client) => {
-            let lines =
-                client.ask(JournalProxy::new, async |journal| journal.read(from, count).await)?;
+            let lines = client
+                .ask(JournalProxy::builder, async |journal| journal.read(from, count).await)?;
             Ok(lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect())
         }
     }

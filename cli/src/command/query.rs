@@ -179,7 +179,7 @@ fn ask(client: &Client, arguments: &args::Query, target: Target) -> Result<(Answ
     };
     let started = Instant::now();
     let (hits, explain) =
-        client.ask(QueryProxy::new, async |service| service.explain(target, options).await)?;
+        client.ask(QueryProxy::builder, async |service| service.explain(target, options).await)?;
     let took = started.elapsed();
     Ok((answer(hits, &explain)?, took))
 }

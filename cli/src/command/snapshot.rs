@@ -75,7 +75,7 @@ fn ask_for_one(
     arguments: &SnapshotCreate,
     retention: &Retention,
 ) -> Result<(Listed, Vec<String>)> {
-    let name = client.ask(SnapshotProxy::new, async |proxy| {
+    let name = client.ask(SnapshotProxy::builder, async |proxy| {
         proxy.create(arguments.reason.clone(), arguments.keep).await
     })?;
     // Before others go: it may be gone itself when they have.
@@ -89,7 +89,7 @@ fn ask_for_one(
     };
     let count = u32::try_from(retention.count).unwrap_or(u32::MAX);
     let schedule: Vec<_> = retention.schedule.iter().map(part).collect();
-    let deleted = client.ask(SnapshotProxy::new, async |proxy| {
+    let deleted = client.ask(SnapshotProxy::builder, async |proxy| {
         proxy.prune(count, schedule, retention.free_percent_min).await
     })?;
     Ok((taken, deleted))
@@ -97,7 +97,7 @@ fn ask_for_one(
 
 /// Has the service list them.
 fn ask_for_all(client: &Client) -> Result<Vec<Listed>> {
-    let rows = client.ask(SnapshotProxy::new, async |proxy| proxy.list().await)?;
+    let rows = client.ask(SnapshotProxy::builder, async |proxy| proxy.list().await)?;
     let listed = |(name, taken_unix_ms, reason, is_kept, sequence)| Listed {
         name,
         taken_unix_ms,
@@ -174,9 +174,8 @@ pub(super) fn delete(config: &Config, output: &Output, arguments: &SnapshotDelet
     for name in &arguments.names {
         match &service {
             // It tells others, and keeps who did it in its journal.
-            Some(client) => {
-                client.ask(SnapshotProxy::new, async |proxy| proxy.delete(name.clone()).await)?
-            }
+            Some(client) => client
+                .ask(SnapshotProxy::builder, async |proxy| proxy.delete(name.clone()).await)?,
             None => snapshots.delete(name)?,
         }
         output.note(&format!("{name}: deleted"));

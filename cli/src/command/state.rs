@@ -44,7 +44,7 @@ pub(super) fn run(config: &Config, output: &Output, command: State) -> Result<Ex
 
 fn query(config: &Config, output: &Output, plugin: String) -> Result<Exit> {
     let client = config.any_service()?;
-    let state = client.ask(StateProxy::new, async |state1| state1.query(plugin).await)?;
+    let state = client.ask(StateProxy::builder, async |state1| state1.query(plugin).await)?;
     let state: Value = serde_json::from_str(&state).map_err(|error| unknown(&error))?;
     output.answer(&state, |out| writeln!(out, "{state:#}"))?;
     Ok(Exit::Success)
@@ -65,7 +65,7 @@ fn apply(config: &Config, output: &Output, arguments: &StateApply) -> Result<Exi
 
 fn history(config: &Config, output: &Output) -> Result<Exit> {
     let client = config.any_service()?;
-    let applied = client.ask(StateProxy::new, async |state1| state1.history().await)?;
+    let applied = client.ask(StateProxy::builder, async |state1| state1.history().await)?;
     let rows: Vec<Value> = applied
         .iter()
         .map(|(number, unix_ms)| json!({ "number": number, "applied_at_unix_ms": unix_ms }))
@@ -104,7 +104,7 @@ fn ask(
     client: &Client,
     ask: impl AsyncFnOnce(StateProxy<'_>) -> Result<String, BusError>,
 ) -> Result<StateReport> {
-    let report = client.ask(StateProxy::new, ask)?;
+    let report = client.ask(StateProxy::builder, ask)?;
     Ok(serde_json::from_str(&report).map_err(|error| unknown(&error))?)
 }
 

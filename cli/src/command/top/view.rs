@@ -288,7 +288,7 @@ fn memory(sample: &Sample, theme: Theme, width: usize) -> Vec<Line<'static>> {
             Some(of) => gauge(used as f64 / of.max(1) as f64),
             None => " ".repeat(GAUGE_LEN + 2),
         };
-        let text = format!(" {label:6}{:>FIGURE_LEN$}  ", bytes(used));
+        let text = format!(" {label:6} {:>FIGURE_LEN$} ", bytes(used));
         let note = one_line(&note, width.saturating_sub(text.len() + gauge.len() + 2));
         let gauge = Span::styled(gauge, theme.colored(Color::Green));
         Line::from(vec![Span::raw(text), gauge, Span::raw(format!("  {note}"))])
