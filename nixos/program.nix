@@ -1,5 +1,5 @@
-# The programs: op-dbus and the executables of the plugins. Nothing else is in this package, so that what
-# stands around them (units, policies, model) can change without compiling RocksDB again.
+# The programs: op-dbus and the executables of the plugins. Nothing else is in this package, nor in what it is
+# made of, so that what stands around them (units, policies, model) can change without compiling RocksDB again.
 {
   lib,
   rustPlatform,
@@ -9,26 +9,37 @@
   numactl,
   udev,
 }:
+let
+  # What cargo reads, and no more: a changed text of documentation compiles nothing again.
+  files = [
+    ../Cargo.toml
+    ../Cargo.lock
+    ../.cargo
+    ../rustfmt.toml
+    ../formats
+    ../engine
+    ../daemon
+    ../cli
+    ../tests
+    ../benches
+  ];
+  # What of that only tests and other packages read.
+  aroundPrograms = [
+    ../daemon/system
+    ../engine/model
+  ];
+in
 rustPlatform.buildRustPackage {
   pname = "operation-dbus-program";
   version = (lib.importTOML ../Cargo.toml).workspace.package.version;
 
-  # What cargo reads, and no more: a changed text of documentation compiles nothing again.
   src = lib.fileset.toSource {
     root = ../.;
-    fileset = lib.fileset.unions [
-      ../Cargo.toml
-      ../Cargo.lock
-      ../.cargo
-      ../rustfmt.toml
-      ../formats
-      ../engine
-      ../daemon
-      ../cli
-      ../tests
-      ../benches
-    ];
+    fileset = lib.fileset.difference (lib.fileset.unions files) (lib.fileset.unions aroundPrograms);
   };
+  # For checks.nix, whose tests read all of them.
+  passthru = { inherit files; };
+
   # Every dependency comes from the registry with a checksum, which stands there: no other hash is needed.
   cargoLock.lockFile = ../Cargo.lock;
 

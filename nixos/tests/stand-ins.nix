@@ -85,6 +85,10 @@ let
       description = "TOML value";
     };
 
+  # Old versions of Nix cannot tell what a source is made of.
+  withoutSource =
+    attributes: builtins.removeAttrs attributes (lib.optional (!builtins ? readFileType) "src");
+
   existing = name: where: runCommand name { } "ln -s ${where} $out";
 in
 lib.makeExtensible (
@@ -123,8 +127,7 @@ lib.makeExtensible (
         runCommand "operation-dbus-program"
           {
             inherit (attributes) version;
-            # Old versions of Nix cannot tell what a source is made of.
-            passthru = builtins.removeAttrs attributes (lib.optional (!builtins ? readFileType) "src");
+            passthru = withoutSource attributes;
             meta = attributes.meta;
           }
           ''
@@ -132,7 +135,7 @@ lib.makeExtensible (
             cp ${program}/op-dbus ${program}/op-dbus-plugin-lxc ${program}/op-dbus-plugin-netmaker $out/bin
           ''
         // {
-          overrideAttrs = change: runCommand "cargo" (change attributes) "touch $out";
+          overrideAttrs = change: runCommand "cargo" (withoutSource (change attributes)) "touch $out";
         };
     };
     onnxruntime = lib.makeOverridable (
