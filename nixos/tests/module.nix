@@ -25,6 +25,7 @@ let
     small = ../examples/small.nix;
     two-nodes = ./two-nodes.nix;
     vm = (import ./vm.nix).nodes.machine;
+    tensorrt = ./tensorrt.nix;
   };
   bad = import ./bad.nix lib;
   effects = import ./effects.nix lib evaluate.pkgs;
