@@ -331,8 +331,14 @@ in
   imports = [ ./options.nix ];
 
   config = lib.mkMerge [
-    # Whoever lists plugins takes them from pkgs.
-    { nixpkgs.overlays = [ (import ../overlay.nix) ]; }
+    {
+      # Whoever lists plugins takes them from pkgs. Before other overlays, so that those can change what is
+      # here. Where packages are given ready-made, as by nixpkgs.nixosModules.readOnlyPkgs, no module may say
+      # anything of them: they have the overlay already, or there is no package to be the default.
+      nixpkgs = lib.optionalAttrs (!(options.nixpkgs.overlays.internal or false)) {
+        overlays = lib.mkBefore [ (import ../overlay.nix) ];
+      };
+    }
 
     (lib.mkIf cfg.enable {
       inherit assertions;

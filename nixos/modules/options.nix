@@ -34,12 +34,13 @@ in
     };
 
     defaultState = mkOption {
-      type = types.attrs;
+      # Not types.attrs, which keeps only one module's plugins where several declare some.
+      type = types.attrsOf (pkgs.formats.json { }).type;
       default = {
         version = "1.0";
         plugins = { };
       };
-      description = "What is written to `stateFile`.";
+      description = "What is written to `stateFile`. Several modules may each declare a part.";
     };
 
     numa = {

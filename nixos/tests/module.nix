@@ -98,6 +98,51 @@ let
       )
       "${lib.concatStringsSep "." effect.shows} is ${json}, and without it ${builtins.toJSON (shown unless)}; ${toString said.messages}";
 
+  # What several modules say together.
+  together =
+    let
+      state = version: plugins: service { defaultState = version // { inherit plugins; }; };
+      parts =
+        (of [
+          (on { })
+          (state { version = "1.0"; } { a.is = 1; })
+          (state { } {
+            b.is = lib.mkDefault 2;
+            a.was = [ 1 ];
+          })
+        ]).system.state;
+      # What a plugin of ours is when an overlay of the user's is another.
+      named = name: _: _: { operation-dbus-plugin-lxc = name; };
+      overlays =
+        (evaluate.judged [
+          (on { })
+          { nixpkgs.overlays = [ (named "theirs") ]; }
+        ]).config.nixpkgs.overlays;
+      last = lib.foldl' (all: overlay: all // overlay evaluate.pkgs all) { } overlays;
+      readOnly = evaluate.evaluatedIn {
+        overlays = {
+          internal = true;
+          type = lib.types.unique { message = "nixpkgs.overlays is set to read-only"; } lib.types.anything;
+        };
+      };
+      ready = (readOnly [
+        (on { })
+        { nixpkgs.overlays = [ "given" ]; }
+      ]).config;
+      is = name: found: wanted: result name (found == wanted) "it is ${builtins.toJSON found}";
+    in
+    [
+      (is "state of two modules is declared together" parts {
+        version = "1.0";
+        plugins.a.is = 1;
+        plugins.a.was = [ 1 ];
+        plugins.b.is = 2;
+      })
+      (is "an overlay of the user's comes after the module's" last.operation-dbus-plugin-lxc "theirs")
+      (is "read-only packages are left as they are" ready.nixpkgs.overlays [ "given" ])
+      (is "and the module does the rest" ready.services.operation-dbus.enable true)
+    ];
+
   options = map (option: lib.removePrefix "services.operation-dbus." option.name) (
     lib.filter (option: lib.hasPrefix "services.operation-dbus." option.name && !option.internal) (
       lib.optionAttrSetToDocList (evaluate.evaluated [ ]).options
@@ -112,6 +157,7 @@ let
     ++ lib.mapAttrsToList ofBad bad
     ++ lib.mapAttrsToList ofMistyped mistyped
     ++ lib.mapAttrsToList ofEffect effects
+    ++ together
     ++ [
       (result "every option has an effect that is looked at" (forgotten == [ ]) (toString forgotten))
     ];

@@ -70,20 +70,25 @@ let
     lib.concatStrings (pairs ++ parts);
 
   valueType =
-    lib.types.nullOr (
-      lib.types.oneOf [
-        lib.types.bool
-        lib.types.int
-        lib.types.float
-        lib.types.str
-        lib.types.path
-        (lib.types.attrsOf valueType)
-        (lib.types.listOf valueType)
-      ]
-    )
-    // {
-      description = "TOML value";
-    };
+    format:
+    let
+      type =
+        lib.types.nullOr (
+          lib.types.oneOf [
+            lib.types.bool
+            lib.types.int
+            lib.types.float
+            lib.types.str
+            lib.types.path
+            (lib.types.attrsOf type)
+            (lib.types.listOf type)
+          ]
+        )
+        // {
+          description = "${format} value";
+        };
+    in
+    type;
 
   # Old versions of Nix cannot tell what a source is made of.
   withoutSource =
@@ -106,9 +111,10 @@ lib.makeExtensible (
     writeScript = name: text: writeFile name text true;
 
     formats.toml = _: {
-      type = valueType;
+      type = valueType "TOML";
       generate = name: value: pkgs.writeText name (toToml "" value);
     };
+    formats.json = _: { type = valueType "JSON"; };
 
     runtimeShell = "/bin/bash";
     python3 = existing "python3" "/usr" // {
