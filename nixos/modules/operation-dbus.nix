@@ -20,6 +20,8 @@ let
 
   # What an option is unless it is said.
   unless = options.services.operation-dbus;
+  # Whom plugins run as that do not say it.
+  pluginName = "op-dbus-plugin";
   defaultName = unless.user.default;
   defaultPath = unless.btrfs.basePath.default;
   subvolumes = unless.btrfs.subvolumes.default;
@@ -34,15 +36,17 @@ let
   package = if adapted == { } then cfg.package else cfg.package.override adapted;
   op-dbus = "${package}/bin/op-dbus";
 
-  basePath = toString cfg.btrfs.basePath;
-  # A path of the configuration becomes one of the store; a string names what is there.
-  located = path: if builtins.isPath path then "${path}" else path;
+  partsOf = path: lib.filter (part: part != "") (lib.splitString "/" (toString path));
+  # More slashes than it takes, as at the end, name nothing else.
+  plain = path: "/" + lib.concatStringsSep "/" (partsOf path);
+  basePath = plain cfg.btrfs.basePath;
+  stateFile = plain cfg.stateFile;
 
   # Settings by the option that says them, which says them alone.
   ofOptions = {
     state_file = {
       option = "stateFile";
-      value = toString cfg.stateFile;
+      value = stateFile;
     };
     "btrfs.enable" = {
       option = "btrfs.enable";
@@ -82,7 +86,8 @@ let
     };
     "ml.model_path" = {
       option = "ml.modelPath";
-      value = if cfg.ml.modelPath == null then null else located cfg.ml.modelPath;
+      # A path of the configuration becomes one of the store of Nix; a string names what is there.
+      value = if cfg.ml.modelPath == null then null else "${cfg.ml.modelPath}";
     };
     "daemon.group" = {
       option = "group";
@@ -140,18 +145,57 @@ let
       '';
 
   stateJson = pkgs.writeText "operation-dbus-state.json" (builtins.toJSON cfg.defaultState);
-  # What units do not see, or what does not stay.
-  isHidden =
+
+  isBelow = places: path: lib.any (place: lib.hasPrefix "${place}/" "${path}/") places;
+  isStateInEtc = isBelow [ "/etc" ] stateFile;
+  # What the sandbox of the service hides.
+  unseenPlaces = [
+    "/dev"
+    "/home"
+    "/root"
+    "/run/user"
+    "/tmp"
+    "/var/tmp"
+  ];
+  # Where nothing is ours to make, or nothing stays.
+  foreignPlaces = unseenPlaces ++ [
+    "/bin"
+    "/boot"
+    "/lib"
+    "/lib64"
+    "/nix"
+    "/proc"
+    "/run"
+    "/sbin"
+    "/sys"
+    "/usr"
+    "/var/run"
+  ];
+  # Directories that many share, and that tmpfiles would give to the service. One of its own may be below.
+  sharedPlaces = [
+    "/"
+    "/media"
+    "/mnt"
+    "/opt"
+    "/srv"
+    "/var"
+    "/var/cache"
+    "/var/db"
+    "/var/empty"
+    "/var/lib"
+    "/var/lib/nixos"
+    "/var/lib/private"
+    "/var/lib/systemd"
+    "/var/log"
+    "/var/spool"
+  ];
+  # Nothing that has a meaning in a line of a unit or of tmpfiles, and no way to a place refused above.
+  needsNoQuotes =
     path:
-    lib.any (place: lib.hasPrefix place path) [
-      "/home/"
-      "/root/"
-      "/run/"
-      "/tmp/"
-      "/var/tmp/"
-      "/nix/store/"
-    ];
-  isStateInEtc = lib.hasPrefix "/etc/" (toString cfg.stateFile);
+    builtins.match "[A-Za-z0-9._/@:+=,-]+" path != null
+    && !lib.elem "." (partsOf path)
+    && !lib.elem ".." (partsOf path);
+  quoteless = "a path may have letters, digits and ._/@:+=,- and no part . or .., because units and rules of tmpfiles name it; choose another";
 
   # Every plugin as a directory of its name, and its plugin.toml beside that under the same name.
   pluginDirectory =
@@ -223,8 +267,12 @@ let
       message = "${says "btrfs.subvolumes" cfg.btrfs.subvolumes}: for directories instead of subvolumes set btrfs.enable = false.";
     }
     {
-      assertion = !isHidden "${basePath}/" && !lib.hasPrefix "/etc/" "${basePath}/" && basePath != "/";
+      assertion = !isBelow (foreignPlaces ++ [ "/etc" ]) basePath && !lib.elem basePath sharedPlaces;
       message = "${says "btrfs.basePath" basePath}: the service cannot keep a store there; name a directory of its own, such as /var/lib/op-dbus or /srv/op-dbus.";
+    }
+    {
+      assertion = needsNoQuotes basePath;
+      message = "${says "btrfs.basePath" basePath}: ${quoteless}.";
     }
     {
       assertion = cfg.ml.numThreads >= 1;
@@ -241,6 +289,10 @@ let
     {
       assertion = cfg.ml.modelPath != null -> cfg.ml.enable;
       message = "${says "ml.modelPath" (toString cfg.ml.modelPath)} and ml.enable is false: no model is read; set ml.enable = true or leave the path out.";
+    }
+    {
+      assertion = builtins.isPath cfg.ml.modelPath || !isBelow unseenPlaces (plain cfg.ml.modelPath);
+      message = "${says "ml.modelPath" (toString cfg.ml.modelPath)}: the service does not see what is there; write the path without quotes, which copies it into the store of Nix, or move the directory to such a place as /srv/model.";
     }
     {
       assertion = isOnCard -> hasNvidia;
@@ -277,6 +329,10 @@ let
       message = "services.operation-dbus.user or group is root: the service needs no rights; leave them as they are, or name a system user.";
     }
     {
+      assertion = cfg.user != pluginName && cfg.group != pluginName;
+      message = "services.operation-dbus.user or group is ${pluginName}, whom plugins run as: they are other people's programs and must not reach the store; leave them as they are, or name others.";
+    }
+    {
       assertion = cfg.user != "" && config.users.users ? ${cfg.user};
       message = "${says "user" cfg.user}: there is no such user; set users.users.${builtins.toJSON cfg.user}, or leave the option as it is.";
     }
@@ -285,12 +341,26 @@ let
       message = "${says "group" cfg.group}: there is no such group; set users.groups.${builtins.toJSON cfg.group}, or leave the option as it is.";
     }
     {
-      assertion = !isHidden (toString cfg.stateFile) && !builtins.isPath cfg.stateFile;
-      message = "${says "stateFile" (toString cfg.stateFile)}: it is a place that the state is written to, such as /var/lib/op-dbus/state.json, and not the state; set defaultState to that.";
+      assertion =
+        !isBelow foreignPlaces stateFile
+        && !lib.elem stateFile (sharedPlaces ++ [ basePath ])
+        && !builtins.isPath cfg.stateFile;
+      message = "${says "stateFile" stateFile}: it is a place that the state is written to, such as /var/lib/op-dbus/state.json, and not the state; set defaultState to that.";
     }
     {
-      assertion = isStateInEtc -> lib.hasPrefix "/etc/operation-dbus/" (toString cfg.stateFile);
-      message = "${says "stateFile" (toString cfg.stateFile)}: in /etc it must be below /etc/operation-dbus.";
+      assertion =
+        isStateInEtc
+        ->
+          dirOf stateFile == "/etc/operation-dbus"
+          && !lib.elem (baseNameOf stateFile) [
+            "config.toml"
+            "plugins"
+          ];
+      message = "${says "stateFile" stateFile}: in /etc it must be a file in /etc/operation-dbus, such as state.json, and not config.toml or plugins, which have something else.";
+    }
+    {
+      assertion = needsNoQuotes stateFile;
+      message = "${says "stateFile" stateFile}: ${quoteless}.";
     }
     {
       assertion = cfg.defaultState.version or null == "1.0";
@@ -317,10 +387,15 @@ let
     assertion = !lib.hasAttrByPath (pathOf name) cfg.settings;
     message = "services.operation-dbus.settings has ${name}, which ${taken.${name}.option} says: set services.operation-dbus.${taken.${name}.option} instead.";
   }) (lib.attrNames taken)
-  ++ map (name: {
-    assertion = !cfg.extraEnvironment ? ${variableOf name};
-    message = "services.operation-dbus.extraEnvironment has ${variableOf name}, which ${taken.${name}.option} says: set services.operation-dbus.${taken.${name}.option} instead.";
-  }) (lib.attrNames taken)
+  # Another file would take the place of all settings.
+  ++ lib.mapAttrsToList (
+    name:
+    { option, ... }:
+    {
+      assertion = !cfg.extraEnvironment ? ${variableOf name};
+      message = "services.operation-dbus.extraEnvironment has ${variableOf name}, which ${option} says: set services.operation-dbus.${option} instead.";
+    }
+  ) (taken // { config.option = "settings"; })
   ++ lib.mapAttrsToList (name: value: {
     assertion =
       builtins.match "[A-Za-z_][A-Za-z0-9_]*" name != null && builtins.match ".*[\n].*" value == null;
@@ -354,7 +429,7 @@ in
         "operation-dbus/plugins".source = pluginDirectory;
       }
       // lib.optionalAttrs isStateInEtc {
-        ${lib.removePrefix "/etc/" cfg.stateFile}.source = stateJson;
+        ${lib.removePrefix "/etc/" stateFile}.source = stateJson;
       };
 
       services.dbus.packages = [ package ];
@@ -362,9 +437,9 @@ in
 
       users.users = {
         # Plugins are other people's programs, and have nothing to do with the store.
-        op-dbus-plugin = {
+        ${pluginName} = {
           isSystemUser = true;
-          group = "op-dbus-plugin";
+          group = pluginName;
           description = "Plugins of Operation D-Bus";
         };
       }
@@ -377,14 +452,14 @@ in
         };
       };
       users.groups = {
-        op-dbus-plugin = { };
+        ${pluginName} = { };
       }
       // lib.optionalAttrs (cfg.group == defaultName) { ${defaultName} = { }; };
 
       systemd.tmpfiles.rules = [
         "d ${basePath} 0750 ${cfg.user} ${cfg.group} -"
       ]
-      ++ lib.optional (!isStateInEtc) "C ${cfg.stateFile} 0640 ${cfg.user} ${cfg.group} - ${stateJson}";
+      ++ lib.optional (!isStateInEtc) "C ${stateFile} 0640 ${cfg.user} ${cfg.group} - ${stateJson}";
 
       systemd.packages = [ package ];
 

@@ -26,6 +26,11 @@ let
     two-nodes = ./two-nodes.nix;
     vm = (import ./vm.nix).nodes.machine;
     tensorrt = ./tensorrt.nix;
+    store-on-another-disk = on { btrfs.basePath = "/mnt/disk-1/op-dbus:store/"; };
+    store-below-what-many-share = on { btrfs.basePath = "/var/lib/other"; };
+    other-name-in-etc = on { stateFile = "/etc/operation-dbus/declared.json"; };
+    model-as-a-path = on { ml.modelPath = ./hostname; };
+    model-in-the-nix-store = on { ml.modelPath = "/nix/store/model"; };
   };
   bad = import ./bad.nix lib;
   effects = import ./effects.nix lib evaluate.pkgs;
@@ -98,9 +103,10 @@ let
       )
       "${lib.concatStringsSep "." effect.shows} is ${json}, and without it ${builtins.toJSON (shown unless)}; ${toString said.messages}";
 
-  # What several modules say together.
-  together =
+  # What one option or several modules say, as it comes out.
+  outcomes =
     let
+      slashes = (of [ (on { btrfs.basePath = "//var/lib/op-dbus//"; }) ]).system;
       state = version: plugins: service { defaultState = version // { inherit plugins; }; };
       parts =
         (of [
@@ -129,6 +135,8 @@ let
         (on { })
         { nixpkgs.overlays = [ "given" ]; }
       ]).config;
+      # Wherever it is, it is copied; there is none here to copy.
+      pathInHome = evaluate.judged [ (on { ml.modelPath = /home/anna/model; }) ];
       is = name: found: wanted: result name (found == wanted) "it is ${builtins.toJSON found}";
     in
     [
@@ -141,6 +149,11 @@ let
       (is "an overlay of the user's comes after the module's" last.operation-dbus-plugin-lxc "theirs")
       (is "read-only packages are left as they are" ready.nixpkgs.overlays [ "given" ])
       (is "and the module does the rest" ready.services.operation-dbus.enable true)
+      (is "slashes too many are left out" slashes.settings.btrfs.base_path "/var/lib/op-dbus")
+      (is "and the store is where it would be" (
+        slashes.drop-ins."operation-dbus.service" ? ReadWritePaths
+      ) false)
+      (is "a model's path in a home is copied" pathInHome.messages [ ])
     ];
 
   options = map (option: lib.removePrefix "services.operation-dbus." option.name) (
@@ -157,7 +170,7 @@ let
     ++ lib.mapAttrsToList ofBad bad
     ++ lib.mapAttrsToList ofMistyped mistyped
     ++ lib.mapAttrsToList ofEffect effects
-    ++ together
+    ++ outcomes
     ++ [
       (result "every option has an effect that is looked at" (forgotten == [ ]) (toString forgotten))
     ];
