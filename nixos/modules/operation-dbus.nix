@@ -475,7 +475,8 @@ in
         }
         # Where NixOS has the libraries of the driver.
         // lib.optionalAttrs isOnCard { LD_LIBRARY_PATH = "/run/opengl-driver/lib"; }
-        // cfg.extraEnvironment;
+        # A % of a value would begin a name that systemd replaces.
+        // lib.mapAttrs (_: lib.replaceStrings [ "%" ] [ "%%" ]) cfg.extraEnvironment;
         serviceConfig =
           lib.optionalAttrs (basePath != defaultPath) {
             ReadWritePaths = [ basePath ];

@@ -137,6 +137,7 @@ let
       ]).config;
       # Wherever it is, it is copied; there is none here to copy.
       pathInHome = evaluate.judged [ (on { ml.modelPath = /home/anna/model; }) ];
+      percent = (of [ (on { extraEnvironment.SHARE = "50 %h"; }) ]).system;
       is = name: found: wanted: result name (found == wanted) "it is ${builtins.toJSON found}";
     in
     [
@@ -153,6 +154,10 @@ let
       (is "and the store is where it would be" (
         slashes.drop-ins."operation-dbus.service" ? ReadWritePaths
       ) false)
+      (is "a percent sign is one for systemd"
+        (lib.elem ''"SHARE=50 %%h"'' percent.drop-ins."operation-dbus.service".Environment)
+        true
+      )
       (is "a model's path in a home is copied" pathInHome.messages [ ])
     ];
 
