@@ -1,5 +1,6 @@
 # What .ci/system-packages lists for Debian, and Rust.
 {
+  lib,
   mkShell,
   operation-dbus-program,
   onnxruntime,
@@ -47,5 +48,5 @@ mkShell {
     zsh
   ];
   # The library that `make setup` would download does not run where there is no /lib64.
-  ORT_DYLIB_PATH = "${onnxruntime}/lib/libonnxruntime.so";
+  ORT_DYLIB_PATH = "${lib.getLib onnxruntime}/lib/libonnxruntime.so";
 }
