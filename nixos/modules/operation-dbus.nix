@@ -459,6 +459,9 @@ in
       systemd.tmpfiles.rules = [
         "d ${basePath} 0750 ${cfg.user} ${cfg.group} -"
       ]
+      # LXC's templates keep here what they download. NixOS does not make it, and the plugin, which may write
+      # to it, may not make it.
+      ++ lib.optional (config.virtualisation.lxc.enable or false) "d /var/cache/lxc 0700 root root -"
       ++ lib.optional (!isStateInEtc) "C ${stateFile} 0640 ${cfg.user} ${cfg.group} - ${stateJson}";
 
       systemd.packages = [ package ];
@@ -494,6 +497,9 @@ in
             MemoryDenyWriteExecute = false;
           };
       };
+
+      # One that runs would go on as the version that it was started as.
+      systemd.services."op-dbus-plugin@".restartTriggers = [ pluginDirectory ];
 
       systemd.services.op-dbus-snapshot = {
         environment = asksOnly;

@@ -138,6 +138,12 @@ let
       # Wherever it is, it is copied; there is none here to copy.
       pathInHome = evaluate.judged [ (on { ml.modelPath = /home/anna/model; }) ];
       percent = (of [ (on { extraEnvironment.SHARE = "50 %h"; }) ]).system;
+      lamp = (of [ (on { plugins = [ evaluate.pkgs.operation-dbus-plugin-lxc ]; }) ]).system;
+      lxc =
+        (of [
+          (on { })
+          { virtualisation.lxc.enable = true; }
+        ]).system;
       is = name: found: wanted: result name (found == wanted) "it is ${builtins.toJSON found}";
     in
     [
@@ -158,6 +164,14 @@ let
         (lib.elem ''"SHARE=50 %%h"'' percent.drop-ins."operation-dbus.service".Environment)
         true
       )
+      (is "a plugin that runs is started again when plugins change"
+        lamp.drop-ins."op-dbus-plugin@.service".X-Restart-Triggers
+        [ lamp.plugins ]
+      )
+      (is "with LXC there is where its templates keep things" (lib.filter (lib.hasInfix "lxc") lxc.tmpfiles) [
+        "d /var/cache/lxc 0700 root root -"
+      ])
+      (is "and without it there is not" (lib.filter (lib.hasInfix "lxc") lamp.tmpfiles) [ ])
       (is "a model's path in a home is copied" pathInHome.messages [ ])
     ];
 
