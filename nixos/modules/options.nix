@@ -30,7 +30,7 @@ in
       type = types.path;
       default = "/etc/operation-dbus/state.json";
       example = "/var/lib/op-dbus/state.json";
-      description = "Declared state, applied when the system starts and when it changes. Below `/etc/operation-dbus` it is `defaultState`, always; elsewhere `defaultState` is only what it begins with, and it survives rebuilds.";
+      description = "Declared state, applied when the system starts. In `/etc/operation-dbus` it is `defaultState`, always, and applied when that changes, too; elsewhere `defaultState` is only what it begins with, and it survives rebuilds: what is edited there by hand is applied at the next start, or by `systemctl restart operation-dbus-state`.";
     };
 
     defaultState = mkOption {
