@@ -76,7 +76,7 @@ in
       basePath = mkOption {
         type = types.path;
         default = "/var/lib/op-dbus";
-        description = "Directory of the store.";
+        description = "Directory of the store, which is given to the service: one that is for nothing else.";
       };
 
       compressionLevel = mkOption {
@@ -135,7 +135,7 @@ in
       modelPath = mkOption {
         type = types.nullOr types.path;
         default = null;
-        description = "Directory with `model.onnx` and `tokenizer.json`; that of the package if null.";
+        description = "Directory with `model.onnx` and `tokenizer.json`; that of the package if null. A path without quotes is copied into the store of Nix; a string names a place that the service must see, not `/home` or `/tmp`.";
       };
     };
 
