@@ -24,12 +24,10 @@
 let
   program = operation-dbus-program;
   model = operation-dbus-model;
-  # Its own arguments say whether it has CUDA; one that takes none is taken as it is.
+  # One that does not take the argument, as one made for TensorRT may not, is taken as it is.
+  takesCuda = lib.functionArgs (onnxruntime.override or (_: { })) ? cudaSupport;
   runtime =
-    if
-      lib.functionArgs (onnxruntime.override or (_: { })) ? cudaSupport
-      && (onnxruntime.cudaSupport or false) != cudaSupport
-    then
+    if takesCuda && (onnxruntime.cudaSupport or false) != cudaSupport then
       onnxruntime.override { inherit cudaSupport; }
     else
       onnxruntime;

@@ -1,5 +1,5 @@
-# The programs: op-dbus and the executables of the plugins. Nothing else is in this package, so that what is
-# put around them (ONNX Runtime, the model, users and paths) can change without compiling RocksDB again.
+# The programs: op-dbus and the executables of the plugins. Nothing else is in this package, nor in what it is
+# made of, so that what stands around them (units, policies, model) can change without compiling RocksDB again.
 {
   lib,
   rustPlatform,
@@ -23,6 +23,11 @@ let
     ../tests
     ../benches
   ];
+  # What of that only tests and other packages read.
+  aroundPrograms = [
+    ../daemon/system
+    ../engine/model
+  ];
 in
 rustPlatform.buildRustPackage {
   pname = "operation-dbus-program";
@@ -30,9 +35,11 @@ rustPlatform.buildRustPackage {
 
   src = lib.fileset.toSource {
     root = ../.;
-    fileset = lib.fileset.unions files;
+    fileset = lib.fileset.difference (lib.fileset.unions files) (lib.fileset.unions aroundPrograms);
   };
+  # For checks.nix, whose tests read all of them.
   passthru = { inherit files; };
+
   # Every dependency comes from the registry with a checksum, which stands there: no other hash is needed.
   cargoLock.lockFile = ../Cargo.lock;
 

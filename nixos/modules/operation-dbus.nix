@@ -20,6 +20,8 @@ let
 
   # What an option is unless it is said.
   unless = options.services.operation-dbus;
+  # Whom plugins run as that do not say it.
+  pluginName = "op-dbus-plugin";
   defaultName = unless.user.default;
   pluginUser = "op-dbus-plugin";
   defaultPath = unless.btrfs.basePath.default;
@@ -35,15 +37,17 @@ let
   package = if adapted == { } then cfg.package else cfg.package.override adapted;
   op-dbus = "${package}/bin/op-dbus";
 
-  basePath = toString cfg.btrfs.basePath;
-  # A path of the configuration becomes one of the store; a string names what is there.
-  located = path: if builtins.isPath path then "${path}" else path;
+  partsOf = path: lib.filter (part: part != "") (lib.splitString "/" (toString path));
+  # More slashes than it takes, as at the end, name nothing else.
+  plain = path: "/" + lib.concatStringsSep "/" (partsOf path);
+  basePath = plain cfg.btrfs.basePath;
+  stateFile = plain cfg.stateFile;
 
   # Settings by the option that says them, which says them alone.
   ofOptions = {
     state_file = {
       option = "stateFile";
-      value = toString cfg.stateFile;
+      value = stateFile;
     };
     "btrfs.enable" = {
       option = "btrfs.enable";
@@ -83,7 +87,8 @@ let
     };
     "ml.model_path" = {
       option = "ml.modelPath";
-      value = if cfg.ml.modelPath == null then null else located cfg.ml.modelPath;
+      # A path of the configuration becomes one of the store of Nix; a string names what is there.
+      value = if cfg.ml.modelPath == null then null else "${cfg.ml.modelPath}";
     };
     "daemon.group" = {
       option = "group";
@@ -143,43 +148,57 @@ let
       '';
 
   stateJson = pkgs.writeText "operation-dbus-state.json" (builtins.toJSON cfg.defaultState);
-  # What units do not see, or what does not stay.
-  isHidden =
+
+  isBelow = places: path: lib.any (place: lib.hasPrefix "${place}/" "${path}/") places;
+  isStateInEtc = isBelow [ "/etc" ] stateFile;
+  # What the sandbox of the service hides.
+  unseenPlaces = [
+    "/dev"
+    "/home"
+    "/root"
+    "/run/user"
+    "/tmp"
+    "/var/tmp"
+  ];
+  # Where nothing is ours to make, or nothing stays.
+  foreignPlaces = unseenPlaces ++ [
+    "/bin"
+    "/boot"
+    "/lib"
+    "/lib64"
+    "/nix"
+    "/proc"
+    "/run"
+    "/sbin"
+    "/sys"
+    "/usr"
+    "/var/run"
+  ];
+  # Directories that many share, and that tmpfiles would give to the service. One of its own may be below.
+  sharedPlaces = [
+    "/"
+    "/media"
+    "/mnt"
+    "/opt"
+    "/srv"
+    "/var"
+    "/var/cache"
+    "/var/db"
+    "/var/empty"
+    "/var/lib"
+    "/var/lib/nixos"
+    "/var/lib/private"
+    "/var/lib/systemd"
+    "/var/log"
+    "/var/spool"
+  ];
+  # Nothing that has a meaning in a line of a unit or of tmpfiles, and no way to a place refused above.
+  needsNoQuotes =
     path:
-    lib.any (place: lib.hasPrefix place path) [
-      "/home/"
-      "/root/"
-      "/run/"
-      "/tmp/"
-      "/var/tmp/"
-      "/nix/store/"
-    ];
-  # The system's own: tmpfiles would give them to the service's user.
-  isSystems =
-    path:
-    lib.any (place: lib.hasPrefix place path) [
-      "/boot/"
-      "/dev/"
-      "/etc/"
-      "/nix/"
-      "/proc/"
-      "/sys/"
-      "/usr/"
-    ]
-    || lib.elem path [
-      "/"
-      "/media/"
-      "/mnt/"
-      "/opt/"
-      "/srv/"
-      "/var/"
-      "/var/cache/"
-      "/var/lib/"
-      "/var/log/"
-    ];
-  # Units, and rules for tmpfiles, take such paths as they are.
-  isPlain = path: builtins.match "[A-Za-z0-9._/@:+=,-]+" path != null;
-  isStateInEtc = lib.hasPrefix "/etc/" (toString cfg.stateFile);
+    builtins.match "[A-Za-z0-9._/@:+=,-]+" path != null
+    && !lib.elem "." (partsOf path)
+    && !lib.elem ".." (partsOf path);
+  quoteless = "a path may have letters, digits and ._/@:+=,- and no part . or .., because units and rules of tmpfiles name it; choose another";
 
   # Every plugin as a directory of its name, and its plugin.toml beside that under the same name.
   pluginDirectory =
@@ -251,12 +270,12 @@ let
       message = "${says "btrfs.subvolumes" cfg.btrfs.subvolumes}: for directories instead of subvolumes set btrfs.enable = false.";
     }
     {
-      assertion = !isHidden "${basePath}/" && !isSystems "${lib.removeSuffix "/" basePath}/";
+      assertion = !isBelow (foreignPlaces ++ [ "/etc" ]) basePath && !lib.elem basePath sharedPlaces;
       message = "${says "btrfs.basePath" basePath}: the service cannot keep a store there; name a directory of its own, such as /var/lib/op-dbus or /srv/op-dbus.";
     }
     {
-      assertion = isPlain basePath;
-      message = "${says "btrfs.basePath" basePath}: use letters, digits and . _ - in it, and no spaces.";
+      assertion = needsNoQuotes basePath;
+      message = "${says "btrfs.basePath" basePath}: ${quoteless}.";
     }
     {
       assertion = cfg.ml.numThreads >= 1;
@@ -275,11 +294,8 @@ let
       message = "${says "ml.modelPath" (toString cfg.ml.modelPath)} and ml.enable is false: no model is read; set ml.enable = true or leave the path out.";
     }
     {
-      assertion =
-        cfg.ml.modelPath == null
-        || lib.hasPrefix "/nix/store/" (located cfg.ml.modelPath)
-        || !isHidden "${toString cfg.ml.modelPath}/";
-      message = "${says "ml.modelPath" (toString cfg.ml.modelPath)}: the service does not see that place; move it, to /srv/model for instance, or name it as a path without quotes, which is copied.";
+      assertion = builtins.isPath cfg.ml.modelPath || !isBelow unseenPlaces (plain cfg.ml.modelPath);
+      message = "${says "ml.modelPath" (toString cfg.ml.modelPath)}: the service does not see what is there; write the path without quotes, which copies it into the store of Nix, or move the directory to such a place as /srv/model.";
     }
     {
       assertion = isOnCard -> hasNvidia;
@@ -316,8 +332,8 @@ let
       message = "services.operation-dbus.user or group is root: the service needs no rights; leave them as they are, or name a system user.";
     }
     {
-      assertion = cfg.user != pluginUser && cfg.group != pluginUser;
-      message = "services.operation-dbus.user or group is ${pluginUser}: plugins are other people's programs, and would have the store; name another.";
+      assertion = cfg.user != pluginName && cfg.group != pluginName;
+      message = "services.operation-dbus.user or group is ${pluginName}, whom plugins run as: they are other people's programs and must not reach the store; leave them as they are, or name others.";
     }
     {
       assertion = cfg.user != "" && config.users.users ? ${cfg.user};
@@ -328,23 +344,26 @@ let
       message = "${says "group" cfg.group}: there is no such group; set users.groups.${builtins.toJSON cfg.group}, or leave the option as it is.";
     }
     {
-      assertion = !isHidden (toString cfg.stateFile) && !builtins.isPath cfg.stateFile;
-      message = "${says "stateFile" (toString cfg.stateFile)}: it is a place that the state is written to, such as /var/lib/op-dbus/state.json, and not the state; set defaultState to that.";
+      assertion =
+        !isBelow foreignPlaces stateFile
+        && !lib.elem stateFile (sharedPlaces ++ [ basePath ])
+        && !builtins.isPath cfg.stateFile;
+      message = "${says "stateFile" stateFile}: it is a place that the state is written to, such as /var/lib/op-dbus/state.json, and not the state; set defaultState to that.";
     }
     {
       assertion =
         isStateInEtc
         ->
-          builtins.match "/etc/operation-dbus/[^/]+" (toString cfg.stateFile) != null
-          && !lib.elem (baseNameOf cfg.stateFile) [
+          dirOf stateFile == "/etc/operation-dbus"
+          && !lib.elem (baseNameOf stateFile) [
             "config.toml"
             "plugins"
           ];
-      message = "${says "stateFile" (toString cfg.stateFile)}: in /etc it must be a file of its own in /etc/operation-dbus, such as state.json.";
+      message = "${says "stateFile" stateFile}: in /etc it must be a file in /etc/operation-dbus, such as state.json, and not config.toml or plugins, which have something else.";
     }
     {
-      assertion = isPlain (toString cfg.stateFile);
-      message = "${says "stateFile" (toString cfg.stateFile)}: use letters, digits and . _ - in it, and no spaces.";
+      assertion = needsNoQuotes stateFile;
+      message = "${says "stateFile" stateFile}: ${quoteless}.";
     }
     {
       assertion = cfg.defaultState.version or null == "1.0";
@@ -371,10 +390,15 @@ let
     assertion = !lib.hasAttrByPath (pathOf name) cfg.settings;
     message = "services.operation-dbus.settings has ${name}, which ${taken.${name}.option} says: set services.operation-dbus.${taken.${name}.option} instead.";
   }) (lib.attrNames taken)
-  ++ map (name: {
-    assertion = !cfg.extraEnvironment ? ${variableOf name};
-    message = "services.operation-dbus.extraEnvironment has ${variableOf name}, which ${taken.${name}.option} says: set services.operation-dbus.${taken.${name}.option} instead.";
-  }) (lib.attrNames taken)
+  # Another file would take the place of all settings.
+  ++ lib.mapAttrsToList (
+    name:
+    { option, ... }:
+    {
+      assertion = !cfg.extraEnvironment ? ${variableOf name};
+      message = "services.operation-dbus.extraEnvironment has ${variableOf name}, which ${option} says: set services.operation-dbus.${option} instead.";
+    }
+  ) (taken // { config.option = "settings"; })
   ++ lib.mapAttrsToList (name: value: {
     assertion =
       builtins.match "[A-Za-z_][A-Za-z0-9_]*" name != null && builtins.match ".*[\n].*" value == null;
@@ -385,10 +409,10 @@ in
   imports = [ ./options.nix ];
 
   config = lib.mkMerge [
-    # Whoever lists plugins takes them from pkgs.
-    # Before a system's own overlays, which can change them. Where packages are given and fixed (nixpkgs'
-    # read-only.nix, as tests of systems have it), whoever makes them applies overlays.default.
     {
+      # Whoever lists plugins takes them from pkgs. Before other overlays, so that those can change what is
+      # here. Where packages are given ready-made, as by nixpkgs.nixosModules.readOnlyPkgs, no module may say
+      # anything of them: they have the overlay already, or there is no package to be the default.
       nixpkgs = lib.optionalAttrs (!(options.nixpkgs.overlays.internal or false)) {
         overlays = lib.mkBefore [ (import ../overlay.nix) ];
       };
@@ -408,7 +432,7 @@ in
         "operation-dbus/plugins".source = pluginDirectory;
       }
       // lib.optionalAttrs isStateInEtc {
-        ${lib.removePrefix "/etc/" cfg.stateFile}.source = stateJson;
+        ${lib.removePrefix "/etc/" stateFile}.source = stateJson;
       };
 
       services.dbus.packages = [ package ];
@@ -416,9 +440,9 @@ in
 
       users.users = {
         # Plugins are other people's programs, and have nothing to do with the store.
-        ${pluginUser} = {
+        ${pluginName} = {
           isSystemUser = true;
-          group = pluginUser;
+          group = pluginName;
           description = "Plugins of Operation D-Bus";
         };
       }
@@ -431,14 +455,17 @@ in
         };
       };
       users.groups = {
-        ${pluginUser} = { };
+        ${pluginName} = { };
       }
       // lib.optionalAttrs (cfg.group == defaultName) { ${defaultName} = { }; };
 
       systemd.tmpfiles.rules = [
         "d ${basePath} 0750 ${cfg.user} ${cfg.group} -"
       ]
-      ++ lib.optional (!isStateInEtc) "C ${cfg.stateFile} 0640 ${cfg.user} ${cfg.group} - ${stateJson}";
+      # LXC's templates keep here what they download. NixOS does not make it, and the plugin, which may write
+      # to it, may not make it.
+      ++ lib.optional (config.virtualisation.lxc.enable or false) "d /var/cache/lxc 0700 root root -"
+      ++ lib.optional (!isStateInEtc) "C ${stateFile} 0640 ${cfg.user} ${cfg.group} - ${stateJson}";
 
       systemd.packages = [ package ];
 
@@ -454,7 +481,7 @@ in
         }
         # Where NixOS has the libraries of the driver.
         // lib.optionalAttrs isOnCard { LD_LIBRARY_PATH = "/run/opengl-driver/lib"; }
-        # A percent sign would be systemd's.
+        # A % of a value would begin a name that systemd replaces.
         // lib.mapAttrs (_: lib.replaceStrings [ "%" ] [ "%%" ]) cfg.extraEnvironment;
         serviceConfig =
           lib.optionalAttrs (basePath != defaultPath) {
@@ -474,7 +501,7 @@ in
           };
       };
 
-      # One that runs goes on with the files that it was started with.
+      # One that runs would go on as the version that it was started as.
       systemd.services."op-dbus-plugin@".restartTriggers = [ pluginDirectory ];
 
       systemd.services.op-dbus-snapshot = {

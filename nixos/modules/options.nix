@@ -30,17 +30,17 @@ in
       type = types.path;
       default = "/etc/operation-dbus/state.json";
       example = "/var/lib/op-dbus/state.json";
-      description = "Declared state, applied when the system starts and when `defaultState` changes. Below `/etc/operation-dbus` it is `defaultState`, always; elsewhere `defaultState` is only what it begins with, and it survives rebuilds.";
+      description = "Declared state, applied when the system starts. In `/etc/operation-dbus` it is `defaultState`, always, and applied when that changes, too; elsewhere `defaultState` is only what it begins with, and it survives rebuilds: what is edited there by hand is applied at the next start, or by `systemctl restart operation-dbus-state`.";
     };
 
     defaultState = mkOption {
-      # types.attrs would drop what a second module says of the same plugins.
-      type = (pkgs.formats.json { }).type;
+      # Not types.attrs, which keeps only one module's plugins where several declare some.
+      type = types.attrsOf (pkgs.formats.json { }).type;
       default = {
         version = "1.0";
         plugins = { };
       };
-      description = "What is written to `stateFile`.";
+      description = "What is written to `stateFile`. Several modules may each declare a part.";
     };
 
     numa = {
@@ -76,7 +76,7 @@ in
       basePath = mkOption {
         type = types.path;
         default = "/var/lib/op-dbus";
-        description = "Directory of the store.";
+        description = "Directory of the store, which is given to the service: one that is for nothing else.";
       };
 
       compressionLevel = mkOption {
@@ -135,7 +135,7 @@ in
       modelPath = mkOption {
         type = types.nullOr types.path;
         default = null;
-        description = "Directory with `model.onnx` and `tokenizer.json`; that of the package if null.";
+        description = "Directory with `model.onnx` and `tokenizer.json`; that of the package if null. A path without quotes is copied into the store of Nix; a string names a place that the service must see, not `/home` or `/tmp`.";
       };
     };
 

@@ -6,6 +6,15 @@ let
     inherit says options;
     system = { };
   };
+  # A case for each path.
+  each =
+    name: options: says: paths:
+    lib.listToAttrs (
+      map (path: {
+        name = "${name}-${path}";
+        value = case says (options path);
+      }) paths
+    );
   inherit (lib) genAttrs;
   level = case "BTRFS takes levels of zstd from 1 to 15";
   list = case "it must be numbers and ranges with commas";
@@ -25,16 +34,6 @@ in
     ];
   };
   no-subvolumes = case "set btrfs.enable = false" { btrfs.subvolumes = [ ]; };
-  store-is-root = case "name a directory of its own" { btrfs.basePath = "/"; };
-  store-in-home = case "name a directory of its own" { btrfs.basePath = "/home/anna/store"; };
-  store-in-tmp = case "name a directory of its own" { btrfs.basePath = "/tmp"; };
-  store-in-the-nix-store = case "name a directory of its own" { btrfs.basePath = "/nix/store/x"; };
-  store-is-a-systems = case "name a directory of its own" { btrfs.basePath = "/var/lib"; };
-  store-is-a-systems-with-a-slash = case "name a directory of its own" { btrfs.basePath = "/srv/"; };
-  store-in-usr = case "name a directory of its own" { btrfs.basePath = "/usr/op-dbus"; };
-  store-in-memory = case "name a directory of its own" { btrfs.basePath = "/dev/shm/store"; };
-  store-with-a-space = case "no spaces" { btrfs.basePath = "/srv/my store"; };
-  model-in-home = case "the service does not see that place" { ml.modelPath = "/home/anna/model"; };
   no-threads = case "a model needs at least 1 thread" { ml.numThreads = 0; };
   card-below-0 = case "cards count from 0" { ml.gpuDeviceId = -1; };
   provider-without-model = case "set ml.enable = true or leave the provider out" {
@@ -81,14 +80,10 @@ in
   state-in-the-nix-store = case "set defaultState" { stateFile = "/nix/store/x.json"; };
   state-as-a-path = case "set defaultState" { stateFile = ./bad.nix; };
   state-in-home = case "set defaultState" { stateFile = "/home/anna/state.json"; };
-  state-elsewhere-in-etc = case "in /etc/operation-dbus" { stateFile = "/etc/state.json"; };
-  state-in-place-of-settings = case "a file of its own" {
-    stateFile = "/etc/operation-dbus/config.toml";
-  };
-  state-among-plugins = case "a file of its own" {
-    stateFile = "/etc/operation-dbus/plugins/state.json";
-  };
-  state-with-a-percent-sign = case "no spaces" { stateFile = "/srv/50%/state.json"; };
+  model-in-home = case "write the path without quotes" { ml.modelPath = "/home/anna/model"; };
+  model-in-tmp = case "write the path without quotes" { ml.modelPath = "/tmp//model"; };
+  as-plugins = case "whom plugins run as" { user = "op-dbus-plugin"; };
+  group-of-plugins = case "whom plugins run as" { group = "op-dbus-plugin"; };
   state-without-version = case "defaultState.version is null" { defaultState.plugins = { }; };
   state-of-version-2 = case "it must be \"1.0\"" {
     defaultState = {
@@ -115,6 +110,65 @@ in
   variable-with-a-line-end = case "a value is one line" { extraEnvironment.GREETING = "a\nb"; };
   variable-with-a-bad-name = case "a name has letters" { extraEnvironment."A-B" = "c"; };
 }
+# A store takes its directory for itself, whatever else is in it.
+// each "store" (path: { btrfs.basePath = path; }) "name a directory of its own" [
+  "/"
+  "//"
+  "/boot/store"
+  "/dev/shm/store"
+  "/etc/operation-dbus"
+  "/home"
+  "/home/anna/store"
+  "/mnt/"
+  "/nix"
+  "/nix/store/x"
+  "/opt"
+  "/proc"
+  "/root/store"
+  "/run/store"
+  "/srv"
+  "/sys/fs/x"
+  "/tmp"
+  "/usr/local/store"
+  "/var"
+  "/var/cache"
+  "/var/lib"
+  "/var/lib/"
+  "/var//lib"
+  "/var/log"
+  "/var/tmp/store"
+]
+// each "store" (path: { btrfs.basePath = path; }) "a path may have letters" [
+  "/srv/a store"
+  "/srv/100%"
+  "/srv/\"store\""
+  "/srv/../etc"
+  "/srv/./store"
+  "/srv/ünter"
+]
+// each "state" (path: { stateFile = path; }) "a path may have letters" [
+  "/var/lib/op-dbus/the state.json"
+  "/var/lib/op-dbus/%i.json"
+  "/etc/operation-dbus/.."
+  "/srv/state.json\nd /etc 0777"
+]
+// each "state" (path: { stateFile = path; }) "it must be a file in /etc/operation-dbus" [
+  "/etc/state.json"
+  "/etc/other/state.json"
+  "/etc/operation-dbus"
+  "/etc/operation-dbus/config.toml"
+  "/etc//operation-dbus/config.toml"
+  "/etc/operation-dbus/plugins"
+  "/etc/operation-dbus/plugins/lxc.toml"
+  "/etc/operation-dbus/states/state.json"
+]
+// each "state" (path: { stateFile = path; }) "it is a place that the state is written to" [
+  "/dev/state.json"
+  "/usr/share/state.json"
+  "/run/state.json"
+  "/var/lib"
+  "/var/lib/op-dbus/"
+]
 # What has an option has no second place.
 // lib.mapAttrs' (setting: options: {
   name = "setting-${setting}";

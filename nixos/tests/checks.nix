@@ -1,5 +1,5 @@
 # What `nix flake check` looks at. The tests that need a bus, root, a disk or the model run by `make test`
-# on a machine; those here need none of it.
+# on a machine, and so do those that read the whole repository; those here need none of it.
 {
   lib,
   runCommand,
@@ -14,19 +14,18 @@
   ...
 }:
 let
-  # The same sources and dependencies, and another command.
+  # The same dependencies, the sources with what tests read beside them, and another command.
   cargoDoes =
     name: tools: command:
     operation-dbus-program.overrideAttrs (previous: {
       pname = "operation-dbus-${name}";
-      # Tests read these, too; whoever only builds does not.
       src = lib.fileset.toSource {
         root = ../..;
         fileset = lib.fileset.unions (
-          operation-dbus-program.files
+          previous.passthru.files
           ++ [
             ../../README.md
-            ../../fuzz
+            ../../fuzz/fuzz_targets
           ]
         );
       };

@@ -10,11 +10,21 @@ rec {
   pkgs = withOverlay;
 
   # What evalModules makes of modules beside the project's own.
-  evaluated =
+  evaluated = evaluatedIn { };
+
+  # The same where NixOS says `overlays` of the option of that name.
+  evaluatedIn =
+    {
+      overlays ? {
+        type = lib.types.listOf lib.types.raw;
+        default = [ ];
+      },
+    }:
     modules:
     lib.evalModules {
       modules = [
         ./options.nix
+        { options.nixpkgs.overlays = lib.mkOption overlays; }
         ../modules/operation-dbus.nix
         { _module.args.pkgs = withOverlay; }
       ]

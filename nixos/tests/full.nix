@@ -48,7 +48,7 @@
     logLevel = "debug";
     extraEnvironment = {
       OPDBUS_CACHE_MAX_SIZE_GB = "0.5";
-      GREETING = "two words";
+      GREETING = "two words, 100 %h";
     };
     settings.daemon.calls_per_second = 500;
   };

@@ -25,6 +25,12 @@ let
     small = ../examples/small.nix;
     two-nodes = ./two-nodes.nix;
     vm = (import ./vm.nix).nodes.machine;
+    tensorrt = ./tensorrt.nix;
+    store-on-another-disk = on { btrfs.basePath = "/mnt/disk-1/op-dbus:store/"; };
+    store-below-what-many-share = on { btrfs.basePath = "/var/lib/other"; };
+    other-name-in-etc = on { stateFile = "/etc/operation-dbus/declared.json"; };
+    model-as-a-path = on { ml.modelPath = ./hostname; };
+    model-in-the-nix-store = on { ml.modelPath = "/nix/store/model"; };
   };
   bad = import ./bad.nix lib;
   effects = import ./effects.nix lib evaluate.pkgs;
@@ -97,75 +103,76 @@ let
       )
       "${lib.concatStringsSep "." effect.shows} is ${json}, and without it ${builtins.toJSON (shown unless)}; ${toString said.messages}";
 
-  # What several modules say comes together.
-  together =
+  # What one option or several modules say, as it comes out.
+  outcomes =
     let
-      states = of [
-        (on {
-          defaultState.version = "1.0";
-          defaultState.plugins.a.x = 1;
-        })
-        (service { defaultState.plugins.b.y = 1; })
-      ];
-      own = _: _: { name = "own"; };
-      overlays =
+      slashes = (of [ (on { btrfs.basePath = "//var/lib/op-dbus//"; }) ]).system;
+      state = version: plugins: service { defaultState = version // { inherit plugins; }; };
+      parts =
         (of [
-          { nixpkgs.overlays = [ own ]; }
           (on { })
+          (state { version = "1.0"; } { a.is = 1; })
+          (state { } {
+            b.is = lib.mkDefault 2;
+            a.was = [ 1 ];
+          })
+        ]).system.state;
+      # What a plugin of ours is when an overlay of the user's is another.
+      named = name: _: _: { operation-dbus-plugin-lxc = name; };
+      overlays =
+        (evaluate.judged [
+          (on { })
+          { nixpkgs.overlays = [ (named "theirs") ]; }
         ]).config.nixpkgs.overlays;
-      # As nixpkgs' read-only.nix has it, where packages are given and fixed.
-      fixed = lib.evalModules {
-        modules = [
-          ../modules/operation-dbus.nix
-          {
-            options.nixpkgs.overlays = lib.mkOption {
-              type = lib.types.unique { message = "it is read-only"; } lib.types.anything;
-              default = "fixed";
-              internal = true;
-            };
-            config._module = {
-              args = { inherit (evaluate) pkgs; };
-              check = false;
-            };
-          }
-        ];
+      last = lib.foldl' (all: overlay: all // overlay evaluate.pkgs all) { } overlays;
+      readOnly = evaluate.evaluatedIn {
+        overlays = {
+          internal = true;
+          type = lib.types.unique { message = "nixpkgs.overlays is set to read-only"; } lib.types.anything;
+        };
       };
-      # Not every ONNX Runtime has an argument for CUDA.
-      runtime = lib.makeOverridable (
-        {
-          speed ? 1,
-        }:
-        evaluate.pkgs.runCommand "own-onnxruntime" { version = "1.30.${toString speed}"; } "mkdir $out"
-      ) { };
-      tensorrt = of [
-        (on {
-          ml.executionProvider = "tensorrt";
-          package = evaluate.pkgs.operation-dbus.override {
-            onnxruntime = runtime;
-            tensorrtSupport = true;
-          };
-        })
-        { services.xserver.videoDrivers = [ "nvidia" ]; }
-      ];
+      ready = (readOnly [
+        (on { })
+        { nixpkgs.overlays = [ "given" ]; }
+      ]).config;
+      # Wherever it is, it is copied; there is none here to copy.
+      pathInHome = evaluate.judged [ (on { ml.modelPath = /home/anna/model; }) ];
+      percent = (of [ (on { extraEnvironment.SHARE = "50 %h"; }) ]).system;
+      plugged = (of [ (on { plugins = [ evaluate.pkgs.operation-dbus-plugin-lxc ]; }) ]).system;
+      lxc =
+        (of [
+          (on { })
+          { virtualisation.lxc.enable = true; }
+        ]).system;
+      is = name: found: wanted: result name (found == wanted) "it is ${builtins.toJSON found}";
     in
     [
-      (result "states that two modules declare are both there" (
-        states.messages == [ ]
-        &&
-          states.system.state.plugins == {
-            a.x = 1;
-            b.y = 1;
-          }
-      ) (builtins.toJSON states.system.state))
-      (result "a system's own overlays come last" (
-        lib.length overlays == 2 && (lib.last overlays) { } { } == { name = "own"; }
-      ) "the project's comes after")
-      (result "it can be imported where packages are fixed" (
-        fixed.config.nixpkgs.overlays == "fixed"
-      ) "overlays are set")
-      (result "an ONNX Runtime of one's own is taken as it is" (
-        tensorrt.messages == [ ] && builtins.deepSeq tensorrt.system.package true
-      ) (toString tensorrt.messages))
+      (is "state of two modules is declared together" parts {
+        version = "1.0";
+        plugins.a.is = 1;
+        plugins.a.was = [ 1 ];
+        plugins.b.is = 2;
+      })
+      (is "an overlay of the user's comes after the module's" last.operation-dbus-plugin-lxc "theirs")
+      (is "read-only packages are left as they are" ready.nixpkgs.overlays [ "given" ])
+      (is "and the module does the rest" ready.services.operation-dbus.enable true)
+      (is "slashes too many are left out" slashes.settings.btrfs.base_path "/var/lib/op-dbus")
+      (is "and the store is where it would be" (
+        slashes.drop-ins."operation-dbus.service" ? ReadWritePaths
+      ) false)
+      (is "a percent sign is one for systemd"
+        (lib.elem ''"SHARE=50 %%h"'' percent.drop-ins."operation-dbus.service".Environment)
+        true
+      )
+      (is "a plugin that runs is started again when plugins change"
+        (plugged.drop-ins."op-dbus-plugin@.service".X-Restart-Triggers or null)
+        [ plugged.plugins ]
+      )
+      (is "with LXC there is where its templates keep things" (lib.filter (lib.hasInfix "lxc") lxc.tmpfiles) [
+        "d /var/cache/lxc 0700 root root -"
+      ])
+      (is "and without it there is not" (lib.filter (lib.hasInfix "lxc") plugged.tmpfiles) [ ])
+      (is "a model's path in a home is copied" pathInHome.messages [ ])
     ];
 
   options = map (option: lib.removePrefix "services.operation-dbus." option.name) (
@@ -182,7 +189,7 @@ let
     ++ lib.mapAttrsToList ofBad bad
     ++ lib.mapAttrsToList ofMistyped mistyped
     ++ lib.mapAttrsToList ofEffect effects
-    ++ together
+    ++ outcomes
     ++ [
       (result "every option has an effect that is looked at" (forgotten == [ ]) (toString forgotten))
     ];

@@ -42,7 +42,6 @@ in
     }) { };
     hardware.graphics.enable = option types.bool false;
     hardware.nvidia.open = option types.bool false;
-    nixpkgs.overlays = option (types.listOf types.raw) [ ];
     nixpkgs.config.allowUnfree = option types.bool false;
     security.polkit.enable = option types.bool false;
     services.dbus.packages = option (types.listOf types.path) [ ];

@@ -70,20 +70,29 @@ let
     lib.concatStrings (pairs ++ parts);
 
   valueType =
-    lib.types.nullOr (
-      lib.types.oneOf [
-        lib.types.bool
-        lib.types.int
-        lib.types.float
-        lib.types.str
-        lib.types.path
-        (lib.types.attrsOf valueType)
-        (lib.types.listOf valueType)
-      ]
-    )
-    // {
-      description = "TOML value";
-    };
+    format:
+    let
+      type =
+        lib.types.nullOr (
+          lib.types.oneOf [
+            lib.types.bool
+            lib.types.int
+            lib.types.float
+            lib.types.str
+            lib.types.path
+            (lib.types.attrsOf type)
+            (lib.types.listOf type)
+          ]
+        )
+        // {
+          description = "${format} value";
+        };
+    in
+    type;
+
+  # Old versions of Nix cannot tell what a source is made of.
+  withoutSource =
+    attributes: builtins.removeAttrs attributes (lib.optional (!builtins ? readFileType) "src");
 
   # Old versions of Nix cannot tell what a source is made of.
   withoutSource =
@@ -107,9 +116,10 @@ lib.makeExtensible (
 
     formats.json = _: { type = valueType // { description = "JSON value"; }; };
     formats.toml = _: {
-      type = valueType;
+      type = valueType "TOML";
       generate = name: value: pkgs.writeText name (toToml "" value);
     };
+    formats.json = _: { type = valueType "JSON"; };
 
     runtimeShell = "/bin/bash";
     python3 = existing "python3" "/usr" // {
@@ -128,7 +138,7 @@ lib.makeExtensible (
         runCommand "operation-dbus-program"
           {
             inherit (attributes) version;
-            passthru = withoutSource attributes // attributes.passthru or { };
+            passthru = withoutSource attributes;
             meta = attributes.meta;
           }
           ''

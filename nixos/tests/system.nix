@@ -25,6 +25,8 @@ let
       Wants = unit.wants;
       Requires = unit.requires;
       After = unit.after;
+      # What it is started again for when it changes; of other programs nobody reads that.
+      X-Restart-Triggers = map (trigger: "${trigger}") unit.restartTriggers or [ ];
     }
     // unit.unitConfig;
 
@@ -61,6 +63,7 @@ in
 rec {
   "drop-ins" = services;
   inherit (config.boot) kernelParams;
+  tmpfiles = systemd.tmpfiles.rules;
   package = map (package: "${package}") systemd.packages;
   plugins = etc."operation-dbus/plugins" or null;
   settings = config.environment.etc."operation-dbus/config.toml".source.settings or null;

@@ -58,7 +58,8 @@ test_environment() {
     holds 'logLevel: the journal has what is only said in detail' \
         soon 10 says '"PRIORITY":"7"' journalctl --unit="$unit" --output=json
     holds 'extraEnvironment: a variable of ours' says OPDBUS_CACHE_MAX_SIZE_GB=0.5 variables
-    holds 'extraEnvironment: another with a space' says 'GREETING=two words' variables
+    holds 'extraEnvironment: another with spaces and a percent sign' \
+        says 'GREETING=two words, 100 %h' variables
     holds 'extraEnvironment: memory is capped as it says' \
         says '"configured_bytes":500000000' op-dbus --bus system stats --json
     # Whether the kernel keeps to it is not asked here: not every container may limit memory.
