@@ -23,7 +23,6 @@ let
   # Whom plugins run as that do not say it.
   pluginName = "op-dbus-plugin";
   defaultName = unless.user.default;
-  pluginUser = "op-dbus-plugin";
   defaultPath = unless.btrfs.basePath.default;
   subvolumes = unless.btrfs.subvolumes.default;
 
@@ -112,8 +111,6 @@ let
   # Those that are not in the file, and that it must not contradict.
   elsewhere = {
     log_level.option = "logLevel";
-    # Another file would be read, and every option ignored.
-    config.option = "settings";
     plugins.option = "plugins";
   };
   taken = ofOptions // elsewhere;

@@ -72,7 +72,6 @@ in
     settings.numa.policy = "interleave";
   };
   as-root = case "the service needs no rights" { user = "root"; };
-  as-plugins = case "plugins are other people's programs" { user = "op-dbus-plugin"; };
   group-root = case "the service needs no rights" { group = "root"; };
   user-missing = case "set users.users.\"svc\"" { user = "svc"; };
   user-empty = case "there is no such user" { user = ""; };

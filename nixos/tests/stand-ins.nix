@@ -94,10 +94,6 @@ let
   withoutSource =
     attributes: builtins.removeAttrs attributes (lib.optional (!builtins ? readFileType) "src");
 
-  # Old versions of Nix cannot tell what a source is made of.
-  withoutSource =
-    attributes: builtins.removeAttrs attributes (lib.optional (!builtins ? readFileType) "src");
-
   existing = name: where: runCommand name { } "ln -s ${where} $out";
 in
 lib.makeExtensible (
@@ -114,7 +110,6 @@ lib.makeExtensible (
     writeText = name: text: writeFile name text false;
     writeScript = name: text: writeFile name text true;
 
-    formats.json = _: { type = valueType // { description = "JSON value"; }; };
     formats.toml = _: {
       type = valueType "TOML";
       generate = name: value: pkgs.writeText name (toToml "" value);
