@@ -186,7 +186,9 @@ fn free_name(snapshots: &Snapshots, taken_unix_ms: u64) -> Result<String> {
         let rest = name.strip_prefix(&second)?;
         if rest.is_empty() { Some(1) } else { rest.strip_prefix('-')?.parse().ok() }
     };
-    let first = snapshots.names()?.iter().filter_map(number_of).max().unwrap_or(0) + 1;
+    let last = snapshots.names()?.iter().filter_map(number_of).max();
+    // Whoever made a directory may have named it after the largest number.
+    let first = last.map_or(1, |last| last.saturating_add(1));
     let mut numbered = (first..).map(|number| match number {
         1 => second.clone(),
         number => format!("{second}-{number}"),

@@ -18,7 +18,7 @@ use crate::os::threads::in_parts;
 
 /// Vectors that are fetched while as many are compared.
 const FETCHED_COUNT: usize = 16;
-/// Vectors that are worth a thread, which takes as long to start as it takes to compare a third of them.
+/// Vectors that are worth a thread.
 const THREAD_COUNT: usize = 4096;
 /// What rounding adds to a distance at most, as a part of the norms: rotations and sums of `f32`.
 const ROUNDED_PART: f32 = 1e-5;
